@@ -1,0 +1,16 @@
+"""jaxplain turns any JAX function into its explanation, as `jax.grad` turns it into its gradient."""
+
+from jaxplain import composites as composites
+from jaxplain import rules as rules
+from jaxplain.composites import Composite as Composite
+from jaxplain.errors import NotAnalyzableError as NotAnalyzableError
+from jaxplain.frameworks import from_linen as from_linen
+from jaxplain.methods import Explainer as Explainer
+from jaxplain.methods import deconvnet as deconvnet
+from jaxplain.methods import gradient as gradient
+from jaxplain.methods import guided_backprop as guided_backprop
+from jaxplain.methods import input_times_gradient as input_times_gradient
+from jaxplain.methods import lrp as lrp
+from jaxplain.plan import Plan as Plan
+
+__version__ = "0.1.0.dev0"

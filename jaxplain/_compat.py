@@ -1,0 +1,111 @@
+"""The moving parts of JAX: everything that has changed, or may change, between JAX versions.
+
+No other file imports `jax.extend`, binds a primitive or reads the parameters of a container.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.extend.core as jex_core
+from jax.extend import source_info_util
+
+Jaxpr = jex_core.Jaxpr
+Eqn = jex_core.JaxprEqn
+Literal = jex_core.Literal
+DropVar = jex_core.DropVar
+
+#: Primitives whose body is evaluated as if it stood in the caller, and the parameter that holds it.
+TRANSPARENT = {
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "core_call": "call_jaxpr",
+    "call": "call_jaxpr",
+    "remat2": "jaxpr",
+    "checkpoint": "jaxpr",
+}
+
+#: Functions with a derivative of their own, and the parameter that holds their primal.
+CUSTOM_DERIVATIVE = {"custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr"}
+
+_HERE = os.path.dirname(os.path.abspath(__file__))
+_LIBRARIES = tuple(
+    f"{os.sep}{package}{os.sep}"
+    for package in ("jax", "jaxlib", "flax", "equinox", "keras", "haiku", "optax", "jaxtyping")
+)
+_STANDARD_LIBRARY = (os.path.dirname(os.__file__) + os.sep, sys.prefix + os.sep + "bin")
+
+
+def trace(f: Callable[..., Any], *args: Any) -> tuple[Any, Any]:
+    """Traces `f` to `(closed jaxpr, output tree of ShapeDtypeStruct)`, never from a cache.
+
+    JAX caches jaxprs on the identity of the function, with the arrays it closed over: after an
+    in-place update of a model, or inside another transformation, they would be stale.
+    """
+    return jax.make_jaxpr(lambda *a: f(*a), return_shape=True)(*args)
+
+
+def open_jaxpr(jaxpr: Any) -> tuple[Jaxpr, Sequence[Any]]:
+    """Splits an open or closed jaxpr into the jaxpr and the values of its constants."""
+    if hasattr(jaxpr, "jaxpr"):  # a ClosedJaxpr up to JAX 0.10
+        return jaxpr.jaxpr, jaxpr.consts
+    return jaxpr, getattr(jaxpr, "consts", ())
+
+
+def body(eqn: Eqn, parameter: str) -> tuple[Jaxpr, Sequence[Any]]:
+    """The jaxpr (and its constants) that a container equation holds."""
+    return open_jaxpr(eqn.params[parameter])
+
+
+def bind(eqn: Eqn, values: Sequence[Any], name: str = "") -> list[Any]:
+    """Evaluates one equation on `values`; its outputs, always as a list.
+
+    The user's traceback and the layer's name travel along, so that profiles and later errors speak
+    of the user's code.
+    """
+    stack = source_info_util.current_name_stack()
+    if name:
+        stack = stack.extend(name)
+    with source_info_util.user_context(eqn.source_info.traceback, name_stack=stack), _context(eqn):
+        outputs = eqn.primitive.bind(*values, **eqn.primitive.get_bind_params(eqn.params))
+    return list(outputs) if eqn.primitive.multiple_results else [outputs]
+
+
+def _context(eqn: Eqn) -> Any:
+    return eqn.ctx.manager
+
+
+def scopes(eqn: Eqn) -> tuple[str, ...]:
+    """The named scopes around an equation (a module path), without transforms and einsum specs."""
+    stack = eqn.source_info.name_stack.stack
+    names = [scope.name for scope in stack if type(scope).__name__ == "Scope"]
+    return tuple(name for name in names if name and "->" not in name)
+
+
+def source_line(eqn: Eqn) -> str:
+    """`file.py:line` of the user's code that made the equation ("" when unknown).
+
+    The innermost frame outside of JAX, the neural network libraries and jaxplain itself; when
+    there is none, the innermost frame outside of JAX and jaxplain.
+    """
+    traceback = eqn.source_info.traceback
+    if traceback is None:
+        return ""
+    fallback = ""
+    for frame in traceback.frames:
+        file = frame.file_name
+        if file.startswith(_HERE) or file.startswith("<") or file.startswith(_STANDARD_LIBRARY[1]):
+            continue
+        if any(package in file for package in _LIBRARIES[:2]):
+            continue
+        where = f"{os.path.basename(file)}:{frame.line_num}"
+        if any(package in file for package in _LIBRARIES):
+            fallback = fallback or where
+            continue
+        if file.startswith(_STANDARD_LIBRARY[0]) and "site-packages" not in file:
+            continue
+        return where
+    return fallback

@@ -1,0 +1,269 @@
+"""Composites: which rule for which layer.
+
+A composite is an ordered list of `(match, rule)`; the first match wins. Every composite stands on
+`BASE`, which knows a rule for every kind of layer, so that presets only say what is special.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from jaxplain.graph import Graph
+from jaxplain.graph.layers import Layer
+from jaxplain.rules import (
+    AlphaBeta,
+    Deconvnet,
+    Epsilon,
+    Flat,
+    Gamma,
+    Gradient,
+    GuidedBackprop,
+    Norm,
+    Pass,
+    Rule,
+    Taylor,
+    Uniform,
+    WinnerTakesAll,
+    ZBox,
+    ZPlus,
+)
+from jaxplain.rules.base import Stabilizer
+
+
+@dataclass(frozen=True)
+class Match:
+    """A predicate on layers; combine with `&`, `|` and `~`.
+
+    Example:
+        >>> from jaxplain.composites import kind, name, op
+        >>> print(op("dense") & ~name("head"))
+        op('dense') & ~name('head')
+    """
+
+    test: Callable[[Layer], bool]
+    label: str
+
+    def __call__(self, layer: Layer) -> bool:
+        """Whether the layer matches."""
+        return self.test(layer)
+
+    def __and__(self, other: "Match") -> "Match":
+        return Match(lambda layer: self(layer) and other(layer), f"{self} & {other}")
+
+    def __or__(self, other: "Match") -> "Match":
+        return Match(lambda layer: self(layer) or other(layer), f"({self} | {other})")
+
+    def __invert__(self) -> "Match":
+        label = f"({self})" if " & " in self.label else self.label
+        return Match(lambda layer: not self(layer), f"~{label}")
+
+    def __str__(self) -> str:
+        return self.label
+
+
+def _join(values: Iterable[Any]) -> str:
+    return ", ".join(map(repr, values))
+
+
+def kind(*kinds: str) -> Match:
+    """Layers of the given kinds (see `Layer.kind`)."""
+    return Match(lambda layer: layer.kind in kinds, f"kind({_join(kinds)})")
+
+
+def op(*ops: str) -> Match:
+    """Layers of the given operations (see `Layer.op`)."""
+    return Match(lambda layer: layer.op in ops, f"op({_join(ops)})")
+
+
+def name(pattern: str) -> Match:
+    """Layers whose name contains a match of the regular expression."""
+    compiled = re.compile(pattern)
+    return Match(lambda layer: compiled.search(layer.name) is not None, f"name({pattern!r})")
+
+
+def index(*indices: int) -> Match:
+    """Layers at the given positions of the plan."""
+    return Match(lambda layer: layer.index in indices, f"index({_join(indices)})")
+
+
+any_layer = Match(lambda layer: True, "any_layer")
+kernel = Match(lambda layer: layer.is_kernel, "kernel")
+first = Match(lambda layer: layer.first, "first")
+last = Match(lambda layer: layer.last, "last")
+rectifier = kind("Activation") & op("rectifier")
+
+
+_Entries = tuple[tuple[Match, Rule], ...]
+
+BASE: _Entries = (
+    (kind("Activation"), Pass()),
+    (kind("Merge"), Norm()),
+    (kind("Normalization"), Norm()),
+    (kind("Affine") & op("pooling", "sum", "cumulative", "linear"), Norm()),
+    (kind("Affine") & op("scale"), Pass()),
+    (kind("Selection"), WinnerTakesAll()),
+    (kind("Softmax"), Taylor()),
+    (kind("Product", "Matmul"), Uniform()),
+    (kernel, Epsilon()),
+)
+
+
+class Composite:
+    """An ordered list of `(match, rule)` on top of a base map.
+
+    Args:
+        entries: pairs of a match (any predicate on layers will do) and a rule; the first match
+            wins.
+        name: what the plan calls it.
+        base: what applies to layers that no entry matches.
+
+    Raises:
+        TypeError: an entry is not a pair of a predicate and a rule.
+
+    Example:
+        >>> from jaxplain.composites import Composite, first, op
+        >>> from jaxplain.rules import Epsilon, Flat, Gamma
+        >>> print(Composite([(first, Flat()), (op("convolution"), Gamma(0.1))], name="Mine"))
+        Mine: first -> Flat(), op('convolution') -> Gamma(gamma=0.1)
+    """
+
+    def __init__(
+        self,
+        entries: Iterable[tuple[Callable[[Layer], bool], Rule]],
+        *,
+        name: str = "Composite",
+        base: Iterable[tuple[Match, Rule]] = BASE,
+    ):
+        checked = []
+        for entry in entries:
+            if not (isinstance(entry, tuple) and len(entry) == 2 and callable(entry[0])):
+                raise TypeError(f"a composite's entries are pairs (match, rule), got {entry!r}")
+            match, rule = entry
+            if not isinstance(rule, Rule):
+                hint = f"; did you mean {rule.__name__}()?" if isinstance(rule, type) else ""
+                raise TypeError(f"{rule!r} is not a rule{hint}")
+            label = getattr(match, "__name__", repr(match))
+            checked.append((match if isinstance(match, Match) else Match(match, label), rule))
+        self.entries: _Entries = tuple(checked)
+        self.base: _Entries = tuple(base)
+        self.name = name
+
+    def assign(self, graph: Graph) -> list[tuple[Layer, Rule | None, str]]:
+        """For every layer its rule (None when there is none) and why."""
+        return [(layer, *self._choose(layer)) for layer in graph.layers]
+
+    def _choose(self, layer: Layer) -> tuple[Rule | None, str]:
+        for match, rule in self.entries:
+            if match(layer):
+                return rule, str(match)
+        for match, rule in self.base:
+            if match(layer):
+                return rule, "base"
+        return None, "no rule"
+
+    def __str__(self) -> str:
+        return f"{self.name}: " + ", ".join(f"{m} -> {describe(r)}" for m, r in self.entries)
+
+    __repr__ = __str__
+
+
+def describe(rule: Rule) -> str:
+    """A rule with the options that are not its defaults."""
+    fields = getattr(rule, "__dataclass_fields__", {})
+    options = []
+    for key, field in fields.items():
+        value = getattr(rule, key)
+        shape = getattr(value, "shape", ())
+        if shape:
+            options.append(f"{key}=array{list(shape)}")
+        elif value is not field.default and value != field.default:
+            options.append(f"{key}={value:g}" if isinstance(value, float) else f"{key}={value!r}")
+    return f"{type(rule).__name__}({', '.join(options)})"
+
+
+_CONVOLUTION, _DENSE = kernel & op("convolution"), kernel & op("dense")
+
+
+def of_kernels(rule: Rule) -> Composite:
+    """One rule for every kernel layer."""
+    return Composite([(kernel, rule)], name=describe(rule))
+
+
+def EpsilonPlus(epsilon: Stabilizer = 1e-6) -> Composite:
+    """Convolutions z+, dense layers epsilon."""
+    return Composite([(_CONVOLUTION, ZPlus()), (_DENSE, Epsilon(epsilon))], name="EpsilonPlus")
+
+
+def EpsilonPlusFlat(epsilon: Stabilizer = 1e-6) -> Composite:
+    """`EpsilonPlus` with Flat in the first layer."""
+    return _flat(EpsilonPlus(epsilon), "EpsilonPlusFlat")
+
+
+def EpsilonAlpha2Beta1(epsilon: Stabilizer = 1e-6) -> Composite:
+    """Convolutions alpha-beta (2, 1), dense layers epsilon."""
+    entries = [(_CONVOLUTION, AlphaBeta(2, 1)), (_DENSE, Epsilon(epsilon))]
+    return Composite(entries, name="EpsilonAlpha2Beta1")
+
+
+def EpsilonAlpha2Beta1Flat(epsilon: Stabilizer = 1e-6) -> Composite:
+    """`EpsilonAlpha2Beta1` with Flat in the first layer."""
+    return _flat(EpsilonAlpha2Beta1(epsilon), "EpsilonAlpha2Beta1Flat")
+
+
+def EpsilonGammaBox(
+    low: Any, high: Any, gamma: float = 0.25, epsilon: Stabilizer = 1e-6
+) -> Composite:
+    """First convolution zB, other convolutions gamma, dense layers epsilon.
+
+    Args:
+        low, high: the bounds of the input, in its units (scalars or arrays).
+        gamma: of the gamma rule.
+        epsilon: of the epsilon rule.
+    """
+    entries = [
+        (first & _CONVOLUTION, ZBox(low, high)),
+        (_CONVOLUTION, Gamma(gamma)),
+        (_DENSE, Epsilon(epsilon)),
+    ]
+    return Composite(entries, name="EpsilonGammaBox")
+
+
+def ExcitationBackprop() -> Composite:
+    """z+ in every kernel layer.
+
+    References:
+        Zhang et al., "Top-Down Neural Attention by Excitation Backprop", IJCV 2018.
+    """
+    return Composite([(kernel, ZPlus())], name="ExcitationBackprop")
+
+
+def SequentialPresetA(epsilon: Stabilizer = 0.1) -> Composite:
+    """iNNvestigate's preset A: dense layers epsilon, convolutions alpha-beta (1, 0)."""
+    entries = [(_DENSE, Epsilon(epsilon)), (_CONVOLUTION, AlphaBeta(1, 0))]
+    return Composite(entries, name="SequentialPresetA")
+
+
+def SequentialPresetB(epsilon: Stabilizer = 0.1) -> Composite:
+    """iNNvestigate's preset B: dense layers epsilon, convolutions alpha-beta (2, 1)."""
+    entries = [(_DENSE, Epsilon(epsilon)), (_CONVOLUTION, AlphaBeta(2, 1))]
+    return Composite(entries, name="SequentialPresetB")
+
+
+def SequentialPresetAFlat(epsilon: Stabilizer = 0.1) -> Composite:
+    """Preset A with Flat in the first layer."""
+    return _flat(SequentialPresetA(epsilon), "SequentialPresetAFlat")
+
+
+def SequentialPresetBFlat(epsilon: Stabilizer = 0.1) -> Composite:
+    """Preset B with Flat in the first layer."""
+    return _flat(SequentialPresetB(epsilon), "SequentialPresetBFlat")
+
+
+def _flat(composite: Composite, name: str) -> Composite:
+    return Composite([(first, Flat()), *composite.entries], name=name)
+
+
+GRADIENT = Composite([], name="Gradient", base=[(any_layer, Gradient())])
+DECONVNET = Composite([(rectifier, Deconvnet())], name="Deconvnet", base=GRADIENT.base)
+GUIDED = Composite([(rectifier, GuidedBackprop())], name="GuidedBackprop", base=GRADIENT.base)

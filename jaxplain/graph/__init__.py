@@ -1,0 +1,205 @@
+"""The graph of a function: its layers, read off its jaxpr.
+
+    trace (flatten) -> activity -> dominators -> regions, chains -> layers
+"""
+
+import heapq
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxplain.graph import activity, signs
+from jaxplain.graph.dominators import Dominators
+from jaxplain.graph.layers import Grouper, Layer
+from jaxplain.graph.primitives import Role
+from jaxplain.graph.regions import Regions
+from jaxplain.graph.trace import Program, Var, flatten
+
+__all__ = ["Graph", "Layer", "trace"]
+
+
+class Graph:
+    """The layers of a traced function.
+
+    Attributes:
+        program: the flat operations.
+        explained: the inputs that are explained.
+        heads: the outputs that relevance starts from: the function's outputs, with a trailing
+            softmax left out when `trace` was asked to.
+        steps: every layer in execution order, structure included.
+        layers: the layers that a rule can be given to, in execution order.
+        softmax: what was left out at the outputs ("softmax", "log_softmax" or "").
+    """
+
+    def __init__(self, program: Program, explained: tuple[Var, ...], logits: bool):
+        self.program = program
+        self.explained = explained
+        activity.mark(program, explained, program.outputs)
+        dominators = Dominators(program, explained)
+        regions = Regions(dominators)
+        self.softmax = ""
+        heads = []
+        for var in program.outputs:
+            head, op = _before_softmax(var, regions) if logits else (var, "")
+            self.softmax = self.softmax or op
+            heads.append(head)
+        self.heads = tuple(heads)
+        if self.softmax:
+            activity.mark(program, explained, self.heads)
+            regions = Regions(dominators)
+        self.steps = _demand(self.heads, Grouper(regions))
+        self.layers = tuple(layer for layer in self.steps if layer.kind != "Structure")
+        _describe(self)
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.layers))
+
+
+def trace(
+    f: Callable[..., Any],
+    *args: Any,
+    argnums: int | Sequence[int] = 0,
+    keep_derivatives: bool = False,
+    logits: bool = False,
+) -> Graph:
+    """Reads the layers of `f(*args)` off its jaxpr, without running it.
+
+    Args:
+        f: a pure function of arrays (any pytrees of them).
+        *args: example arguments, or `jax.ShapeDtypeStruct`s in their place.
+        argnums: which arguments are explained, as in `jax.grad`.
+        keep_derivatives: keep functions with a custom derivative as they are, as gradient methods
+            need; relevance methods look through them.
+        logits: leave a trailing softmax or log-softmax out of the layers.
+
+    Returns:
+        The graph; `graph.layers` from the input to the output.
+
+    Raises:
+        TypeError: an explained argument holds something else than floating arrays.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> import jaxplain.graph
+        >>> def f(x, w):
+        ...     return jax.nn.softmax(jax.nn.gelu(x @ w) @ w.T)
+        >>> x, w = jnp.ones((1, 3)), jnp.ones((3, 4))
+        >>> print([layer.kind for layer in jaxplain.graph.trace(f, x, w).layers])
+        ['Affine', 'Activation', 'Affine', 'Softmax']
+    """
+    program = flatten(f, args, keep_derivatives=keep_derivatives)
+    positions = explained_leaves(args, argnums)
+    return Graph(program, tuple(program.inputs[i] for i in positions), logits)
+
+
+def explained_leaves(args: Sequence[Any], argnums: int | Sequence[int]) -> tuple[int, ...]:
+    """The positions of the explained arrays among all flat arguments.
+
+    Raises:
+        TypeError: there is nothing to explain, or it is not floating.
+        ValueError: `argnums` is out of range.
+    """
+    wanted = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    for number in wanted:
+        if not -len(args) <= number < len(args):
+            raise ValueError(f"argnums={number} is out of range: the function got {len(args)} arguments")
+    numbers = {number % len(args) for number in wanted}
+    positions, offset = [], 0
+    for number, arg in enumerate(args):
+        leaves = jax.tree_util.tree_flatten_with_path(arg)[0]
+        if number in numbers:
+            if not leaves:
+                raise TypeError(f"argument {number} is explained (argnums) but holds no arrays")
+            for path, leaf in leaves:
+                dtype = jnp.result_type(leaf)
+                if not jnp.issubdtype(dtype, jnp.floating):
+                    raise TypeError(
+                        f"argument {number}{jax.tree_util.keystr(path)} is explained (argnums) but "
+                        f"has dtype {dtype}: only floating inputs have an attribution. Cast images "
+                        "to float; for token ids explain the embedded vectors"
+                    )
+            positions += range(offset, offset + len(leaves))
+        offset += len(leaves)
+    return tuple(positions)
+
+
+def _before_softmax(var: Var, regions: Regions) -> tuple[Var, str]:
+    """The logits and the name of the softmax that ends at an output; the output itself if none."""
+    end = var
+    while end.carries and end.producer is not None and end.producer.row.role is Role.CAST:
+        end = end.producer.inputs[0]
+    region = regions.ending_at(end)
+    if region is None or region.kind != "Softmax" or region.op == "logsumexp":
+        return var, ""
+    return (var, "") if region.logits is None else (region.logits, region.op)
+
+
+def _demand(heads: Sequence[Var], grouper: Grouper) -> tuple[Layer, ...]:
+    """The layers that the heads need, each found when a later layer asks for its exit."""
+    found: dict[Var, Layer] = {}
+    pending = [(-v.index, v) for v in dict.fromkeys(heads) if v.carries]
+    heapq.heapify(pending)
+    asked = {v for _, v in pending}
+    while pending:
+        _, var = heapq.heappop(pending)
+        if var.producer is None or var in found:
+            continue
+        layer = grouper.producing(var)
+        found |= dict.fromkeys(layer.exits, layer)
+        for source in layer.sources:
+            if source not in asked:
+                asked.add(source)
+                heapq.heappush(pending, (-source.index, source))
+    return tuple(sorted(dict.fromkeys(found.values()), key=lambda layer: layer.exit.index))
+
+
+def _describe(graph: Graph) -> None:
+    """Gives every layer its index, name, place and the signs of its inputs."""
+    positive = signs.nonnegative(graph.program)
+    below_kernel: set[Var] = set()
+    names: dict[str, int] = {}
+    for layer in graph.steps:
+        layer.nonnegative = tuple(v in positive for v in layer.sources)
+        reached = any(v in below_kernel for v in layer.sources)
+        layer.first = layer.is_kernel and not reached
+        if reached or layer.is_kernel:
+            below_kernel.update(layer.exits)
+    above_kernel: set[Var] = set()
+    for layer in reversed(graph.steps):
+        reached = any(v in above_kernel for v in layer.exits)
+        layer.last = layer.is_kernel and not reached
+        if reached or layer.is_kernel:
+            above_kernel.update(layer.sources)
+    for index, layer in enumerate(graph.layers):
+        layer.index = index
+        name = _name(layer)
+        names[name] = names.get(name, 0) + 1
+        layer.name = name if names[name] == 1 else f"{name}@{names[name]}"
+
+
+def _name(layer: Layer) -> str:
+    """The module path of a layer with weights, else the path around it and what it does."""
+    for node in (layer.main, *reversed(layer.nodes)):
+        path = next((name for name in node.names if name), "")
+        if path:
+            break
+    else:
+        paths = [_parameter_path(v) for v in layer.main.inputs if not v.carries]
+        path = next(filter(None, paths), "")
+        if path:
+            return path
+    if layer.is_kernel or layer.kind == "Normalization":
+        return path or layer.op
+    return f"{path}/{layer.op}" if path else layer.op
+
+
+def _parameter_path(var: Var) -> str:
+    """The path, up to its last part, of the one argument that a constant is computed from."""
+    while var.producer is not None:
+        operands = [v for v in var.producer.inputs if v.literal is None]
+        if len(operands) != 1:
+            return ""
+        var = operands[0]
+    return var.path.rpartition("/")[0] or var.path

@@ -1,0 +1,173 @@
+"""Chains: maximal runs of linear operations around at most one mixing operation.
+
+Bias, BatchNorm on either side of a kernel, input normalisation, padding and casts are thus in the
+kernel's own layer, however they are spelled; canonisation is a consequence, not a feature.
+"""
+
+from dataclasses import dataclass
+
+from jaxplain.graph.primitives import Class, Role
+from jaxplain.graph.regions import Regions
+from jaxplain.graph.trace import Node, Var
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Linear operations that end at one value.
+
+    Attributes:
+        nodes: in topological order; empty when the value's producer is not linear.
+        sources: the values that the chain is a function of.
+        mixing: its mixing operations: one, or the kernels of a sum `x W + h U`, or none.
+    """
+
+    nodes: tuple[Node, ...]
+    sources: tuple[Var, ...]
+    mixing: tuple[Node, ...] = ()
+
+    @property
+    def structural(self) -> bool:
+        """Whether the chain only moves values."""
+        return not self.mixing and all(n.row.cls is Class.STRUCTURAL for n in self.nodes)
+
+    @property
+    def kernel(self) -> bool:
+        """Whether the mixing operation has weights."""
+        return any(is_kernel(n) for n in self.mixing) or is_weighted_sum(self)
+
+
+def is_kernel(node: Node) -> bool:
+    """A dot product or a convolution with constants."""
+    return node.row.role in (Role.DOT, Role.CONVOLUTION)
+
+
+def is_weighted_sum(chain: Chain) -> bool:
+    """`(x * w).sum(axis)` with a `w` that varies along the axis: a dot product spelled out."""
+    if len(chain.mixing) != 1 or chain.mixing[0].row.role is not Role.SUM_REDUCTION:
+        return False
+    before = chain.nodes[: chain.nodes.index(chain.mixing[0])]
+    axes = chain.mixing[0].params["axes"]
+    for node in reversed(before):
+        if node.row.cls is not Class.DIAGONAL:
+            return False
+        weights = [v for v in node.inputs if not v.carries]
+        if node.row.role is Role.PRODUCT and any(
+            len(w.shape) > axis and w.shape[axis] > 1 for w in weights for axis in axes
+        ):
+            return True
+    return False
+
+
+class Chains:
+    """Finds the chain that ends at a value."""
+
+    def __init__(self, regions: Regions):
+        self._regions = regions
+        self._found: dict[Var, Chain] = {}
+
+    def ending_at(self, exit_: Var) -> Chain:
+        """The chain whose last value is `exit_`: as long as its values have one consumer each."""
+        if exit_ not in self._found:
+            self._found[exit_] = self._find(exit_)
+        return self._found[exit_]
+
+    def prefixed(self, chain: Chain) -> Chain:
+        """A kernel's chain with a copy of the kernel-free chains that feed it, even shared ones.
+
+        LayerNorm's scale before q, k and v belongs to each of the three kernels.
+        """
+        nodes, sources = chain.nodes, []
+        for source in chain.sources:
+            while (before := self.ending_at(source)).nodes and not before.mixing:
+                if any(_sums_copies(before, node) for node in chain.mixing):
+                    break
+                nodes = tuple(dict.fromkeys((*before.nodes, *nodes)))
+                source = before.sources[0]
+            sources.append(source)
+        return Chain(nodes, tuple(dict.fromkeys(sources)), chain.mixing)
+
+    def _find(self, exit_: Var) -> Chain:
+        run: list[Node] = []
+        start = exit_
+        while self._is_linear(start):
+            assert start.producer is not None
+            run.append(start.producer)
+            start = start.producer.carrying[0]
+            if start.shared:
+                break
+        chain = Chain((), (start,))
+        if start is exit_ or not start.shared:
+            chain = self._sum_of_kernels(start) or chain
+        for node in reversed(run):
+            mixes = _mixes(node)
+            if mixes and (chain.mixing or _sums_copies(chain, node)):
+                chain = Chain((), node.carrying)
+            chain = Chain(
+                (*chain.nodes, node), chain.sources, chain.mixing + (node,) * mixes
+            )
+        return chain
+
+    def _is_linear(self, var: Var) -> bool:
+        """Whether the producer is linear in exactly one carrying operand."""
+        node = var.producer
+        if node is None or len(node.carrying) != 1 or len(node.outputs) != 1:
+            return False
+        if node.row.cls not in (Class.DIAGONAL, Class.STRUCTURAL, Class.MIXING):
+            return False
+        operand = node.carrying[0]
+        if node.row.role is Role.QUOTIENT and node.inputs[1] is operand:
+            return False
+        if node.row.role is Role.SELECT and node.inputs[0].active:
+            return False
+        twice = sum(v is operand for v in node.inputs) > 1
+        if twice and node.row.role not in (Role.SUM, Role.DIFFERENCE):
+            return False
+        return self._regions.ending_at(var) is None
+
+    def _sum_of_kernels(self, var: Var) -> Chain | None:
+        """`x W + h U`: a sum whose every term ends in a dot product of its own is one layer.
+
+        As separate layers, a recurrence would differ between its scanned and unrolled spellings.
+        """
+        node = var.producer
+        if node is None or node.row.role not in (Role.SUM, Role.DIFFERENCE):
+            return None
+        terms = node.carrying
+        if len(terms) < 2 or any(v.shared for v in terms) or self._regions.ending_at(var):
+            return None
+        chains = [self.ending_at(v) for v in terms]
+        if not all(c.mixing and all(m.row.role is Role.DOT for m in c.mixing) for c in chains):
+            return None
+        nodes = dict.fromkeys(n for c in chains for n in c.nodes)
+        sources = dict.fromkeys(s for c in chains for s in c.sources)
+        mixing = tuple(m for c in chains for m in c.mixing)
+        return Chain((*nodes, node), tuple(sources), mixing)
+
+
+def _mixes(node: Node) -> bool:
+    return node.row.cls is Class.MIXING
+
+
+def _sums_copies(chain: Chain, mixing: Node) -> bool:
+    """Whether `mixing` would add up copies that a broadcast in the chain made.
+
+    Then an entry of the joint matrix would be a sum of weights, and its sign no product of signs.
+    Copies that stay apart (`(x[:, :, None] * W).sum(1)`) are fine.
+    """
+    expanded: set[int] = set()
+    for node in chain.nodes:
+        if node.row.role is Role.BROADCAST:
+            mapped = node.params["broadcast_dimensions"]
+            operand = node.carrying[0].shape
+            kept = {d for i, d in enumerate(mapped) if operand[i] > 1}
+            expanded = {d for d, n in enumerate(node.params["shape"]) if n > 1 and d not in kept}
+        elif node.row.cls is Class.DIAGONAL:
+            before, after = node.carrying[0].shape, node.outputs[0].shape
+            expanded |= {d for d, (a, b) in enumerate(zip(before, after, strict=False)) if a < b}
+        elif expanded:
+            return True
+    if not expanded:
+        return False
+    if mixing.row.role is not Role.SUM_REDUCTION:
+        return True
+    return bool(expanded & set(mixing.params["axes"]))

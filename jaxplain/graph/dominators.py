@@ -1,0 +1,53 @@
+"""Immediate dominators on the active part of the program.
+
+Values and operations are both vertices: with operations alone, a `split` would dominate everything
+computed from either half. `Dominators.of(node)` is the last value that every active path to the
+node goes through: the one candidate for the source of a region that ends at the node.
+"""
+
+from collections.abc import Iterable
+
+from jaxplain.graph.trace import Node, Program, Var
+
+_Vertex = Var | Node | None  # None is the virtual root over all explained inputs
+
+
+class Dominators:
+    """The dominator tree of the active values and operations of a program."""
+
+    def __init__(self, program: Program, explained: Iterable[Var]):
+        self._idom: dict[_Vertex, _Vertex] = {}
+        self._depth: dict[_Vertex, int] = {None: 0}
+        for var in explained:
+            self._add(var, None)
+        for node in program.nodes:
+            active = node.active
+            if not active:
+                continue
+            common: _Vertex = active[0]
+            for var in active[1:]:
+                common = self._meet(common, var)
+            self._add(node, common)
+            for var in node.outputs:
+                self._add(var, node)
+
+    def of(self, node: Node) -> Var | None:
+        """The value that dominates all active operands of `node`; None when there is none.
+
+        An operation with several outputs (a split) may dominate instead of a value: then no single
+        value does.
+        """
+        vertex = self._idom.get(node)
+        return vertex if isinstance(vertex, Var) else None
+
+    def _add(self, vertex: _Vertex, dominator: _Vertex) -> None:
+        self._idom[vertex] = dominator
+        self._depth[vertex] = self._depth[dominator] + 1
+
+    def _meet(self, a: _Vertex, b: _Vertex) -> _Vertex:
+        while a is not b:
+            if self._depth[a] >= self._depth[b]:
+                a = self._idom[a]
+            else:
+                b = self._idom[b]
+        return a

@@ -1,0 +1,246 @@
+"""Folding the scales around a kernel into its weights.
+
+`x -> s_out * K(s_in * x, W)` is a kernel with the weights `s_out * W * s_in` when the scales vary
+only along features of the weights, as BatchNorm does. Where they provably do, the positive part of
+the layer is one kernel with the positive part of the folded weights.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxplain.graph.layers import Layer
+from jaxplain.graph.primitives import Class, Role
+from jaxplain.graph.trace import Node, Var
+
+_Labels = list[int | None]  # for each axis of a value, the axis of the kernel's operand it is
+
+
+def fold(
+    layer: Layer, nodes: Sequence[Node], scales: Sequence[Node], env: Mapping[Var, Any]
+) -> jax.Array | None:
+    """The layer's weights with every scale folded in; None where that cannot be proved right.
+
+    Args:
+        layer: an affine layer with one kernel and one source.
+        nodes: its operations.
+        scales: those of its operations that scale.
+        env: the values of its constants.
+    """
+    kernel = layer.mixing[0]
+    if len(layer.sources) != 1 or len(layer.mixing) != 1:
+        return None
+    position = list(nodes).index(kernel)
+    before, after = nodes[:position], nodes[position + 1 :]
+    (weight,) = (i for i, v in enumerate(kernel.inputs) if v not in layer.live)
+    (data,) = (i for i, v in enumerate(kernel.inputs) if v in layer.live)
+    folded = jnp.asarray(_read(env, kernel.inputs[weight]))
+
+    varying = _varying_after(after, scales, kernel)
+    if varying is None:
+        return None
+    axes = _output_axes(kernel, weight)
+    if not varying <= set(axes):
+        return None
+    if any(n in scales for n in after):
+        ones = jnp.ones(layer.exit.shape, layer.exit.aval.dtype)
+        shape = jax.ShapeDtypeStruct(kernel.outputs[0].shape, kernel.outputs[0].aval.dtype)
+        (scale,) = jax.linear_transpose(
+            lambda u: _scale(after, kernel.outputs[0], u, layer, env), shape
+        )(ones)
+        folded = folded * _along(scale, sorted(varying), axes, folded.shape)
+
+    varying = _varying_before(before, scales, kernel.inputs[data])
+    if varying is None:
+        return None
+    if any(n in scales for n in before):
+        source = layer.sources[0]
+        scale = _scale(before, source, jnp.ones(source.shape, source.aval.dtype), layer, env)
+        factor = _input_factor(kernel, weight, data, scale, varying, folded.shape)
+        if factor is None:
+            return None
+        folded = folded * factor
+    return folded
+
+
+def _read(env: Mapping[Var, Any], var: Var) -> Any:
+    return var.literal if var.literal is not None else env[var]
+
+
+def _scale(
+    nodes: Sequence[Node], start: Var, value: jax.Array, layer: Layer, env: Mapping[Var, Any]
+) -> jax.Array:
+    """Runs scales and structure on a value, offsets left out."""
+    values: dict[Var, Any] = {start: value}
+    for node in nodes:
+        live = [v for v in node.inputs if v in values]
+        if node.row.role in (Role.SUM, Role.DIFFERENCE):
+            sign = -1 if node.row.role is Role.DIFFERENCE and node.inputs[1] is live[0] else 1
+            out = jnp.broadcast_to(sign * values[live[0]], node.outputs[0].shape)
+        else:
+            operands = [values[v] if v in values else _read(env, v) for v in node.inputs]
+            out = node.evaluate(operands)[0]
+        values[node.outputs[0]] = out
+    return values[nodes[-1].outputs[0]] if nodes else value
+
+
+def _varying(var: Var) -> set[int]:
+    """The axes along which a constant may vary."""
+    axes = {i for i, n in enumerate(var.shape) if n > 1}
+    node = var.producer
+    if node is not None and node.row.role is Role.BROADCAST:
+        inner = _varying(node.inputs[0])
+        axes &= {d for i, d in enumerate(node.params["broadcast_dimensions"]) if i in inner}
+    elif node is not None and node.row.role is Role.CAST:
+        axes &= _varying(node.inputs[0])
+    return axes
+
+
+def _scale_axes(node: Node, labels: _Labels) -> set[int] | None:
+    """The kernel axes along which the constants of a scale vary."""
+    found: set[int] = set()
+    for var in node.inputs:
+        if var.carries or not var.floating or node.row.role in (Role.SUM, Role.DIFFERENCE):
+            continue
+        for axis in _varying(var):
+            label = labels[axis]
+            if label is None:
+                return None
+            found.add(label)
+    return found
+
+
+def _varying_after(
+    nodes: Sequence[Node], scales: Sequence[Node], kernel: Node
+) -> set[int] | None:
+    """The axes of the kernel's output along which the scales behind it vary."""
+    labels: _Labels = list(range(len(kernel.outputs[0].shape)))
+    found: set[int] = set()
+    for node in nodes:
+        (operand,) = node.carrying
+        moved = _move(node, operand.shape, node.outputs[0].shape, labels)
+        if moved is None:
+            return None
+        labels = moved
+        if node in scales:
+            axes = _scale_axes(node, labels)
+            if axes is None:
+                return None
+            found |= axes
+    return found
+
+
+def _varying_before(nodes: Sequence[Node], scales: Sequence[Node], data: Var) -> set[int] | None:
+    """The axes of the kernel's input along which the scales before it vary."""
+    labels: _Labels = list(range(len(data.shape)))
+    found: set[int] = set()
+    for node in reversed(nodes):
+        if node in scales:
+            axes = _scale_axes(node, labels)
+            if axes is None:
+                return None
+            found |= axes
+        (operand,) = node.carrying
+        moved = _move_back(node, operand.shape, node.outputs[0].shape, labels)
+        if moved is None:
+            return None
+        labels = moved
+    return found
+
+
+def _move(
+    node: Node, before: Sequence[int], after: Sequence[int], labels: _Labels
+) -> _Labels | None:
+    role = node.row.role
+    if node.row.cls is Class.DIAGONAL or role is Role.CAST:
+        return labels if tuple(before) == tuple(after) else None
+    if role is Role.TRANSPOSE:
+        return [labels[i] for i in node.params["permutation"]]
+    if role is Role.RESHAPE:
+        return _reshape(before, after, labels)
+    return None
+
+
+def _move_back(
+    node: Node, before: Sequence[int], after: Sequence[int], labels: _Labels
+) -> _Labels | None:
+    role = node.row.role
+    if node.row.cls is Class.DIAGONAL or role is Role.CAST:
+        return labels if tuple(before) == tuple(after) else None
+    if role is Role.TRANSPOSE:
+        return [labels[list(node.params["permutation"]).index(i)] for i in range(len(before))]
+    if role is Role.RESHAPE:
+        return _reshape(after, before, labels)
+    return None
+
+
+def _reshape(before: Sequence[int], after: Sequence[int], labels: _Labels) -> _Labels:
+    """Labels through a reshape that only adds or drops axes of size one; else none are known."""
+    kept = [label for n, label in zip(before, labels, strict=True) if n > 1]
+    if [n for n in before if n > 1] != [n for n in after if n > 1]:
+        return [None] * len(after)
+    return [kept.pop(0) if n > 1 else None for n in after]
+
+
+def _output_axes(kernel: Node, weight: int) -> dict[int, int]:
+    """For the output axes that are features of the weights, the weights' axis."""
+    numbers = kernel.params["dimension_numbers"]
+    if kernel.row.role is Role.CONVOLUTION:
+        if kernel.params["batch_group_count"] != 1 or weight != 1:
+            return {}
+        return {numbers.out_spec[1]: numbers.rhs_spec[0]}
+    contract, batch = numbers
+    free = [
+        [i for i in range(len(v.shape)) if i not in (*contract[k], *batch[k])]
+        for k, v in enumerate(kernel.inputs)
+    ]
+    start = len(batch[0]) + (len(free[0]) if weight == 1 else 0)
+    axes = dict(enumerate(batch[weight]))
+    return axes | {start + k: axis for k, axis in enumerate(free[weight])}
+
+
+def _input_factor(
+    kernel: Node,
+    weight: int,
+    data: int,
+    scale: jax.Array,
+    varying: set[int],
+    shape: tuple[int, ...],
+) -> jax.Array | None:
+    """The scale of the kernel's input, as a factor of its weights."""
+    numbers = kernel.params["dimension_numbers"]
+    if kernel.row.role is Role.CONVOLUTION:
+        feature = numbers.lhs_spec[1]
+        if not varying <= {feature} or kernel.params["batch_group_count"] != 1 or weight != 1:
+            return None
+        groups = kernel.params["feature_group_count"]
+        outputs, inputs = (shape[axis] for axis in numbers.rhs_spec[:2])
+        values = _compact(scale, [feature]).reshape(groups, inputs)
+        values = jnp.repeat(values, outputs // groups, axis=0)
+        return _place(values, numbers.rhs_spec[:2], shape)
+    contract, batch = numbers
+    axes = dict(zip(contract[data], contract[weight], strict=True))
+    axes |= dict(zip(batch[data], batch[weight], strict=True))
+    if not varying <= set(axes):
+        return None
+    return _along(scale, sorted(varying), axes, shape)
+
+
+def _compact(scale: jax.Array, axes: Sequence[int]) -> jax.Array:
+    """A scale that varies along `axes` only, without the others."""
+    return scale[tuple(slice(None) if i in axes else 0 for i in range(scale.ndim))]
+
+
+def _along(
+    scale: jax.Array, axes: Sequence[int], to: Mapping[int, int], shape: tuple[int, ...]
+) -> jax.Array:
+    return _place(_compact(scale, axes), [to[axis] for axis in axes], shape)
+
+
+def _place(values: jax.Array, axes: Sequence[int], shape: tuple[int, ...]) -> jax.Array:
+    """Puts the axes of `values` at the given axes of an array of the weights' rank."""
+    values = values.transpose([int(i) for i in np.argsort(axes)])
+    return values.reshape([n if i in axes else 1 for i, n in enumerate(shape)])

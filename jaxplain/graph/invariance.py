@@ -1,0 +1,202 @@
+"""How a region of operations responds when its source is scaled or shifted.
+
+A normalisation is *defined* here as a region that is invariant under x -> c x and has a statistic;
+a softmax as one whose exponential makes it invariant under x -> x + c. No framework's spelling is
+known: LayerNorm, RMSNorm, GroupNorm, L2 normalisation, one and two pass variance are all the same
+property.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from jaxplain.graph.primitives import Class, Role
+from jaxplain.graph.trace import Node, Var
+
+_KEEP = (
+    Role.RESHAPE,
+    Role.TRANSPOSE,
+    Role.BROADCAST,
+    Role.CAST,
+    Role.SUM_REDUCTION,
+    Role.EXTREMUM_REDUCTION,
+    Role.STOP,
+)
+_TINY = 1e-2  # literals up to this size count as the epsilon of a division
+
+
+def literal_value(var: Var) -> float | None:
+    """The number that a uniform constant is, seen through casts and broadcasts."""
+    while var.producer is not None and var.producer.row.role in (Role.BROADCAST, Role.CAST):
+        var = var.producer.inputs[0]
+    if var.literal is None:
+        return None
+    value = np.asarray(var.literal)
+    return float(value) if value.ndim == 0 and value.dtype.kind in "fiub" else None
+
+
+def degree(node: Node) -> float | None:
+    """d where f(c x) = c^d f(x) for the powers; None when unknown."""
+    if node.row.degree is not None:
+        return node.row.degree
+    if "y" in node.params:
+        return float(node.params["y"])
+    return literal_value(node.inputs[1]) if len(node.inputs) == 2 else None
+
+
+def scale_weights(nodes: Sequence[Node], source: Var) -> dict[Var, float] | None:
+    """The weight w of every value, where value(c * source) = c^w value(source).
+
+    Returns None when some value of the region does not scale so. Constants have weight 0; zeros,
+    infinities and small literals (the eps of a norm) may be added to or compared with anything.
+    """
+    weights: dict[Var, float] = {source: 1.0}
+
+    def weight(var: Var) -> float | None:
+        """None stands for a wildcard."""
+        if var in weights:
+            return weights[var]
+        value = literal_value(var)
+        return None if value is not None and (abs(value) <= _TINY or np.isinf(value)) else 0.0
+
+    for node in nodes:
+        role = node.row.role
+        operands = [weight(v) for v in node.inputs]
+        result: float | None = None
+        if role in (Role.SUM, Role.DIFFERENCE, Role.EXTREMUM, Role.SELECT):
+            terms = operands[1:] if role is Role.SELECT else operands
+            known = {w for w in terms if w is not None}
+            if len(known) == 1 and (role is not Role.SELECT or operands[0] == 0):
+                result = known.pop()
+        elif role in (Role.PRODUCT, Role.DOT):
+            result = sum(w or 0.0 for w in operands)
+        elif role is Role.QUOTIENT:
+            result = (operands[0] or 0.0) - (operands[1] or 0.0)
+        elif role is Role.POWER:
+            power = degree(node)
+            base = weight(node.inputs[0])
+            result = None if power is None or base is None else power * base
+        elif role in _KEEP or role is Role.NEGATION:
+            result = operands[0]
+        elif role is Role.COMPARISON:
+            result = 0.0 if len({w for w in operands if w is not None}) <= 1 else None
+        elif role is Role.FINITE or all((w or 0.0) == 0 for w in operands):
+            result = 0.0
+        if result is None:
+            return None
+        for var in node.outputs:
+            weights[var] = result
+    return weights
+
+
+@dataclass(frozen=True)
+class _Response:
+    """value(source + c) = value + c * amount (not exponential), or value * exp(c * amount)."""
+
+    amount: float
+    exponential: bool = False
+
+
+def shift_response(nodes: Sequence[Node], source: Var, exit_: Var) -> float | None:
+    """The shift weight of `exit_`: exit(source + c) = exit(source) + c * weight.
+
+    Returns None when the region responds in another way, or holds no exponential to speak of it.
+    """
+    responses: dict[Var, _Response] = {source: _Response(1.0)}
+
+    def response(var: Var) -> _Response | None:
+        """None stands for a wildcard."""
+        if var in responses:
+            return responses[var]
+        value = literal_value(var)
+        return None if value is not None and (np.isinf(value) or value == 0) else _Response(0.0)
+
+    for node in nodes:
+        result = _shift(node, [response(v) for v in node.inputs])
+        if result is None:
+            return None
+        for var in node.outputs:
+            responses[var] = result
+    final = responses[exit_]
+    if final.exponential and final.amount != 0:
+        return None
+    return final.amount
+
+
+def _shift(node: Node, operands: list[_Response | None]) -> _Response | None:
+    role = node.row.role
+    known = [w for w in operands if w is not None]
+    first = operands[0] or _Response(0.0)
+    invariant = all(w.amount == 0 for w in known)
+    if role in (Role.SUM, Role.DIFFERENCE):
+        if any(w.exponential and w.amount for w in known):
+            return known[0] if all(w == known[0] for w in known) else None
+        sign = -1 if role is Role.DIFFERENCE else 1
+        return _Response(sum(w.amount * s for w, s in zip(_dense(operands), (1, sign))))
+    if role is Role.SELECT:
+        predicate = node.inputs[0].producer
+        guard = predicate is not None and predicate.row.role is Role.FINITE
+        cases = operands[2:] if guard else operands[1:]
+        known = [w for w in cases if w is not None]
+        return known[0] if known and all(w == known[0] for w in known) else None
+    if role is Role.EXTREMUM:
+        return known[0] if known and all(w == known[0] for w in known) else None
+    if role in (Role.PRODUCT, Role.QUOTIENT, Role.DOT):
+        if any(w.amount and not w.exponential for w in known):
+            return None
+        sign = -1 if role is Role.QUOTIENT else 1
+        total = sum(w.amount * s for w, s in zip(_dense(operands), (1, sign)))
+        return _Response(total, exponential=total != 0)
+    if role is Role.NEGATION:
+        return first if first.exponential else _Response(-first.amount)
+    if role is Role.EXP:
+        return None if first.exponential and first.amount else _Response(first.amount, True)
+    if role is Role.LOG:
+        return _Response(first.amount) if first.exponential or invariant else None
+    if role is Role.POWER and first.exponential:
+        power = degree(node)
+        return None if power is None else _Response(power * first.amount, True)
+    if role is Role.SUM_REDUCTION and first.amount and not first.exponential:
+        return None
+    if role in _KEEP:
+        return first
+    if role is Role.FINITE or invariant:
+        return _Response(0.0)
+    return None
+
+
+def _dense(operands: list[_Response | None]) -> list[_Response]:
+    return [w or _Response(0.0) for w in operands]
+
+
+def affine_path(nodes: Sequence[Node], exit_: Var, weights: dict[Var, float]) -> set[Var] | None:
+    """The values of a normalisation that stay when its statistic is frozen.
+
+    Frozen are the operand of negative weight of each product and the divisor of each quotient. What
+    is left is an affine function of the source, or the region is no normalisation (None).
+    """
+    live = {exit_}
+    statistic = False
+    for node in reversed(nodes):
+        if not any(v in live for v in node.outputs):
+            continue
+        role, row = node.row.role, node.row
+        operands = [v for v in node.inputs if v in weights]
+        if role is Role.PRODUCT:
+            frozen = [v for v in operands if weights[v] < 0]
+            statistic |= bool(frozen)
+            operands = [v for v in operands if v not in frozen]
+            if len(operands) != 1:
+                return None
+        elif role is Role.QUOTIENT:
+            statistic |= node.inputs[1] in weights
+            operands = [v for v in node.inputs[:1] if v in weights]
+        elif role is Role.SELECT:
+            operands = [v for v in node.inputs[1:] if v in weights]
+        elif row.cls is Class.DISCRETE:
+            continue
+        elif row.cls not in (Class.DIAGONAL, Class.STRUCTURAL) and role is not Role.SUM_REDUCTION:
+            return None
+        live.update(operands)
+    return live if statistic else None

@@ -1,0 +1,276 @@
+"""Layers: what the program is made of, found on demand from its outputs backward.
+
+A layer is a pure function: operations, the values it reads, the value it produces. Layers may
+overlap; a value inside one layer that somebody else also wants is asked for in its own right, so
+that nothing is lost.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import jax.numpy as jnp
+
+from jaxplain.graph import primitives
+from jaxplain.graph.chains import Chain, Chains, is_kernel, is_weighted_sum
+from jaxplain.graph.primitives import Class, Role
+from jaxplain.graph.regions import Regions
+from jaxplain.graph.trace import Node, Var
+
+
+@dataclass(eq=False)
+class Layer:
+    """One layer.
+
+    Attributes:
+        kind: Affine, Merge, Activation, Softmax, Normalization, Product, Matmul, Selection, Loop,
+            Branch, Unknown; or Structure, which only moves values and needs no rule.
+        op: which of its kind: for Affine "dense", "convolution", "pooling", "sum", "cumulative",
+            "linear" or "scale"; for Activation "rectifier" or the function; for Softmax "softmax",
+            "log_softmax" or "logsumexp"; for Product "product" or "quotient"; for the others the
+            primitive.
+        nodes: its operations in topological order.
+        sources: the values it reads and sends relevance to.
+        exits: the values it produces (one, but for operations with several outputs).
+        live: the values on its affine path; the others are constants to it.
+        mixing: the operations that mix inputs: its kernel, if it has one.
+        name: the module path or parameter path.
+        index: position among the layers of the graph, from the input on.
+        first, last: a kernel layer with no kernel layer upstream, or downstream, on any path.
+        nonnegative: for each source, whether it is provably not negative.
+    """
+
+    kind: str
+    op: str
+    nodes: tuple[Node, ...]
+    sources: tuple[Var, ...]
+    exits: tuple[Var, ...]
+    live: frozenset[Var] = frozenset()
+    mixing: tuple[Node, ...] = ()
+    name: str = ""
+    index: int = -1
+    first: bool = False
+    last: bool = False
+    nonnegative: tuple[bool, ...] = field(default=())
+
+    @property
+    def exit(self) -> Var:
+        """The value that the layer produces."""
+        return self.exits[0]
+
+    @property
+    def is_kernel(self) -> bool:
+        """Whether the layer has a kernel (dense or convolution)."""
+        return self.kind == "Affine" and self.op in ("dense", "convolution")
+
+    @property
+    def main(self) -> Node:
+        """The operation that stands for the layer: its kernel, else its last operation."""
+        return self.mixing[0] if self.mixing else self.nodes[-1]
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """The axes that a maximum or minimum runs over."""
+        reduction = self.main.row.role is Role.EXTREMUM_REDUCTION
+        return tuple(self.main.params["axes"]) if reduction else ()
+
+    @property
+    def compares(self) -> bool:
+        """Whether the layer is the elementwise maximum or minimum of its sources."""
+        return self.main.row.role is Role.EXTREMUM
+
+    @property
+    def source(self) -> str:
+        """`file.py:line` of the user's code that wrote the layer."""
+        return self.main.source
+
+    @property
+    def constants(self) -> tuple[Var, ...]:
+        """The values that the layer reads as constants."""
+        made = {v for n in self.nodes for v in n.outputs} | set(self.sources)
+        return tuple(dict.fromkeys(v for n in self.nodes for v in n.inputs if v not in made))
+
+    def __str__(self) -> str:
+        return f"{self.index} {self.kind} {self.op} {self.name}".rstrip()
+
+
+class Grouper:
+    """Finds the layer that produces a value."""
+
+    def __init__(self, regions: Regions):
+        self._regions = regions
+        self._chains = Chains(regions)
+
+    def producing(self, var: Var) -> Layer:
+        """The layer whose exit is `var`."""
+        node = var.producer
+        assert node is not None
+        if any(_is_complex(v) for v in (var, *node.carrying)):
+            return _single("Unknown", node)
+        activation = self._activation(var)
+        if activation is not None:
+            return activation
+        region = self._regions.ending_at(var)
+        if region is not None:
+            live = region.live
+            if region.kind == "Affine":
+                live = frozenset((region.source, *(v for n in region.nodes for v in n.outputs)))
+            return Layer(region.kind, region.op, region.nodes, (region.source,), (var,), live)
+        chain = self._chains.ending_at(var)
+        if chain.nodes:
+            return self._affine(chain, var)
+        return _operation(node)
+
+    def _affine(self, chain: Chain, var: Var) -> Layer:
+        nodes = chain.nodes
+        if chain.structural:
+            return _single("Structure", nodes[-1])
+        if chain.kernel:
+            chain = self._chains.prefixed(chain)
+        chain = self._leave_to_activations(chain)
+        if chain.mixing:
+            return _layer("Affine", _op(chain), chain, var)
+        source = chain.sources[0]
+        if not source.shared and source.producer is not None:
+            merge = self._merge(source)
+            if merge is not None:
+                joined = Chain((*merge.nodes, *chain.nodes), merge.sources)
+                return _layer("Merge", "sum", joined, var)
+        return _layer("Affine", "scale", chain, var)
+
+    def _merge(self, var: Var) -> Layer | None:
+        if self._regions.ending_at(var) or self._chains.ending_at(var).nodes:
+            return None
+        assert var.producer is not None
+        layer = _operation(var.producer)
+        return layer if layer.kind == "Merge" else None
+
+    def _leave_to_activations(self, chain: Chain) -> Chain:
+        """Leaves the uniform scales and offsets right behind an activation to the activation."""
+        nodes, sources = list(chain.nodes), []
+        for source in chain.sources:
+            core = self._core(source)
+            if core is not None and _takes_scales(core):
+                while (node := _reader(nodes, source)) and _is_uniform(node):
+                    nodes.remove(node)
+                    source = node.outputs[0]
+            sources.append(source)
+        return Chain(tuple(nodes), tuple(sources), chain.mixing)
+
+    def _core(self, var: Var) -> tuple[list[Node], Var, str] | None:
+        """The activation that ends exactly at `var`."""
+        region = self._regions.ending_at(var)
+        if region is not None and region.kind == "Activation":
+            return list(region.nodes), region.source, region.op
+        return None
+
+    def _activation(self, var: Var) -> Layer | None:
+        """An activation with the uniform scales and offsets behind it, the uniform offsets before
+        it, and the activations right before it in a line.
+
+        A scale *before* an activation stays with the kernel: z+ must see its sign.
+        """
+        after: list[Node] = []
+        end = var
+        while end.producer is not None and _is_uniform(end.producer):
+            after.insert(0, end.producer)
+            end = end.producer.carrying[0]
+        core = self._core(end)
+        if core is None or (after and not _takes_scales(core)):
+            return None
+        nodes, source, op = core
+        while True:
+            before: list[Node] = []
+            start = source
+            while start.producer is not None and _is_uniform(start.producer) and not start.shared:
+                before.insert(0, start.producer)
+                start = start.producer.carrying[0]
+            inner = None if start.shared else self._core(start)
+            if inner is None:
+                break
+            nodes = [*inner[0], *before, *nodes]
+            source = inner[1]
+            op = op if op == inner[2] == "rectifier" else "elementwise"
+        if after and op == "rectifier":
+            op = "elementwise"
+        while source.producer is not None and _is_uniform(source.producer, offset=True):
+            nodes.insert(0, source.producer)
+            source = source.producer.carrying[0]
+        return Layer("Activation", op, (*nodes, *after), (source,), (var,))
+
+
+def _takes_scales(core: tuple[list[Node], Var, str]) -> bool:
+    """Whether uniform scales and offsets behind an activation belong to it.
+
+    A rectifier's do not: the modified gradients act on the rectifier alone. Behind an offset it is
+    a gate such as hard_sigmoid, and takes them.
+    """
+    _, source, op = core
+    before = source.producer
+    return op != "rectifier" or (before is not None and _is_uniform(before, offset=True))
+
+
+def _is_uniform(node: Node, offset: bool = False) -> bool:
+    """A scale or offset (or, on request, only an offset) that is the same everywhere."""
+    if node.row.cls is not Class.DIAGONAL or len(node.carrying) != 1 or len(node.active) != 1:
+        return False
+    operand = node.carrying[0]
+    if node.outputs[0].shape != operand.shape or sum(v is operand for v in node.inputs) > 1:
+        return False
+    if node.row.role is Role.QUOTIENT and node.inputs[0] is not operand:
+        return False
+    if offset and node.row.role not in (Role.SUM, Role.DIFFERENCE):
+        return False
+    return all(v.uniform for v in node.inputs if v is not operand)
+
+
+def _reader(nodes: Iterable[Node], var: Var) -> Node | None:
+    readers = [n for n in nodes if var in n.inputs]
+    return readers[0] if len(readers) == 1 else None
+
+
+def _is_complex(var: Var) -> bool:
+    return jnp.issubdtype(var.aval.dtype, jnp.complexfloating)
+
+
+def _op(chain: Chain) -> str:
+    node = chain.mixing[0]
+    if is_kernel(node):
+        return "dense" if node.row.role is Role.DOT else "convolution"
+    if is_weighted_sum(chain):
+        return "dense"
+    names = {Role.POOLING: "pooling", Role.CUMULATIVE: "cumulative"}
+    return names.get(node.row.role, "sum")
+
+
+def _layer(kind: str, op: str, chain: Chain, var: Var) -> Layer:
+    live = frozenset((*chain.sources, *(v for n in chain.nodes for v in n.outputs)))
+    return Layer(kind, op, chain.nodes, chain.sources, (var,), live, chain.mixing)
+
+
+def _single(kind: str, node: Node, op: str = "") -> Layer:
+    live = frozenset((*node.carrying, *node.outputs))
+    return Layer(kind, op or node.primitive, (node,), node.carrying, node.outputs, live)
+
+
+def _operation(node: Node) -> Layer:
+    """The layer of an operation that is neither in a region nor in a chain."""
+    cls, role, carrying = node.row.cls, node.row.role, len(node.carrying)
+    if cls is Class.UNKNOWN:
+        return _single(primitives.CONTROL_FLOW.get(node.primitive, "Unknown"), node)
+    if role in (Role.SUM, Role.DIFFERENCE) or (role is Role.SCATTER_SUM and carrying > 1):
+        return _single("Merge", node, "sum")
+    if role is Role.PRODUCT:
+        return _single("Product", node, "product")
+    if role is Role.QUOTIENT:
+        return _single("Product", node, "quotient")
+    if role in (Role.DOT, Role.CONVOLUTION):
+        return _single("Matmul", node)
+    if cls is Class.SELECTION or (role is Role.EXTREMUM):
+        return _single("Selection", node)
+    if role is Role.SELECT and node.inputs[0].active:
+        return _single("Selection", node, "select")
+    if cls is Class.STRUCTURAL:
+        return _single("Structure", node)
+    if cls is Class.ELEMENTWISE and carrying == 1:
+        return _single("Activation", node)
+    return _single("Unknown", node)

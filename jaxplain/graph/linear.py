@@ -1,0 +1,227 @@
+"""The affine map that a layer is, `x -> A x + b`, and the maps that rules make of its matrix.
+
+`Affine` never builds A. It re-evaluates the layer's operations with transformed constants: every
+entry of A is one weight times the scales before and behind it, so |A|, A*A and the connectivity
+come from |.|, the square and one applied to each constant. For the positive part of A the scales
+are folded into the weights where they vary along the weights' own features; elsewhere
+A+ = (A + |A|) / 2.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxplain.graph import folding
+from jaxplain.graph.invariance import literal_value
+from jaxplain.graph.layers import Layer
+from jaxplain.graph.primitives import Class, Role
+from jaxplain.graph.trace import Node, Var
+
+Arrays = tuple[jax.Array, ...]
+
+
+class Linear:
+    """A linear map of a list of arrays to one array, with its transpose."""
+
+    def __init__(self, apply: Callable[..., jax.Array], inputs: Sequence[Any]):
+        self._apply = apply
+        self._inputs = tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in inputs)
+
+    def __call__(self, xs: Arrays) -> jax.Array:
+        """A x."""
+        return self._apply(*xs)
+
+    def transpose(self, s: jax.Array) -> Arrays:
+        """A^T s, one array per input."""
+        return tuple(jax.linear_transpose(self._apply, *self._inputs)(s))
+
+    def __add__(self, other: "Linear") -> "Linear":
+        return Linear(lambda *xs: self._apply(*xs) + other._apply(*xs), self._inputs)
+
+    def scaled(self, factor: float) -> "Linear":
+        """factor * A."""
+        return Linear(lambda *xs: factor * self._apply(*xs), self._inputs)
+
+
+class Affine:
+    """A layer's affine map at given constants.
+
+    Args:
+        layer: the layer.
+        constants: the values of everything the layer does not compute on its affine path.
+        xs: the layer's inputs (their shapes matter, and for normalisations their values).
+    """
+
+    def __init__(self, layer: Layer, constants: Mapping[Var, Any], xs: Arrays):
+        self._layer = layer
+        self._env = dict(constants)
+        self._inputs = xs
+        self._nodes = tuple(n for n in layer.nodes if n.outputs[0] in layer.live)
+        frozen = [n for n in layer.nodes if n.outputs[0] not in layer.live]
+        if frozen:  # the statistic of a normalisation
+            env = {**self._env, **dict(zip(layer.sources, xs, strict=True))}
+            for node in layer.nodes:
+                env |= dict(zip(node.outputs, node.evaluate([_read(env, v) for v in node.inputs])))
+            self._env |= {v: env[v] for n in frozen for v in n.outputs}
+
+    @cached_property
+    def linear(self) -> Linear:
+        """A."""
+        return self._map(_identity)
+
+    @cached_property
+    def abs(self) -> Linear:
+        """|A|."""
+        return self._map(jnp.abs)
+
+    @cached_property
+    def square(self) -> Linear:
+        """A * A, elementwise."""
+        return self._map(jnp.square)
+
+    @cached_property
+    def flat(self) -> Linear:
+        """1 where an input is connected to an output, whatever the weight."""
+        return self._map(jnp.ones_like)
+
+    @cached_property
+    def positive(self) -> Linear:
+        """max(A, 0)."""
+        return self._signed(1.0)
+
+    @cached_property
+    def negative(self) -> Linear:
+        """min(A, 0)."""
+        return self._signed(-1.0)
+
+    @cached_property
+    def bias(self) -> jax.Array:
+        """b: the layer at 0, in the shape of its output."""
+        env: dict[Var, Any] = {}  # a missing value is zero: kernels of zero cost nothing
+        for node in self._nodes:
+            operands = [v for v in node.inputs if v in self._layer.live]
+            offset = any(v not in self._layer.live for v in node.inputs) and _offsets(node)
+            if not offset and not any(v in env for v in operands):
+                continue
+            values = [self._value(env, v) for v in node.inputs]
+            env[node.outputs[0]] = node.evaluate(values)[0]
+        return self._value(env, self._layer.exit)
+
+    def _value(self, env: Mapping[Var, Any], var: Var) -> Any:
+        if var in self._layer.live:
+            return env[var] if var in env else jnp.zeros(var.shape, var.aval.dtype)
+        return _read(self._env, var)
+
+    def _map(
+        self,
+        change: Callable[[Any], Any],
+        weights: Mapping[Node, Any] | None = None,
+        scales: Callable[[Any], Any] | None = None,
+    ) -> Linear:
+        """The linear part with `change` applied to weights and scales.
+
+        Args:
+            change: applied to every constant factor.
+            weights: kernels to use instead of the layer's own (`change` is not applied to them).
+            scales: applied to the scales, if not `change`.
+        """
+        layer = self._layer
+
+        def apply(*xs: jax.Array) -> jax.Array:
+            env = dict(zip(layer.sources, xs, strict=True))
+            for node in self._nodes:
+                function = change if node.row.cls is Class.MIXING else scales or change
+                factors = {
+                    v: (weights or {}).get(node, function(_read(self._env, v)))
+                    for v in node.inputs
+                    if v not in layer.live and _is_factor(node)
+                }
+                env[node.outputs[0]] = self._step(node, env, factors, change is _identity)
+            return env[layer.exit]
+
+        return Linear(apply, self._inputs)
+
+    def _step(
+        self, node: Node, env: Mapping[Var, Any], factors: Mapping[Var, Any], signed: bool
+    ) -> Any:
+        """One operation without its offset: constants other than factors count as zero."""
+        role, shape = node.row.role, node.outputs[0].shape
+        live = [v for v in node.inputs if v in env]
+        if role is Role.NEGATION and not signed:
+            return env[live[0]]
+        if role in (Role.SUM, Role.DIFFERENCE):
+            terms = [env.get(v) for v in node.inputs]
+            if role is Role.DIFFERENCE and signed and terms[1] is not None:
+                terms[1] = -terms[1]
+            total = sum(t for t in terms if t is not None)
+            return jnp.broadcast_to(total, shape)
+        values = []
+        for var in node.inputs:
+            if var in env:
+                values.append(env[var])
+            elif var in factors:
+                values.append(factors[var])
+            elif var.floating:
+                values.append(jnp.zeros(var.shape, var.aval.dtype))
+            else:
+                values.append(_read(self._env, var))
+        return node.evaluate(values)[0]
+
+    def _signed(self, sign: float) -> Linear:
+        """The entries of A with the given sign."""
+        scales = [n for n in self._nodes if _is_signed_scale(n, self._layer)]
+        kernels = [n for n in self._layer.mixing if n.row.role in (Role.DOT, Role.CONVOLUTION)]
+
+        def part(w: Any) -> Any:
+            return sign * jnp.maximum(sign * w, 0)
+
+        if not scales:  # the weights alone decide; without weights nothing is negative
+            return self._map(part, scales=_identity) if kernels else self.linear.scaled(sign > 0)
+        if len(kernels) == 1:
+            every = [n for n in self._nodes if _is_scale(n, self._layer)]
+            folded = folding.fold(self._layer, self._nodes, every, self._env)
+            if folded is not None:
+                return self._map(jnp.ones_like, weights={kernels[0]: part(folded)})
+        return self.linear.scaled(0.5) + self.abs.scaled(0.5 * sign)
+
+
+def _identity(x: Any) -> Any:
+    return x
+
+
+def _read(env: Mapping[Var, Any], var: Var) -> Any:
+    return var.literal if var.literal is not None else env[var]
+
+
+def _is_factor(node: Node) -> bool:
+    """Whether the operation multiplies by its constants."""
+    return node.row.role in (Role.PRODUCT, Role.QUOTIENT, Role.DOT, Role.CONVOLUTION)
+
+
+def _offsets(node: Node) -> bool:
+    """Whether the operation may add its constants."""
+    return not _is_factor(node) and node.row.cls is not Class.MIXING
+
+
+def _is_scale(node: Node, layer: Layer) -> bool:
+    """Whether the operation multiplies its live operand by something else than one."""
+    if node.row.role is Role.DIFFERENCE:
+        return node.inputs[1] in layer.live
+    return node.row.role in (Role.NEGATION, Role.PRODUCT, Role.QUOTIENT)
+
+
+def _is_signed_scale(node: Node, layer: Layer) -> bool:
+    """A scale that may be negative somewhere (a positive literal cannot)."""
+    if not _is_scale(node, layer) or node.row.role not in (Role.PRODUCT, Role.QUOTIENT):
+        return _is_scale(node, layer)
+    values = [literal_value(v) for v in node.inputs if v not in layer.live]
+    return not all(v is not None and v > 0 for v in values)
+
+
+def is_splittable(layer: Layer) -> bool:
+    """Whether every entry of A is one product of constants, as the sign split of A needs."""
+    return layer.kind in ("Affine", "Merge") and layer.op != "linear"
+

@@ -1,0 +1,78 @@
+"""Which values are provably not negative: rules skip the halves of a sign split that are zero."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxplain import _compat
+from jaxplain.graph import primitives
+from jaxplain.graph.primitives import Class, Role
+from jaxplain.graph.trace import Program, Var
+
+
+def nonnegative(program: Program) -> set[Var]:
+    """The values of the program that cannot be negative, whatever its inputs."""
+    found: set[Var] = set()
+    for node in program.nodes:
+        for var in node.inputs:
+            if var.literal is not None and _literal(var.literal):
+                found.add(var)
+        flags = [v in found for v in node.inputs]
+        if _equation(node.eqn, flags, [id(v) for v in node.inputs]):
+            found.update(node.outputs)
+    return found
+
+
+def _literal(value: Any) -> bool:
+    array = np.asarray(value)
+    return array.dtype.kind in "fiu" and bool((array >= 0).all())
+
+
+def _equation(eqn: _compat.Eqn, flags: Sequence[bool], identity: Sequence[int]) -> bool:
+    name = eqn.primitive.name
+    inner = _compat.TRANSPARENT.get(name) or _compat.CUSTOM_DERIVATIVE.get(name)
+    if inner is not None:
+        jaxpr, _ = _compat.body(eqn, inner)
+        return len(jaxpr.outvars) == 1 and _body(jaxpr, flags)
+    row = primitives.row(name)
+    role = row.role
+    if role in (Role.EXP, Role.POSITIVE):
+        return True
+    if role is Role.POWER:
+        even = "y" in eqn.params and eqn.params["y"] % 2 == 0
+        absolute = row.degree is not None and row.degree not in (1 / 3,)
+        return even or absolute or all(flags)
+    if role is Role.EXTREMUM:
+        return any(flags) if name in primitives.MAXIMA else all(flags)
+    if role is Role.PRODUCT:
+        return all(flags) or identity[0] == identity[1]
+    if role is Role.SELECT:
+        return all(flags[1:])
+    if role in (Role.SUM, Role.QUOTIENT, Role.SUM_REDUCTION, Role.CUMULATIVE, Role.SCATTER_SUM):
+        return _all_floating(eqn, flags)
+    if row.cls in (Class.STRUCTURAL, Class.SELECTION):
+        return _all_floating(eqn, flags)
+    if role is Role.POOLING:
+        return all(flags)
+    return False
+
+
+def _all_floating(eqn: _compat.Eqn, flags: Iterable[bool]) -> bool:
+    """All operands but indices and masks."""
+    return all(
+        flag
+        for flag, var in zip(flags, eqn.invars, strict=True)
+        if np.dtype(var.aval.dtype).kind not in "iub"
+    )
+
+
+def _body(jaxpr: _compat.Jaxpr, flags: Sequence[bool]) -> bool:
+    known = {v for v, flag in zip(jaxpr.invars, flags, strict=True) if flag}
+    for eqn in jaxpr.eqns:
+        inner = [
+            _literal(v.val) if isinstance(v, _compat.Literal) else v in known for v in eqn.invars
+        ]
+        if _equation(eqn, inner, [id(v) for v in eqn.invars]):
+            known.update(eqn.outvars)
+    return any(v in known for v in jaxpr.outvars if not isinstance(v, _compat.Literal))

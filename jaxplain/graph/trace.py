@@ -1,0 +1,313 @@
+"""From a function to a flat list of operations: `Var`s joined by `Node`s.
+
+`flatten` inlines jit and remat, merges common subexpressions, drops dead code and hoists every array
+the function closed over into an input, so that weights are never compile-time constants.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxplain import _compat
+from jaxplain.graph import primitives
+from jaxplain.graph.primitives import Class, Role, Row
+
+
+class Var:
+    """One value of the program.
+
+    Attributes:
+        aval: shape and dtype.
+        producer: the node that computes it; None for inputs and literals.
+        index: position in topological order.
+        literal: the value of a literal (None otherwise).
+        path: for inputs, where the value stands in the arguments ("params/conv/kernel").
+        uniform: a constant known to have the same value everywhere, from literals only.
+        active: the value depends on an explained input.
+        carries: relevance flows through it (active, floating, and on a path to an output).
+        consumers: the carrying nodes that read it as a carrying operand.
+        is_output: one of the function's outputs.
+    """
+
+    __slots__ = (
+        "active",
+        "aval",
+        "carries",
+        "consumers",
+        "index",
+        "is_output",
+        "literal",
+        "path",
+        "producer",
+        "uniform",
+    )
+
+    def __init__(self, aval: Any, producer: "Node | None" = None, literal: Any = None):
+        self.aval = aval
+        self.producer = producer
+        self.literal = literal
+        self.index = -1
+        self.path = ""
+        self.uniform = literal is not None and np.ndim(literal) == 0
+        self.active = False
+        self.carries = False
+        self.is_output = False
+        self.consumers: list[Node] = []
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The value's shape."""
+        return tuple(getattr(self.aval, "shape", ()))
+
+    @property
+    def floating(self) -> bool:
+        """Whether the value is of a real or complex floating dtype."""
+        return jnp.issubdtype(self.aval.dtype, jnp.inexact)
+
+    @property
+    def shared(self) -> bool:
+        """Whether someone else than one carrying consumer also wants this value's relevance."""
+        return self.is_output or len(self.consumers) != 1
+
+    def __repr__(self) -> str:
+        return f"v{self.index}:{self.aval}"
+
+
+class Node:
+    """One operation: a primitive applied to values.
+
+    Attributes:
+        eqn: the jaxpr equation, evaluated as it stands.
+        row: what the table of primitives says of it.
+        inputs, outputs: its values.
+        names: every module path under which the operation was written.
+    """
+
+    __slots__ = ("eqn", "inputs", "names", "outputs", "row")
+
+    def __init__(self, eqn: _compat.Eqn, row: Row, inputs: Sequence[Var], name: str):
+        self.eqn = eqn
+        self.row = row
+        self.inputs = tuple(inputs)
+        self.outputs = tuple(Var(v.aval, self) for v in eqn.outvars)
+        self.names = [name]
+
+    @property
+    def primitive(self) -> str:
+        """The primitive's name."""
+        return self.eqn.primitive.name
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The equation's parameters."""
+        return self.eqn.params
+
+    @property
+    def source(self) -> str:
+        """`file.py:line` of the user's code."""
+        return _compat.source_line(self.eqn)
+
+    @property
+    def carrying(self) -> tuple[Var, ...]:
+        """The distinct operands through which relevance flows."""
+        return tuple(dict.fromkeys(v for v in self.inputs if v.carries))
+
+    @property
+    def active(self) -> tuple[Var, ...]:
+        """The distinct operands that depend on an explained input."""
+        return tuple(dict.fromkeys(v for v in self.inputs if v.active))
+
+    def evaluate(self, values: Sequence[Any]) -> list[Any]:
+        """Applies the operation to concrete or traced values."""
+        return _compat.bind(self.eqn, values, self.names[0])
+
+    def __repr__(self) -> str:
+        return f"{self.primitive}{self.inputs}->{self.outputs}"
+
+
+class Program:
+    """A function as a flat list of nodes, in topological order.
+
+    Attributes:
+        inputs: one `Var` per flat argument.
+        constants: `(Var, value)` of the arrays that the function closed over.
+        outputs: one `Var` per flat output.
+        nodes: the live operations.
+        out_tree: the function's output as a tree of `jax.ShapeDtypeStruct`.
+    """
+
+    def __init__(
+        self,
+        inputs: list[Var],
+        constants: list[tuple[Var, Any]],
+        outputs: list[Var],
+        nodes: list[Node],
+        out_tree: Any,
+    ):
+        self.inputs = inputs
+        self.constants = constants
+        self.outputs = outputs
+        self.nodes = nodes
+        self.out_tree = out_tree
+
+
+def flatten(f: Callable[..., Any], args: Sequence[Any], *, keep_derivatives: bool) -> Program:
+    """Traces `f(*args)` and flattens it.
+
+    Args:
+        f: a pure function of arrays.
+        args: example arguments; anything with shape and dtype will do.
+        keep_derivatives: keep functions with a custom derivative as they are (gradient methods),
+            instead of looking through them at their primal (relevance methods).
+
+    Returns:
+        The program, dead code dropped.
+    """
+    closed, out_tree = _compat.trace(f, *args)
+    jaxpr, consts = _compat.open_jaxpr(closed)
+    paths = [
+        jax.tree_util.keystr(path, simple=True, separator="/")
+        for path, _ in jax.tree_util.tree_flatten_with_path(tuple(args))[0]
+    ]
+    inputs = [Var(v.aval) for v in jaxpr.invars]
+    for var, path in zip(inputs, paths, strict=True):
+        var.path = path
+    constants = [(Var(v.aval), value) for v, value in zip(jaxpr.constvars, consts, strict=True)]
+    flattener = _Flattener(keep_derivatives)
+    outputs = flattener.inline(jaxpr, [v for v, _ in constants], inputs, ())
+    # constants of inner jaxprs are hoisted too
+    constants += flattener.constants
+    nodes = _live(flattener.nodes, outputs)
+    return Program(inputs, constants, outputs, nodes, out_tree)
+
+
+class _Flattener:
+    def __init__(self, keep_derivatives: bool):
+        self.keep_derivatives = keep_derivatives
+        self.nodes: list[Node] = []
+        self.constants: list[tuple[Var, Any]] = []
+        self.literals: dict[Any, Var] = {}
+        self.seen: dict[Any, Node] = {}
+
+    def inline(
+        self, jaxpr: _compat.Jaxpr, consts: list[Var], args: list[Var], prefix: tuple[str, ...]
+    ) -> list[Var]:
+        env: dict[Any, Var] = dict(zip(jaxpr.constvars, consts, strict=True))
+        env |= dict(zip(jaxpr.invars, args, strict=True))
+
+        def read(atom: Any) -> Var:
+            return self.literal(atom) if isinstance(atom, _compat.Literal) else env[atom]
+
+        for eqn in jaxpr.eqns:
+            operands = [read(v) for v in eqn.invars]
+            path = prefix + _compat.scopes(eqn)
+            outputs = self.equation(eqn, operands, path)
+            env |= dict(zip(eqn.outvars, outputs, strict=True))
+        return [read(v) for v in jaxpr.outvars]
+
+    def equation(
+        self, eqn: _compat.Eqn, operands: list[Var], path: tuple[str, ...]
+    ) -> Sequence[Var]:
+        name = eqn.primitive.name
+        row = primitives.row(name)
+        container = _compat.TRANSPARENT.get(name)
+        if name in _compat.CUSTOM_DERIVATIVE:
+            container = _compat.CUSTOM_DERIVATIVE[name]
+            shape = _elementwise(_compat.body(eqn, container)[0])
+            keeps = self.keep_derivatives or (shape is not None and name == "custom_jvp_call")
+            if keeps:
+                row, container = shape or primitives.UNKNOWN, None
+        if container is not None:
+            inner, consts = _compat.body(eqn, container)
+            hoisted = [(Var(v.aval), c) for v, c in zip(inner.constvars, consts, strict=True)]
+            self.constants += hoisted
+            return self.inline(inner, [v for v, _ in hoisted], operands, path)
+        return self.node(eqn, row, operands, "/".join(path)).outputs
+
+    def node(self, eqn: _compat.Eqn, row: Row, operands: list[Var], name: str) -> Node:
+        key = None
+        if not eqn.effects:
+            key = _key(eqn, operands)
+        if key is not None and key in self.seen:
+            node = self.seen[key]
+            if name not in node.names:
+                node.names.append(name)
+            return node
+        node = Node(eqn, row, operands, name)
+        for var in node.outputs:
+            var.uniform = all(v.uniform for v in operands) and row.cls in _UNIFORM
+        self.nodes.append(node)
+        if key is not None:
+            self.seen[key] = node
+        return node
+
+    def literal(self, atom: Any) -> Var:
+        value = np.asarray(atom.val)
+        key = (str(atom.aval), value.tobytes())
+        if key not in self.literals:
+            self.literals[key] = Var(atom.aval, literal=atom.val)
+        return self.literals[key]
+
+
+_UNIFORM = (Class.DIAGONAL, Class.STRUCTURAL, Class.ELEMENTWISE)
+
+
+def _key(eqn: _compat.Eqn, operands: list[Var]) -> Any:
+    """What makes two equations the same computation; None when their parameters cannot say."""
+    params = tuple(sorted(eqn.params.items()))
+    key = (eqn.primitive.name, params, tuple(id(v) for v in operands))
+    try:
+        hash(key)
+    except TypeError:
+        return None
+    return key
+
+
+def _live(nodes: list[Node], outputs: list[Var]) -> list[Node]:
+    """The nodes that the outputs need, and the topological index of every value."""
+    needed = set(outputs)
+    live = []
+    for node in reversed(nodes):
+        if any(v in needed for v in node.outputs):
+            live.append(node)
+            needed.update(node.inputs)
+    live.reverse()
+    index = 0
+    for node in live:
+        for var in (*node.inputs, *node.outputs):
+            if var.index < 0:
+                var.index, index = index, index + 1
+    for var in outputs:
+        if var.index < 0:
+            var.index, index = index, index + 1
+    return live
+
+
+def _elementwise(jaxpr: _compat.Jaxpr) -> Row | None:
+    """The row of a function body that is elementwise; None when it is not."""
+    if len(jaxpr.outvars) != 1:
+        return None
+    shape = jaxpr.outvars[0].aval.shape
+    piecewise = True
+    for eqn in jaxpr.eqns:
+        container = _compat.TRANSPARENT.get(eqn.primitive.name) or _compat.CUSTOM_DERIVATIVE.get(
+            eqn.primitive.name
+        )
+        if container is not None:
+            row = _elementwise(_compat.body(eqn, container)[0])
+            if row is None:
+                return None
+        else:
+            row = primitives.row(eqn.primitive.name)
+            structural = row.role in (Role.CAST, Role.SELECT, Role.BROADCAST)
+            if not row.local or not (
+                row.cls in (Class.DIAGONAL, Class.ELEMENTWISE, Class.DISCRETE) or structural
+            ):
+                return None
+            if eqn.outvars[0].aval.shape not in (shape, ()):
+                return None
+        piecewise &= row.piecewise or row.cls is not Class.ELEMENTWISE
+    return primitives.CUSTOM_RECTIFIER if piecewise else primitives.CUSTOM_ELEMENTWISE

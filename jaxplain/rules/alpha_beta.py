@@ -1,0 +1,91 @@
+"""LRP-alpha-beta and z+: positive and negative contributions are redistributed apart."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from jaxplain.rules.base import Arrays, Rule, Stabilizer, View, check_epsilon, divide, minus
+from jaxplain.rules.split import excitation, inhibition
+
+
+@dataclass(frozen=True)
+class AlphaBeta(Rule):
+    """LRP-alpha-beta: R_i = sum_j (alpha c+_ji / z+_j - beta c-_ji / z-_j) R_j.
+
+    c+ and c- are the positive and negative parts of the contributions x_i A_ji (inputs of both
+    signs are treated), z+ and z- their sums plus the positive and negative part of the bias.
+
+    Attributes:
+        alpha, beta: both >= 0, with alpha - beta = 1.
+        epsilon: the stabiliser of z+ and z-.
+        bias: whether the bias counts.
+
+    Raises:
+        ValueError: alpha or beta is negative, or alpha - beta is not 1.
+
+    References:
+        Bach et al., PLOS ONE 2015, eq. 60.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxplain as jxp
+        >>> f = lambda x: x @ jnp.array([[1.0], [-1.0]]) - 1.0
+        >>> print(jxp.lrp(f, jxp.rules.AlphaBeta(2, 1, epsilon=0.0))(jnp.array([[1.0, 1.0]])))
+        [[-2.   0.5]]
+    """
+
+    alpha: float = 2.0
+    beta: float = 1.0
+    epsilon: Stabilizer = 1e-6
+    bias: bool = True
+    splits: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_epsilon(self.epsilon)
+        if self.alpha < 0 or self.beta < 0:
+            raise ValueError(f"alpha and beta must be >= 0, got {self.alpha} and {self.beta}")
+        if not math.isclose(self.alpha - self.beta, 1, abs_tol=1e-6):
+            raise ValueError(f"alpha - beta must be 1, got {self.alpha} - {self.beta}")
+
+    def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
+        """See the class."""
+        excited = excitation(layer, x)
+        above = excited.total()
+        if self.bias:
+            above = above + jnp.maximum(layer.bias, 0)
+        received = excited.share(self.alpha * divide(r, above, self.epsilon))
+        if self.beta == 0:
+            return received
+        inhibited = inhibition(layer, x)
+        below = inhibited.total()
+        if self.bias:
+            below = below + jnp.minimum(layer.bias, 0)
+        return minus(received, inhibited.share(self.beta * divide(r, below, self.epsilon)))
+
+
+@dataclass(frozen=True)
+class ZPlus(Rule):
+    """z+: only positive contributions count. `AlphaBeta(1, 0)`.
+
+    Attributes:
+        epsilon: the stabiliser of z+.
+        bias: whether the positive part of the bias counts.
+
+    References:
+        Montavon et al., "Explaining NonLinear Classification Decisions with Deep Taylor
+        Decomposition", Pattern Recognition 2017.
+    """
+
+    epsilon: Stabilizer = 1e-6
+    bias: bool = True
+    splits: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_epsilon(self.epsilon)
+
+    def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
+        """See the class."""
+        return AlphaBeta(1.0, 0.0, self.epsilon, self.bias).relevance(layer, x, z, r)

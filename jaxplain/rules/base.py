@@ -1,0 +1,171 @@
+"""What a rule is, what it sees of a layer, and the arithmetic that rules share."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from jaxplain.graph.layers import Layer
+from jaxplain.graph.linear import Affine, Linear, is_splittable
+from jaxplain.graph.trace import Var
+
+Arrays = tuple[jax.Array, ...]
+Stabilizer = float | Callable[[jax.Array], Any]
+
+
+class View:
+    """A layer as a rule sees it: the function, and its affine map where it has one.
+
+    Attributes:
+        function: the layer itself, a function of its inputs.
+        kind, op, name, axes, compares, nonnegative: as in `Layer`.
+    """
+
+    def __init__(
+        self,
+        layer: Layer,
+        function: Callable[..., jax.Array],
+        constants: Mapping[Var, Any],
+        xs: Arrays,
+    ):
+        self._layer = layer
+        self._constants = constants
+        self._xs = xs
+        self.function = function
+        self.kind, self.op, self.name = layer.kind, layer.op, layer.name
+        self.axes, self.compares = layer.axes, layer.compares
+        self.nonnegative = layer.nonnegative
+
+    @cached_property
+    def _affine(self) -> Affine:
+        return Affine(self._layer, self._constants, self._xs)
+
+    def linear(self, x: Arrays) -> jax.Array:
+        """A x."""
+        return self._affine.linear(x)
+
+    def transpose(self, s: jax.Array) -> Arrays:
+        """A^T s."""
+        return self._affine.linear.transpose(s)
+
+    @property
+    def bias(self) -> jax.Array:
+        """b, in the shape of the output."""
+        return self._affine.bias
+
+    def positive(self) -> Linear:
+        """max(A, 0)."""
+        return self._affine.positive
+
+    def negative(self) -> Linear:
+        """min(A, 0)."""
+        return self._affine.negative
+
+    def abs(self) -> Linear:
+        """|A|."""
+        return self._affine.abs
+
+    def square(self) -> Linear:
+        """A * A, elementwise."""
+        return self._affine.square
+
+    def flat(self) -> Linear:
+        """1 where an input is connected to an output, whatever the weight."""
+        return self._affine.flat
+
+    def vjp(self, s: jax.Array) -> Arrays:
+        """J^T s: the gradient through the layer."""
+        return tuple(jax.vjp(self.function, *self._xs)[1](s))
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How relevance crosses one layer.
+
+    A rule is a frozen dataclass with one method, `relevance`, and is used by naming it in a
+    composite. To add one, write a class; nothing else changes.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxplain as jxp
+        >>> from dataclasses import dataclass
+        >>> @dataclass(frozen=True)
+        ... class Halved(jxp.rules.Rule):
+        ...     def relevance(self, layer, x, z, r):
+        ...         return jxp.rules.times(x, layer.transpose(0.5 * r / z))
+        >>> w = jnp.array([[1.0], [2.0]])
+        >>> print(jxp.lrp(lambda x: x @ w, Halved())(jnp.array([[3.0, 1.0]])))
+        [[1.5 1. ]]
+    """
+
+    #: The kinds of layer that the rule can be given to.
+    kinds: ClassVar[frozenset[str]] = frozenset({"Affine", "Merge", "Normalization"})
+    #: Whether the rule reads the signs, squares or connectivity of the layer's matrix.
+    splits: ClassVar[bool] = False
+
+    def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
+        """The relevance of the layer's inputs.
+
+        Args:
+            layer: the layer.
+            x: its inputs.
+            z: its output.
+            r: the relevance of its output, in the shape of `z`.
+
+        Returns:
+            One array per input, in its shape.
+        """
+        raise NotImplementedError
+
+    def objection(self, layer: Layer) -> str:
+        """Why the rule cannot be given to a layer; "" when it can."""
+        if layer.kind not in self.kinds:
+            return f"{self!r} is for {', '.join(sorted(self.kinds))} layers, not {layer.kind}"
+        if self.splits and not is_splittable(layer):
+            return f"{self!r} needs the entries of the layer's matrix, which {layer.kind} has not"
+        return ""
+
+
+def times(x: Arrays, y: Arrays) -> Arrays:
+    """x * y, array by array."""
+    return tuple(a * b for a, b in zip(x, y, strict=True))
+
+
+def plus(x: Arrays, y: Arrays) -> Arrays:
+    """x + y, array by array."""
+    return tuple(a + b for a, b in zip(x, y, strict=True))
+
+
+def minus(x: Arrays, y: Arrays) -> Arrays:
+    """x - y, array by array."""
+    return tuple(a - b for a, b in zip(x, y, strict=True))
+
+
+def stabilize(z: jax.Array, epsilon: Stabilizer) -> jax.Array:
+    """z + epsilon * sgn(z) with sgn(0) = +1; `epsilon` a number or a function of z."""
+    amount = epsilon(z) if callable(epsilon) else epsilon
+    return z + jnp.where(z < 0, -1, 1).astype(z.dtype) * jnp.asarray(amount, z.dtype)
+
+
+def divide(r: jax.Array, z: jax.Array, epsilon: Stabilizer = 0.0) -> jax.Array:
+    """r / stabilize(z), and 0 where the denominator is exactly 0."""
+    denominator = stabilize(z, epsilon)
+    zero = denominator == 0
+    return jnp.where(zero, 0, r / jnp.where(zero, 1, denominator))
+
+
+def reduced(r: jax.Array, like: jax.Array) -> jax.Array:
+    """Sums `r` over the axes along which `like` was repeated to its shape."""
+    axes = tuple(i for i, n in enumerate(like.shape) if n == 1 and r.shape[i] != 1)
+    return r.sum(axes, keepdims=True)
+
+
+def check_epsilon(epsilon: Stabilizer, name: str = "epsilon") -> None:
+    """Raises ValueError for a negative or non-numeric stabiliser."""
+    if callable(epsilon):
+        return
+    if not isinstance(epsilon, int | float) or isinstance(epsilon, bool) or not epsilon >= 0:
+        raise ValueError(f"{name} must be a number >= 0 or a function of z, got {epsilon!r}")

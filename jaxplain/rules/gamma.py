@@ -1,0 +1,60 @@
+"""LRP-gamma: contributions of the output's own sign are favoured."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from jaxplain.rules.base import Arrays, Rule, Stabilizer, View, check_epsilon, divide, plus, times
+from jaxplain.rules.split import excitation, inhibition
+
+
+@dataclass(frozen=True)
+class Gamma(Rule):
+    """Generalised LRP-gamma, for inputs and outputs of any sign.
+
+    Where z_j > 0:  R_i += (c_ji + gamma c+_ji) / (z_j + gamma z+_j) R_j
+    Where z_j < 0:  R_i += (c_ji + gamma c-_ji) / (z_j + gamma z-_j) R_j
+
+    c = x_i A_ji are the contributions, c+ and c- their positive and negative parts; z+ and z- sum
+    them with the positive and negative part of the bias. Outputs that are exactly 0 send nothing.
+    gamma = 0 is LRP-epsilon, gamma -> infinity is z+ for positive outputs.
+
+    Attributes:
+        gamma: how much the favoured sign counts, >= 0.
+        epsilon: the stabiliser.
+        bias: whether the bias counts in the denominators (the sign of z always includes it).
+
+    Raises:
+        ValueError: gamma is negative.
+
+    References:
+        Montavon et al., "Layer-Wise Relevance Propagation: An Overview", 2019;
+        Andeol et al., "Learning Domain Invariant Representations by Joint Wasserstein Distance
+        Minimization", 2021 (the generalised form).
+    """
+
+    gamma: float = 0.25
+    epsilon: Stabilizer = 1e-6
+    bias: bool = True
+    splits: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_epsilon(self.epsilon)
+        check_epsilon(self.gamma, "gamma")
+
+    def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
+        """See the class."""
+        excited, inhibited = excitation(layer, x), inhibition(layer, x)
+        above, below = excited.total(), inhibited.total()
+        total = z
+        if self.bias:
+            above = above + jnp.maximum(layer.bias, 0)
+            below = below + jnp.minimum(layer.bias, 0)
+        else:
+            total = z - layer.bias
+        up = divide(jnp.where(z > 0, r, 0), total + self.gamma * above, self.epsilon)
+        down = divide(jnp.where(z < 0, r, 0), total + self.gamma * below, self.epsilon)
+        favoured = plus(excited.share(self.gamma * up), inhibited.share(self.gamma * down))
+        return plus(times(x, layer.transpose(up + down)), favoured)

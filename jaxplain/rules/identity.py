@@ -1,0 +1,32 @@
+"""Pass: relevance crosses a layer with one output per input unchanged."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+
+from jaxplain.graph.layers import Layer
+from jaxplain.rules.base import Arrays, Rule, View
+
+
+@dataclass(frozen=True)
+class Pass(Rule):
+    """R_i = R_j for the output j that belongs to input i.
+
+    The default of activations, and of scales and offsets that stand alone.
+    """
+
+    kinds: ClassVar[frozenset[str]] = frozenset({"Affine", "Activation", "Normalization"})
+
+    def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
+        """See the class."""
+        return layer.flat().transpose(r) if layer.kind == "Affine" else (r,)
+
+    def objection(self, layer: Layer) -> str:
+        """The layer must have one output per input."""
+        problem = super().objection(layer)
+        if not problem and (layer.kind == "Affine") != (layer.op == "scale"):
+            problem = f"{self!r} needs one output per input, which a {layer.op} layer has not"
+        if not problem and layer.kind != "Affine" and layer.exit.shape != layer.sources[0].shape:
+            problem = f"{self!r} needs an output in the shape of the input"
+        return problem

@@ -1,0 +1,119 @@
+"""Rules for the first layer: they do not scale relevance with the input's value."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxplain.rules.base import Arrays, Rule, Stabilizer, View, check_epsilon, divide
+
+
+@dataclass(frozen=True)
+class ZBox(Rule):
+    """zB, for inputs within a box: R_i = sum_j (x_i A_ji - l_i A+_ji - h_i A-_ji) R_j / z'_j.
+
+    z' is the sum of the same terms over the inputs; the bias cancels.
+
+    Attributes:
+        low, high: the smallest and largest values of the layer's inputs, in their units: scalars or
+            arrays that broadcast against the input.
+        epsilon: the stabiliser.
+
+    Raises:
+        ValueError: `low` exceeds `high` somewhere, or they do not broadcast against the input.
+
+    References:
+        Montavon et al., "Explaining NonLinear Classification Decisions with Deep Taylor
+        Decomposition", Pattern Recognition 2017.
+    """
+
+    low: Any
+    high: Any
+    epsilon: Stabilizer = 1e-6
+    splits: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_epsilon(self.epsilon)
+        concrete = not any(isinstance(v, jax.core.Tracer) for v in (self.low, self.high))
+        if concrete and (np.asarray(self.low) > np.asarray(self.high)).any():
+            raise ValueError(f"low must not exceed high, got low={self.low}, high={self.high}")
+
+    def objection(self, layer: Any) -> str:
+        """Bounds must fit the layer's inputs."""
+        for source in layer.sources:
+            for name, bound in (("low", self.low), ("high", self.high)):
+                try:
+                    fits = np.broadcast_shapes(np.shape(bound), source.shape) == source.shape
+                except ValueError:
+                    fits = False
+                if not fits:
+                    return (
+                        f"{name} of ZBox has shape {np.shape(bound)}, which does not broadcast to "
+                        f"the layer's input of shape {source.shape}"
+                    )
+        return super().objection(layer)
+
+    def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
+        """See the class."""
+        low = tuple(jnp.broadcast_to(jnp.asarray(self.low, v.dtype), v.shape) for v in x)
+        high = tuple(jnp.broadcast_to(jnp.asarray(self.high, v.dtype), v.shape) for v in x)
+        up, down = layer.positive(), layer.negative()
+        s = divide(r, layer.linear(x) - up(low) - down(high), self.epsilon)
+        shares = zip(x, layer.transpose(s), low, up.transpose(s), high, down.transpose(s))
+        return tuple(v * c - lo * c_up - hi * c_down for v, c, lo, c_up, hi, c_down in shares)
+
+
+@dataclass(frozen=True)
+class WSquare(Rule):
+    """w^2: R_i = sum_j A_ji^2 R_j / sum_i A_ji^2.
+
+    Attributes:
+        epsilon: the stabiliser.
+        bias: whether b^2 counts in the denominator.
+
+    References:
+        Montavon et al., Pattern Recognition 2017.
+    """
+
+    epsilon: Stabilizer = 1e-6
+    bias: bool = False
+    splits: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_epsilon(self.epsilon)
+
+    def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
+        """See the class."""
+        square = layer.square()
+        total = square(tuple(map(jnp.ones_like, x)))
+        if self.bias:
+            total = total + jnp.square(layer.bias)
+        return square.transpose(divide(r, total, self.epsilon))
+
+
+@dataclass(frozen=True)
+class Flat(Rule):
+    """Flat: every output spreads its relevance evenly over the inputs it is connected to.
+
+    Connectivity is structural: a zero weight connects, padding does not.
+
+    Attributes:
+        epsilon: the stabiliser.
+
+    References:
+        Lapuschkin et al., "Unmasking Clever Hans Predictors and Assessing What Machines Really
+        Learn", Nature Communications 2019.
+    """
+
+    epsilon: Stabilizer = 1e-6
+    splits: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_epsilon(self.epsilon)
+
+    def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
+        """See the class."""
+        flat = layer.flat()
+        return flat.transpose(divide(r, flat(tuple(map(jnp.ones_like, x))), self.epsilon))

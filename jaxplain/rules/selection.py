@@ -1,0 +1,40 @@
+"""Maxima: relevance goes to the inputs that were selected."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from jaxplain.rules.base import Arrays, Rule, View, reduced
+
+
+@dataclass(frozen=True)
+class WinnerTakesAll(Rule):
+    """Each output's relevance goes to the input it was selected from; ties to the first.
+
+    References:
+        Bach et al., PLOS ONE 2015 (max-pooling).
+    """
+
+    kinds: ClassVar[frozenset[str]] = frozenset({"Selection"})
+
+    def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
+        """See the class."""
+        if len(x) == 1 and layer.axes:
+            return (_first_winner(x[0], z, r, layer.axes),)
+        if len(x) == 2 and layer.compares:
+            first = x[0] == z
+            return (reduced(jnp.where(first, r, 0), x[0]), reduced(jnp.where(first, 0, r), x[1]))
+        return layer.vjp(r)
+
+
+def _first_winner(x: jax.Array, z: jax.Array, r: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    winners = x == jnp.expand_dims(z, axes)
+    kept = [i for i in range(x.ndim) if i not in axes]
+    order = (*kept, *axes)
+    flat = winners.transpose(order).reshape(*(x.shape[i] for i in kept), -1)
+    chosen = jnp.arange(flat.shape[-1]) == jnp.argmax(flat, axis=-1, keepdims=True)
+    chosen = chosen.reshape([x.shape[i] for i in order])
+    chosen = chosen.transpose([order.index(i) for i in range(x.ndim)])
+    return jnp.where(chosen, jnp.expand_dims(r, axes), 0)

@@ -1,0 +1,91 @@
+"""What is explained: the seed of the backward pass.
+
+The class axis is the last one and no batch axis is inferred: an int selects `output[..., k]` at
+every leading position.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Target = None | int | Any | Literal["all"] | Callable[[Any], Any]
+
+
+def check(target: Target, heads: Any) -> None:
+    """Raises what is wrong with a target, before any compute.
+
+    Args:
+        target: as given by the user.
+        heads: the explained output, a tree of arrays or `jax.ShapeDtypeStruct`.
+
+    Raises:
+        TypeError: the target is of no known type, or the output is no single array.
+        ValueError: the target's shape does not fit the output, or a name is unknown.
+        IndexError: the target is out of range.
+    """
+    if callable(target):
+        return
+    leaves = jax.tree.leaves(heads)
+    if len(leaves) != 1:
+        raise TypeError(
+            f"the function returns {len(leaves)} arrays: give target=callable(output) -> a tree like "
+            "the output that says how much of each is explained"
+        )
+    (output,) = leaves
+    if isinstance(target, str):
+        if target != "all":
+            raise ValueError(f'target must be None, an int, an array, "all" or a callable, got {target!r}')
+        if output.ndim == 0:
+            raise ValueError('target="all" needs an output with a class axis, got a scalar')
+        return
+    if target is None:
+        return
+    if isinstance(target, bool | float | complex) or not hasattr(target, "__index__") and not hasattr(target, "shape"):
+        if isinstance(target, list | tuple):
+            raise TypeError(f"target is a {type(target).__name__}: give an array of ints instead")
+        raise TypeError(f'target must be None, an int, an array, "all" or a callable, got {target!r}')
+    if not jnp.issubdtype(jnp.result_type(target), jnp.integer):
+        raise TypeError(f"target must hold integers, got dtype {jnp.result_type(target)}")
+    shape = jnp.shape(target)
+    if output.ndim == 0:
+        raise ValueError("the output is a scalar: leave target out")
+    if shape not in ((), output.shape[:-1], output.shape[:1]) or (output.ndim == 1 and shape):
+        raise ValueError(
+            f"target of shape {shape} does not fit the output of shape {output.shape}: give an int, "
+            f"or an array of shape {output.shape[:-1]}"
+        )
+    if not isinstance(target, jax.core.Tracer):
+        values, classes = np.asarray(target), output.shape[-1]
+        if values.size and (values.min() < -classes or values.max() >= classes):
+            bad = values[(values < -classes) | (values >= classes)].flat[0]
+            raise IndexError(f"target {bad} is out of range for {classes} classes")
+
+
+def one_hot(output: jax.Array, target: Any) -> jax.Array:
+    """1 at the selected class of every leading position; NaN where a traced target is out of range.
+
+    Args:
+        output: the explained output, (..., C).
+        target: None (argmax), an int, or an int array of shape `output.shape[:-1]` or (B,).
+    """
+    if output.ndim == 0:
+        return jnp.ones_like(output)
+    classes = output.shape[-1]
+    if target is None:
+        target = jnp.argmax(output, axis=-1)
+    target = jnp.asarray(target)
+    target = target.reshape(target.shape + (1,) * (output.ndim - 1 - target.ndim))
+    target = jnp.broadcast_to(target, output.shape[:-1]) if target.size == 1 else target
+    inside = (target >= -classes) & (target < classes)
+    hot = jax.nn.one_hot(target % classes, classes, dtype=output.dtype)
+    return jnp.broadcast_to(jnp.where(inside[..., None], hot, jnp.nan), output.shape)
+
+
+def every_class(output: jax.Array) -> jax.Array:
+    """The C one-hot seeds, (C, ..., C)."""
+    eye = jnp.eye(output.shape[-1], dtype=output.dtype)
+    eye = eye.reshape(eye.shape[0], *(1,) * (output.ndim - 1), eye.shape[1])
+    return jnp.broadcast_to(eye, (eye.shape[0], *output.shape))

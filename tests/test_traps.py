@@ -1,0 +1,644 @@
+"""Known ways to misread a jaxpr, one test each, and what must never be silent."""
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from numpy.testing import assert_allclose
+
+import jaxplain as jxp
+import oracle
+import zoo
+from jaxplain.graph import trace
+from zoo import normal
+
+
+@pytest.fixture(autouse=True)
+def _float64() -> Iterator[None]:
+    with jax.enable_x64(True):
+        yield
+
+
+def kinds(f: Callable[..., Any], *args: Any) -> list[str]:
+    return [layer.kind for layer in trace(f, *args).layers]
+
+
+def assert_same(a: Any, b: Any, tolerance: float = 1e-10) -> None:
+    """Equal relative to the largest entry."""
+    assert np.abs(np.asarray(b)).max() > 0
+    assert_allclose(a, b, rtol=0, atol=tolerance * np.abs(np.asarray(b)).max())
+
+
+def whole(cotangent: Any) -> Callable[[Any], Any]:
+    """The target that starts from exactly this cotangent."""
+    return lambda output: cotangent
+
+
+# T1: functions with a derivative of their own are looked into, but executed as written.
+
+
+@pytest.mark.parametrize(
+    ("activation", "value"),
+    [
+        (jax.nn.relu, 0.0),
+        (lambda z: jnp.maximum(z, 0), 0.0),
+        (jax.nn.relu6, 0.0),
+        (jax.nn.relu6, 6.0),
+        (jax.nn.softplus, 0.0),
+        (jax.nn.log_sigmoid, 0.0),
+        (jax.nn.mish, 0.0),
+        (jax.nn.selu, 0.0),
+    ],
+)
+def test_t01_custom_jvp_is_executed_as_written(activation, value):
+    w = normal(3, 4)
+    x = jnp.zeros((2, 3))
+
+    def f(x):
+        return activation(x @ w + value).sum(-1, keepdims=True)
+
+    expected = jax.grad(lambda x: f(x).sum())(x)
+    assert_allclose(jxp.gradient(f)(x, target=0), expected, rtol=1e-14, atol=0)
+
+
+def test_t01_the_users_own_derivative_survives_in_gradient():
+    @jax.custom_jvp
+    def odd(z):
+        return jnp.tanh(z)
+
+    odd.defjvp(lambda primals, tangents: (jnp.tanh(primals[0]), 7.0 * tangents[0]))
+    w, x = normal(3, 4), normal(2, 3)
+
+    def f(x):
+        return odd(x @ w)
+
+    assert kinds(f, x) == ["Affine", "Activation"]
+    assert_allclose(
+        jxp.gradient(f)(x, target=1), np.broadcast_to(7.0 * w[:, 1], x.shape), rtol=1e-14
+    )
+
+
+def test_t01_a_custom_vjp_is_read_through_by_relevance_but_kept_by_gradient():
+    @jax.custom_vjp
+    def odd(z):
+        return jnp.tanh(z)
+
+    odd.defvjp(lambda z: (jnp.tanh(z), z), lambda z, g: (7.0 * g,))
+    w, v, x = normal(3, 4), normal(4, 2, seed=1), normal(2, 3)
+    as_written, plain = (lambda x, g=g: g(x @ w) @ v for g in (odd, jnp.tanh))
+
+    assert_same(jxp.lrp(as_written)(x, target=0), jxp.lrp(plain)(x, target=0))
+    assert_allclose(
+        jxp.gradient(as_written)(x, target=0),
+        np.broadcast_to(7.0 * w @ v[:, 0], x.shape),
+        rtol=1e-13,
+    )
+
+
+# T2 to T5: what is active, what is shared.
+
+
+def test_t02_gelu_of_half_a_dense_layer_is_one_activation():
+    """The split is not the source of the gelu's own sums and products: its half is."""
+    w = normal(3, 8)
+
+    def f(x):
+        value, gate = jnp.split(x @ w, 2, -1)
+        return value * jax.nn.gelu(gate)
+
+    assert kinds(f, normal(2, 3)) == ["Affine", "Activation", "Product"]
+
+
+def test_t03_a_stopped_maximum_is_neither_selection_nor_activation():
+    w, v = normal(3, 4), normal(4, 2, seed=1)
+
+    def f(x):
+        z = x @ w
+        e = jnp.exp(z - lax.stop_gradient(jnp.maximum(-1e30, z.max(-1, keepdims=True))))
+        return (e / e.sum(-1, keepdims=True)) @ v
+
+    assert kinds(f, normal(2, 3)) == ["Affine", "Softmax", "Affine"]
+
+
+def test_t03_whatever_is_stopped_is_a_constant():
+    w, x = normal(3, 4), normal(2, 3)
+
+    def f(x):
+        return (x * lax.stop_gradient(jnp.tanh(x).max(-1, keepdims=True))) @ w
+
+    factor = jnp.tanh(x).max(-1, keepdims=True)
+    assert kinds(f, x) == ["Affine"]
+    assert_same(
+        jxp.lrp(f, jxp.ZPlus())(x, target=0),
+        jxp.lrp(lambda x: (x * factor) @ w, jxp.ZPlus())(x, target=0),
+    )
+
+
+def test_t04_a_choice_is_frozen():
+    """The expert is chosen by the input, but nothing is explained through the choice."""
+    gate, experts, x = normal(3, 4, seed=1), normal(4, 3, 5, seed=2), normal(3)
+
+    def f(x):
+        return x @ experts[jnp.argmax(x @ gate)]
+
+    chosen = int(jnp.argmax(x @ gate))
+    assert kinds(f, x) == ["Affine"]
+    for rule in (jxp.Epsilon(), jxp.ZPlus()):
+        assert_same(
+            jxp.lrp(f, rule)(x, target=2),
+            jxp.lrp(lambda x: x @ experts[chosen], rule)(x, target=2),
+        )
+
+
+def test_t05_softmax_and_log_softmax_share_their_exponentials():
+    w = normal(3, 4)
+
+    def entropy(x):
+        z = x @ w
+        return -(jax.nn.softmax(z) * jax.nn.log_softmax(z)).sum(-1)
+
+    found = trace(entropy, normal(2, 3)).layers
+    assert [layer.kind for layer in found] == ["Affine", "Softmax", "Softmax", "Product", "Affine"]
+    assert {layer.op for layer in found[1:3]} == {"softmax", "log_softmax"}
+
+
+# T6 to T9: where scales and biases go.
+
+
+def test_t06_the_last_bias_is_not_the_softmaxs():
+    w, b, x = normal(3, 4), 3 * normal(4, seed=1), normal(2, 3)
+    seen = []
+
+    def target(logits):
+        seen.append(logits.shape)
+        return jnp.where(jnp.arange(4) == 1, logits, 0.0)
+
+    relevance = jxp.lrp(lambda x: jax.nn.softmax(x @ w + b))(x, target=target)
+    assert seen
+    assert_same(relevance, jxp.lrp(lambda x: x @ w + b)(x, target=1))
+
+
+@pytest.mark.parametrize("rule", [jxp.ZPlus(), jxp.AlphaBeta(2, 1), jxp.Gamma(0.25)])
+def test_t07_a_scale_before_an_activation_belongs_to_the_kernel(rule):
+    w, b, v, x = normal(3, 4), normal(4, seed=1), normal(4, 2, seed=2), normal(2, 3)
+    scaled = jxp.lrp(lambda x: jax.nn.relu(-2 * (x @ w + b)) @ v, rule)
+    folded = jxp.lrp(lambda x: jax.nn.relu(x @ (-2 * w) + -2 * b) @ v, rule)
+    assert_same(scaled(x, target=0), folded(x, target=0))
+
+
+@pytest.mark.parametrize("rule", [jxp.Epsilon(), jxp.ZPlus(), jxp.AlphaBeta(2, 1)])
+def test_t08_scale_and_bias_before_three_kernels_or_one(rule):
+    x = normal(2, 6)
+    scale, bias, w, v = normal(6, seed=1), normal(6, seed=2), normal(6, 9, seed=3), normal(9, 2)
+
+    def norm(x):
+        mean = x.mean(-1, keepdims=True)
+        return (x - mean) / jnp.sqrt(x.var(-1, keepdims=True) + 1e-5) * scale + bias
+
+    def three(x):
+        h = norm(x)
+        q, k, values = (h @ part for part in jnp.split(w, 3, -1))
+        return jnp.tanh(jnp.concatenate([q, k, values], -1)) @ v
+
+    def fused(x):
+        return jnp.tanh(norm(x) @ w) @ v
+
+    expected = ["Normalization", *("Affine",) * 3, "Activation", "Affine"]
+    assert kinds(three, x) == expected
+    assert kinds(fused, x) == ["Normalization", "Affine", "Activation", "Affine"]
+    assert_same(jxp.lrp(three, rule)(x, target=0), jxp.lrp(fused, rule)(x, target=0))
+
+
+def test_t09_a_bias_between_the_statistics_makes_no_second_normalization():
+    scale, bias = normal(6, seed=1), normal(6, seed=2)
+
+    def f(x):
+        mean = x.mean(-1, keepdims=True)
+        inverse = scale * lax.rsqrt(x.var(-1, keepdims=True) + 1e-5)
+        return x * inverse + (bias - mean * inverse)
+
+    assert kinds(f, normal(2, 6)) == ["Normalization"]
+
+
+# T10 and T11: what is a normalisation.
+
+RMS = {
+    "sqrt_div": lambda z: z / jnp.sqrt((z * z).mean(-1, keepdims=True)),
+    "rsqrt_mul": lambda z: z * lax.rsqrt((z * z).mean(-1, keepdims=True)),
+    "minimum": lambda z: z * jnp.minimum(lax.rsqrt((z * z).mean(-1, keepdims=True)), 1e6),
+    "power": lambda z: z * ((z * z).mean(-1, keepdims=True)) ** -0.5,
+    "dot": lambda z: z / jnp.sqrt(jnp.einsum("...i,...i", z, z) / z.shape[-1])[..., None],
+    "norm": lambda z: z * (z.shape[-1] ** 0.5 / jnp.linalg.norm(z, axis=-1, keepdims=True)),
+}
+
+
+@pytest.mark.parametrize("name", RMS)
+def test_t10_normalizations_by_what_they_are(name):
+    w, b, v, x = normal(3, 6), normal(6, seed=1), normal(6, 2, seed=2), normal(2, 3)
+    f, reference = (lambda x, g=g: g(x @ w + b) @ v for g in (RMS[name], RMS["sqrt_div"]))
+    assert kinds(f, x) == ["Affine", "Normalization", "Affine"]
+    assert_same(jxp.lrp(f)(x, target=1), jxp.lrp(reference)(x, target=1))
+
+
+def test_t11_residual_blocks_are_never_swallowed():
+    w, v = normal(4, 4), normal(4, 4, seed=1)
+    g = normal(4, seed=2)
+
+    def norm(z):
+        return z * lax.rsqrt((z * z).mean(-1, keepdims=True) + 1e-6) * g
+
+    x = normal(2, 4)
+    assert kinds(lambda x: x + x @ w, x) == ["Affine", "Merge"]
+    assert kinds(lambda x: x + jax.nn.relu(x) @ w, x) == ["Activation", "Affine", "Merge"]
+    block = ["Affine", "Activation", "Affine", "Merge"]
+    assert kinds(lambda x: x + jnp.tanh(x @ w) @ v, x) == block
+    # The scale g has no kernel to go to, so it is a layer of its own.
+    found = kinds(lambda x: x + norm(x), x)
+    assert found in (["Normalization", "Merge"], ["Normalization", "Affine", "Merge"])
+    assert kinds(lambda x: x + jax.nn.relu(x), x) == ["Activation"]
+    assert kinds(lambda x: x + 0.1 * x**2, x) == ["Activation"]
+
+
+# T12 to T15: chains.
+
+
+def test_t12_an_average_pool_before_a_convolution_stays_a_layer():
+    kernel = normal(2, 2, 3, 4)
+
+    def f(x):
+        x = lax.reduce_window(x, 0.0, lax.add, (1, 2, 2, 1), (1, 2, 2, 1), "VALID") / 4
+        return lax.conv_general_dilated(
+            x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    found = trace(f, normal(1, 4, 4, 3)).layers
+    assert [(layer.kind, layer.op) for layer in found] == [
+        ("Affine", "pooling"),
+        ("Affine", "convolution"),
+    ]
+
+
+def test_t13_a_batch_norm_behind_a_concatenation_is_one_scale():
+    w, v, scale, shift = normal(3, 4), normal(3, 4, seed=1), normal(8, seed=2), normal(8, seed=3)
+
+    def f(x):
+        return jax.nn.relu(jnp.concatenate([x @ w, x @ v], -1) * scale + shift)
+
+    found = trace(f, normal(2, 3)).layers
+    assert [layer.kind for layer in found] == ["Affine", "Affine", "Affine", "Activation"]
+    assert [layer.op for layer in found][:3] == ["dense", "dense", "scale"]
+
+
+def test_t14_a_thing_added_to_itself_is_twice_the_thing():
+    w, v, x = normal(3, 4), normal(4, 2, seed=1), normal(2, 3)
+
+    def double(x):
+        h = jnp.tanh(x @ w)
+        return (h + h) @ v
+
+    def computed_twice(x):
+        return (jnp.tanh(x @ w) + jnp.tanh(x @ w)) @ v
+
+    reference = jxp.lrp(lambda x: jnp.tanh(x @ w) @ (2 * v), jxp.ZPlus())(x, target=0)
+    for f in (double, computed_twice):
+        assert kinds(f, x) == ["Affine", "Activation", "Affine"]
+        assert_same(jxp.lrp(f, jxp.ZPlus())(x, target=0), reference)
+
+
+def test_t15_a_kernel_written_twice_is_one():
+    w, b, v, x = normal(3, 4), normal(4, seed=1), normal(4, 2, seed=2), normal(2, 3)
+
+    def f(x):
+        return ((x @ w + b) * jax.nn.sigmoid(x @ w + b)) @ v
+
+    assert kinds(f, x) == ["Affine", "Activation", "Affine"]
+    assert_same(jxp.lrp(f)(x, target=0), jxp.lrp(lambda x: jax.nn.silu(x @ w + b) @ v)(x, target=0))
+
+
+# T16 to T19: masks, glue and padding.
+
+
+@pytest.mark.parametrize("make", [jxp.lrp, jxp.input_times_gradient])
+def test_t16_infinite_masks_make_no_nans(make):
+    model = zoo.ATTENTIONS["mask_select"]()
+    relevance = make(model.f)(*model.args, target=3)
+    assert np.isfinite(relevance).all()
+    assert np.abs(relevance).max() > 0
+    # The target of the last position is not used by an earlier one.
+    seed = jnp.zeros((2, 5, 8)).at[:, 0].set(1.0)
+    first = make(model.f)(*model.args, target=whole(seed))
+    assert np.abs(first[:, 0]).max() > 0
+    assert_allclose(first[:, 1:], 0, atol=0)
+
+
+def test_t17_transposes_inside_a_softmax():
+    w, v = normal(3, 4), normal(4, 2, seed=1)
+
+    def f(x):
+        z = x @ w
+        e = jnp.exp(z.T - lax.stop_gradient(z.max(-1)))
+        return (e / e.sum(0)).T @ v
+
+    x = normal(2, 3)
+    plain = jxp.lrp(lambda x: jax.nn.softmax(x @ w) @ v)
+    assert kinds(f, x) == ["Affine", "Softmax", "Affine"]
+    assert_same(jxp.lrp(f)(x, target=0), plain(x, target=0))
+
+
+def test_t18_casts_are_not_layers():
+    w, v, scale = normal(3, 6), normal(6, 2, seed=1), normal(6, seed=2)
+
+    def f(x):
+        w16, v16, scale16 = (p.astype(jnp.bfloat16) for p in (w, v, scale))
+        z = (x @ w16).astype(jnp.float32)
+        z = (z * lax.rsqrt((z * z).mean(-1, keepdims=True) + 1e-6)).astype(jnp.bfloat16) * scale16
+        p = jax.nn.softmax((z @ v16).astype(jnp.float32)).astype(jnp.bfloat16)
+        return p @ v16.T
+
+    assert kinds(f, normal(2, 3).astype(jnp.bfloat16)) == [
+        "Affine",
+        "Normalization",
+        "Affine",
+        "Softmax",
+        "Affine",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rule", "by_hand"),
+    [
+        (jxp.Epsilon(1e-3), lambda *a: oracle.epsilon(*a, eps=1e-3)),
+        (jxp.ZPlus(), oracle.z_plus),
+        (jxp.AlphaBeta(2, 1), oracle.alpha_beta),
+        (jxp.Gamma(0.25), oracle.gamma),
+    ],
+)
+def test_t19_the_bias_of_a_batch_norm_before_padding_varies_over_space(rule, by_hand):
+    kernel, bias = normal(3, 3, 2, 3), normal(3, seed=1)
+    scale, shift = normal(2, seed=2), 2 + normal(2, seed=3)
+
+    def f(x):
+        x = x * scale + shift
+        return bias + lax.conv_general_dilated(
+            x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    x, r = normal(1, 4, 4, 2, seed=4), normal(1, 4, 4, 3, seed=5)
+    assert kinds(f, x) == ["Affine"]
+    matrix = np.asarray(jax.jacobian(f)(jnp.zeros_like(x))).reshape(r.size, x.size)
+    constant = np.asarray(f(jnp.zeros_like(x)))
+    assert np.ptp(constant[0, :, :, 0]) > 0.1
+    expected = by_hand(matrix, constant.ravel(), np.ravel(x), np.ravel(r)).reshape(x.shape)
+    assert_same(jxp.lrp(f, rule)(x, target=whole(r)), expected)
+
+
+def test_t20_one_minus_a_gate_is_a_gate():
+    w, b = normal(4, 4), normal(4, seed=1)
+
+    def f(x):
+        t = jax.nn.sigmoid(x @ w + b)
+        return (1 - t) * x, t * x
+
+    found = kinds(f, normal(2, 4))
+    assert "Merge" not in found
+    assert found.count("Affine") == 1
+    assert found.count("Product") == 2
+    assert found.count("Activation") == 2
+
+
+# Something inside a layer that others use too is not lost.
+
+
+def _on_output(f: Callable[..., Any], i: int) -> Callable[..., Any]:
+    return lambda x: f(x)[i]
+
+
+def _assert_each_output_is_explained(f: Callable[..., Any], x: jax.Array) -> None:
+    """Each output of ``f`` gets the relevance that it has in a function of its own."""
+    outputs = f(x)
+    explain = jxp.lrp(f)
+    total = 0.0
+    for i, output in enumerate(outputs):
+        alone = jxp.lrp(_on_output(f, i))(x, target=whole(output))
+        seed = tuple(o if i == j else jnp.zeros_like(o) for j, o in enumerate(outputs))
+        assert_same(explain(x, target=whole(seed)), alone)
+        total = total + alone
+    assert_same(explain(x, target=whole(outputs)), total)
+
+
+def test_silu_that_also_returns_its_sigmoid():
+    w, b, x = normal(3, 4), normal(4, seed=1), normal(2, 3)
+
+    def f(x):
+        z = x @ w + b
+        gate = jax.nn.sigmoid(z)
+        return z * gate, gate
+
+    _assert_each_output_is_explained(f, x)
+
+
+def test_silu_whose_sigmoid_is_used_again():
+    w, b, v, u, x = (
+        normal(3, 4),
+        normal(4, seed=1),
+        normal(4, 2, seed=2),
+        normal(4, 2, seed=3),
+        normal(2, 3),
+    )
+
+    def shared(x):
+        z = x @ w + b
+        gate = jax.nn.sigmoid(z)
+        return jnp.concatenate([(z * gate) @ v, gate @ u], -1)
+
+    def first(x):
+        return jax.nn.silu(x @ w + b) @ v
+
+    def second(x):
+        return jax.nn.sigmoid(x @ w + b) @ u
+
+    for i in range(2):
+        assert_same(jxp.lrp(shared)(x, target=i), jxp.lrp(first)(x, target=i))
+        assert_same(jxp.lrp(shared)(x, target=2 + i), jxp.lrp(second)(x, target=i))
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_layer_norm_that_also_returns_its_statistics(fast):
+    w, b, v, x = normal(3, 6), normal(6, seed=1), normal(6, 4, seed=2), normal(2, 3)
+
+    def f(x):
+        z = x @ w + b
+        mean = z.mean(-1, keepdims=True)
+        if fast:
+            variance = (z * z).mean(-1, keepdims=True) - mean * mean
+        else:
+            variance = ((z - mean) ** 2).mean(-1, keepdims=True)
+        return ((z - mean) * lax.rsqrt(variance + 1e-6)) @ v, mean, variance
+
+    assert kinds(_on_output(f, 0), x) == ["Affine", "Normalization", "Affine"]
+    assert kinds(_on_output(f, 1), x) == ["Affine", "Affine"]
+    assert kinds(f, x).count("Normalization") == 1
+    _assert_each_output_is_explained(f, x)
+
+
+def test_softmax_that_also_returns_its_sum():
+    w, v, x = normal(3, 4), normal(4, 2, seed=1), normal(2, 3)
+
+    def f(x):
+        e = jnp.exp(x @ w)
+        total = e.sum(-1, keepdims=True)
+        return (e / total) @ v, total
+
+    _assert_each_output_is_explained(f, x)
+
+
+def test_a_pre_activation_that_is_also_an_output():
+    w, v, x = normal(3, 4), normal(4, 2, seed=1), normal(2, 3)
+
+    def f(x):
+        z = x @ w
+        return jax.nn.gelu(z) @ v, z
+
+    _assert_each_output_is_explained(f, x)
+
+
+def test_an_output_that_is_the_input():
+    x, w = normal(2, 3), normal(3, 4)
+    r = normal(2, 3, seed=1)
+    relevance = jxp.lrp(lambda x: (x @ w, x))(x, target=whole((jnp.zeros((2, 4)), r)))
+    assert_allclose(relevance, r, rtol=1e-14)
+
+
+# Look-alikes.
+
+
+@pytest.mark.parametrize(
+    "g",
+    [
+        lambda z: z / (1 + jnp.abs(z).sum(-1, keepdims=True)),
+        lambda z: z / (jnp.square(z).sum(-1, keepdims=True) + 0.5),
+        lambda z: z * lax.rsqrt(1.0 + (z * z).sum(-1, keepdims=True)),
+        lambda z: z / jnp.sqrt(jnp.abs(z).sum(-1, keepdims=True)),
+    ],
+)
+def test_what_is_not_invariant_to_scale_is_no_normalization(g):
+    model = zoo.between_dense(g)
+    found = kinds(model.f, *model.args)
+    assert "Normalization" not in found
+    assert found.count("Product") == 1
+    assert np.isfinite(jxp.lrp(model.f)(*model.args, target=0)).all()
+
+
+@pytest.mark.parametrize(
+    "g",
+    [
+        lambda z: jax.nn.logsumexp(z, axis=-1),
+        lambda z: jnp.log(jnp.exp(z).sum(-1)),
+        lambda z: jnp.log(jnp.exp(z - z.max(-1, keepdims=True)).sum(-1)) + z.max(-1),
+    ],
+    ids=["jax", "bare", "maximum"],
+)
+def test_logsumexp_is_one_layer(g):
+    w, b = normal(3, 4), normal(4, seed=1)
+    found = trace(lambda x: g(x @ w + b), normal(2, 3)).layers
+    assert [(layer.kind, layer.op) for layer in found] == [
+        ("Affine", "dense"),
+        ("Softmax", "logsumexp"),
+    ]
+
+
+def test_a_residual_around_an_attention_is_a_merge():
+    model = zoo.ATTENTIONS["plain"]()
+    found = kinds(lambda x: x + model.f(x), *model.args)
+    assert tuple(found) == (*zoo.ATTENTION, "Merge")
+
+
+# What has no rule is an error that says where.
+
+
+def fft(x):
+    return jnp.fft.fft(x).real
+
+
+def complex_sort(x):
+    return jnp.sort(lax.complex(x, x)).real
+
+
+def callback(x):
+    return jax.pure_callback(lambda v: v, jax.ShapeDtypeStruct(x.shape, x.dtype), x)
+
+
+def eigenvalues(x):
+    return jnp.linalg.eigvalsh(x.T @ x)
+
+
+def scan(x):
+    return lax.scan(lambda h, row: (jnp.tanh(h + row), h), x[0], x)[0]
+
+
+def conditional(x):
+    return lax.cond(True if x.ndim == 1 else x.shape[0] > jnp.ones(()), jnp.tanh, jnp.sin, x)
+
+
+def loop(x):
+    return lax.while_loop(lambda h: h[0, 0] < 10, lambda h: 2 * jnp.abs(h) + 1, x)
+
+
+@pytest.mark.parametrize(
+    ("g", "primitive"),
+    [
+        (fft, "fft"),
+        (complex_sort, "sort|complex"),
+        (callback, "pure_callback"),
+        (eigenvalues, "eigh"),
+        (scan, "scan"),
+        (conditional, "cond"),
+        (loop, "while"),
+    ],
+)
+@pytest.mark.parametrize("jit", [False, True])
+def test_an_operation_without_a_rule_is_an_error_that_says_where(g, primitive, jit):
+    w = normal(4, 4)
+    f = jax.jit(g) if jit else g
+    explain = jxp.lrp(lambda x: f(jnp.tanh(x @ w)) @ w)
+    line = g.__code__.co_firstlineno + 1
+    with pytest.raises(jxp.NotAnalyzableError) as error:
+        explain(normal(3, 4))
+    message = str(error.value)
+    assert re.search(rf"\b({primitive})\b", message)
+    assert f"test_traps.py:{line}" in message
+
+
+def test_an_operation_without_a_rule_on_constants_is_no_error():
+    w = normal(4, 4)
+    spectrum = jnp.fft.fft(w).real
+    x = normal(2, 4)
+    assert_same(
+        jxp.lrp(lambda x: x @ jnp.fft.fft(w).real)(x, target=0),
+        jxp.lrp(lambda x: x @ spectrum)(x, target=0),
+    )
+    powers = lax.scan(lambda h, _: (h @ w, None), jnp.eye(4), None, length=3)[0]
+
+    def scanned(x):
+        return x @ lax.scan(lambda h, _: (h @ w, None), jnp.eye(4), None, length=3)[0]
+
+    assert_same(
+        jxp.lrp(scanned)(x, target=0),
+        jxp.lrp(lambda x: x @ powers)(x, target=0),
+    )
+
+
+def test_gradient_works_through_scan():
+    w = normal(4, 4)
+
+    def f(x):
+        return lax.scan(lambda h, row: (jnp.tanh(h @ w + row), h), jnp.zeros(4), x)[0]
+
+    x = normal(3, 4)
+    expected = jax.grad(lambda x: f(x)[2])(x)
+    assert_same(jxp.gradient(f)(x, target=2), expected, 1e-14)
