@@ -31,7 +31,8 @@ TRANSPARENT = {
 #: Functions with a derivative of their own, and the parameter that holds their primal.
 CUSTOM_DERIVATIVE = {"custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr"}
 
-_HERE = os.path.dirname(os.path.abspath(__file__))
+_HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_MODELS = _HERE + "models" + os.sep  # a user's model as any other
 _LIBRARIES = tuple(
     f"{os.sep}{package}{os.sep}"
     for package in ("jax", "jaxlib", "flax", "equinox", "keras", "haiku", "optax", "jaxtyping")
@@ -97,7 +98,9 @@ def source_line(eqn: Eqn) -> str:
     fallback = ""
     for frame in traceback.frames:
         file = frame.file_name
-        if file.startswith(_HERE) or file.startswith("<") or file.startswith(_STANDARD_LIBRARY[1]):
+        if file.startswith(_HERE) and not file.startswith(_MODELS):
+            continue
+        if file.startswith(("<", _STANDARD_LIBRARY[1])):
             continue
         if any(package in file for package in _LIBRARIES[:2]):
             continue

@@ -83,7 +83,7 @@ class _Plain:
 def _apply(layer: Layer, rule: Rule, live: Mapping[Var, Any], plain: _Plain) -> Sequence[Any]:
     constants = {v: plain[v] for v in layer.constants if v.literal is None}
     xs = tuple(live[v] for v in layer.sources)
-    if isinstance(rule, Gradient):
+    if isinstance(rule, Gradient) or len(layer.exits) > 1:  # several outputs: see Rule.objection
         return _forward(layer, constants, xs)
     return (_ruled(layer, rule, constants)(tuple(constants.values()), xs),)
 

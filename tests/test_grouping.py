@@ -1,7 +1,9 @@
 """A jaxpr is read as layers by what it means, in whatever spelling it was written."""
 
 import jax
+import jax.numpy as jnp
 import pytest
+from jax import lax
 
 import zoo
 from jaxplain.graph import trace
@@ -93,13 +95,172 @@ def test_jit_inside_changes_nothing(name):
     assert tuple(kinds(jax.jit(model.f), *model.args)) == model.kinds
 
 
-def test_layers_are_numbered_in_order_and_know_their_line():
-    found = layers_of(*zoo.cnn_plain()[:2])
+@pytest.mark.parametrize("name", ["llama", "squeeze_excite", "lstm"])
+def test_layers_are_numbered_in_order_and_know_their_line(name):
+    """What a library's own jitted function does is written where the user calls it."""
+    model = zoo.BLOCKS[name]()
+    found = layers_of(model.f, *model.args)
     assert [layer.index for layer in found] == list(range(len(found)))
-    assert all(layer.source.startswith("zoo.py:") for layer in found)
+    first = model.f.__code__.co_firstlineno
+    for layer in found:
+        file, line = layer.source.split(":")
+        assert file == "zoo.py", layer
+        # Helpers of the model are written above it, in the same function.
+        assert first - 40 < int(line) < first + 40, layer
 
 
 def test_linen_layers_carry_the_names_of_their_modules():
     found = layers_of(*zoo.cnn_linen()[:2])
     for i, name in {0: "conv1", 3: "conv2", 6: "conv3", 9: "dense"}.items():
         assert name in found[i].name
+
+
+W, B = zoo.normal(4, 6, seed=200), zoo.normal(6, seed=201)
+U, V = zoo.normal(6, 4, seed=202), zoo.normal(6, 3, seed=203)
+KERNEL = zoo.normal(3, 3, 3, 5, seed=204)
+
+
+def convolve(x, kernel=KERNEL, **options):
+    layout = ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=layout, **options)
+
+
+def weight_norm(x):
+    return x @ (W / jnp.linalg.norm(W, axis=0) * B)
+
+
+def several_consumers(x):
+    z = x @ W + B
+    return jnp.tanh(z) @ V + jax.nn.sigmoid(z) @ V
+
+
+def depthwise_separable(x):
+    x = convolve(x, KERNEL[:, :, :1, :3], feature_group_count=3)
+    return convolve(x, KERNEL[:1, :1]) + B[:5]
+
+
+def linear_attention(s):
+    """The denominator is no scale of the numerator: a quotient of two things, not a norm."""
+    q, k, v = (jax.nn.elu(s @ w) + 1 for w in (W[:, :2], W[:, 2:4], W[:, 4:]))
+    return (q @ (k.T @ v)) / (q @ k.sum(0))[:, None]
+
+
+def dropout_at_rest(x):
+    from flax import linen
+
+    h = linen.Dropout(0.5, deterministic=True).apply({}, jax.nn.relu(x @ W))
+    return h @ V
+
+
+SMALL = {
+    # function: (shape of the input, kinds, ops of the Affines)
+    "weight_norm": (weight_norm, (2, 4), "Affine", "dense"),
+    "array_offset_is_a_bias": (
+        lambda x: jax.nn.relu(x @ W + B),
+        (2, 4),
+        "Affine Activation",
+        "dense",
+    ),
+    "number_offset_is_the_activations": (
+        lambda x: jax.nn.relu(x @ W + 0.5),
+        (2, 4),
+        "Affine Activation",
+        "dense",
+    ),
+    "input_normalization": (
+        lambda x: jnp.tanh(((x - B[:4]) / 2) @ W),
+        (2, 4),
+        "Affine Activation",
+        "dense",
+    ),
+    "position": (lambda x: jnp.tanh(x + B), (2, 6), "Affine Activation", "scale"),
+    "position_before_dense": (lambda x: (x + B) @ U, (2, 6), "Affine", "dense"),
+    "low_rank": (lambda x: x @ W @ U, (2, 4), "Affine Affine", "dense dense"),
+    "einsum_of_three": (
+        lambda x: jnp.einsum("bi,ij,jk->bk", x, W, V),
+        (2, 4),
+        "Affine Affine",
+        "dense dense",
+    ),
+    "product_and_sum": (lambda x: (x[:, :, None] * W).sum(1) + B, (2, 4), "Affine", "dense"),
+    "mean_subtraction": (
+        lambda x: x @ W - (x @ W).mean(-1, keepdims=True),
+        (2, 4),
+        "Affine Affine Merge",
+        "dense sum",
+    ),
+    "several_consumers": (
+        several_consumers,
+        (2, 4),
+        "Affine Activation Activation Affine",  # the sum of two kernels is one layer
+        "dense dense",
+    ),
+    "residual_with_convolutions": (
+        lambda x: convolve(x) + jnp.tanh(convolve(x)) @ U[:5, :1],
+        (1, 4, 4, 3),
+        "Affine Activation Affine Merge",
+        "convolution dense",
+    ),
+    "depthwise_separable": (
+        depthwise_separable,
+        (1, 4, 4, 3),
+        "Affine Affine",
+        "convolution convolution",
+    ),
+    "patches": (
+        lambda x: lax.conv_general_dilated_patches(
+            x, (2, 2), (2, 2), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        ),
+        (1, 4, 4, 3),
+        "Affine",
+        "convolution",
+    ),
+    "transposed": (
+        lambda x: lax.conv_transpose(x, KERNEL, (2, 2), "SAME"),
+        (1, 4, 4, 3),
+        "Affine",
+        "convolution",
+    ),
+    "bilinear_resize": (
+        lambda x: jax.image.resize(x, (8, 8), "bilinear"),
+        (4, 4),
+        "Affine Affine",  # one constant kernel per axis
+        "dense dense",
+    ),
+    "cumulative": (
+        lambda x: jnp.tanh(jnp.cumsum(x, -1)),
+        (2, 4),
+        "Affine Activation",
+        "cumulative",
+    ),
+    "structure": (
+        lambda x: jnp.concatenate([x[:, ::-1].T.reshape(2, 4), jnp.zeros((2, 2))], -1) @ V,
+        (2, 4),
+        "Affine",
+        "dense",
+    ),
+    "sort": (lambda x: jnp.sort(x @ W, -1)[:, -3:], (2, 4), "Affine Selection", "dense"),
+    "top_k": (lambda x: lax.top_k(x @ W, 2)[0], (2, 4), "Affine Selection", "dense"),
+    "median": (lambda x: jnp.sort(x @ W, -1)[:, 3], (2, 4), "Affine Selection", "dense"),
+    "linear_attention": (
+        linear_attention,
+        (5, 4),
+        "Affine Activation Affine Activation Affine Activation Matmul Matmul Affine Matmul Product",
+        "dense dense dense sum",
+    ),
+    "attention_pooling": (
+        lambda x: (jax.nn.softmax(x @ B[:4])[:, None] * x).sum(0) @ W,
+        (5, 4),
+        "Affine Softmax Product Affine Affine",
+        "dense sum dense",
+    ),
+    "dropout_at_rest": (dropout_at_rest, (2, 4), "Affine Activation Affine", "dense dense"),
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_decisions(name):
+    f, shape, expected, ops = SMALL[name]
+    found = layers_of(f, zoo.normal(*shape))
+    assert [layer.kind for layer in found] == expected.split()
+    assert [layer.op for layer in found if layer.kind == "Affine"] == ops.split()

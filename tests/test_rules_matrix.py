@@ -25,6 +25,9 @@ from jaxplain.rules import AlphaBeta, Epsilon, Flat, Gamma, Gradient, Norm, WSqu
 
 TOLERANCE = 1e-10
 
+# Compiling is what these tests cost; the programs are tiny.
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
 
 @pytest.fixture(autouse=True)
 def _float64() -> Iterator[None]:
@@ -350,7 +353,7 @@ def probe(f: Callable[..., Any], *shapes: tuple[int, ...]) -> Callable[[Any], An
     def flattened(x: Any, params: Any) -> Any:
         return f(*map(jnp.reshape, jnp.split(x, ends[:-1]), shapes), params).ravel()
 
-    @jax.jit
+    @jit
     def matrix(params: Any) -> Any:
         zero = jnp.zeros(ends[-1])
         return jax.jacobian(flattened)(zero, params), flattened(zero, params)
@@ -390,7 +393,7 @@ def maps(name: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     x = flatten(inputs)
     r = rng.normal(size=b.shape)
 
-    @jax.jit
+    @jit
     def found(inputs: Any, params: Any, r: Any) -> Any:
         return {
             key: explainer(layer, rule)(*inputs, params, target=lambda z: r.reshape(z.shape))

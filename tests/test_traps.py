@@ -15,6 +15,7 @@ import jaxplain as jxp
 import oracle
 import zoo
 from jaxplain.graph import trace
+from jaxplain.rules import AlphaBeta, Epsilon, Gamma, ZPlus
 from zoo import normal
 
 
@@ -134,8 +135,8 @@ def test_t03_whatever_is_stopped_is_a_constant():
     factor = jnp.tanh(x).max(-1, keepdims=True)
     assert kinds(f, x) == ["Affine"]
     assert_same(
-        jxp.lrp(f, jxp.ZPlus())(x, target=0),
-        jxp.lrp(lambda x: (x * factor) @ w, jxp.ZPlus())(x, target=0),
+        jxp.lrp(f, ZPlus())(x, target=0),
+        jxp.lrp(lambda x: (x * factor) @ w, ZPlus())(x, target=0),
     )
 
 
@@ -148,7 +149,7 @@ def test_t04_a_choice_is_frozen():
 
     chosen = int(jnp.argmax(x @ gate))
     assert kinds(f, x) == ["Affine"]
-    for rule in (jxp.Epsilon(), jxp.ZPlus()):
+    for rule in (Epsilon(), ZPlus()):
         assert_same(
             jxp.lrp(f, rule)(x, target=2),
             jxp.lrp(lambda x: x @ experts[chosen], rule)(x, target=2),
@@ -183,7 +184,7 @@ def test_t06_the_last_bias_is_not_the_softmaxs():
     assert_same(relevance, jxp.lrp(lambda x: x @ w + b)(x, target=1))
 
 
-@pytest.mark.parametrize("rule", [jxp.ZPlus(), jxp.AlphaBeta(2, 1), jxp.Gamma(0.25)])
+@pytest.mark.parametrize("rule", [ZPlus(), AlphaBeta(2, 1), Gamma(0.25)])
 def test_t07_a_scale_before_an_activation_belongs_to_the_kernel(rule):
     w, b, v, x = normal(3, 4), normal(4, seed=1), normal(4, 2, seed=2), normal(2, 3)
     scaled = jxp.lrp(lambda x: jax.nn.relu(-2 * (x @ w + b)) @ v, rule)
@@ -191,7 +192,7 @@ def test_t07_a_scale_before_an_activation_belongs_to_the_kernel(rule):
     assert_same(scaled(x, target=0), folded(x, target=0))
 
 
-@pytest.mark.parametrize("rule", [jxp.Epsilon(), jxp.ZPlus(), jxp.AlphaBeta(2, 1)])
+@pytest.mark.parametrize("rule", [Epsilon(), ZPlus(), AlphaBeta(2, 1)])
 def test_t08_scale_and_bias_before_three_kernels_or_one(rule):
     x = normal(2, 6)
     scale, bias, w, v = normal(6, seed=1), normal(6, seed=2), normal(6, 9, seed=3), normal(9, 2)
@@ -304,10 +305,10 @@ def test_t14_a_thing_added_to_itself_is_twice_the_thing():
     def computed_twice(x):
         return (jnp.tanh(x @ w) + jnp.tanh(x @ w)) @ v
 
-    reference = jxp.lrp(lambda x: jnp.tanh(x @ w) @ (2 * v), jxp.ZPlus())(x, target=0)
+    reference = jxp.lrp(lambda x: jnp.tanh(x @ w) @ (2 * v), ZPlus())(x, target=0)
     for f in (double, computed_twice):
         assert kinds(f, x) == ["Affine", "Activation", "Affine"]
-        assert_same(jxp.lrp(f, jxp.ZPlus())(x, target=0), reference)
+        assert_same(jxp.lrp(f, ZPlus())(x, target=0), reference)
 
 
 def test_t15_a_kernel_written_twice_is_one():
@@ -372,10 +373,10 @@ def test_t18_casts_are_not_layers():
 @pytest.mark.parametrize(
     ("rule", "by_hand"),
     [
-        (jxp.Epsilon(1e-3), lambda *a: oracle.epsilon(*a, eps=1e-3)),
-        (jxp.ZPlus(), oracle.z_plus),
-        (jxp.AlphaBeta(2, 1), oracle.alpha_beta),
-        (jxp.Gamma(0.25), oracle.gamma),
+        (Epsilon(1e-3), lambda *a: oracle.epsilon(*a, eps=1e-3)),
+        (ZPlus(), oracle.z_plus),
+        (AlphaBeta(2, 1), oracle.alpha_beta),
+        (Gamma(0.25), oracle.gamma),
     ],
 )
 def test_t19_the_bias_of_a_batch_norm_before_padding_varies_over_space(rule, by_hand):

@@ -105,6 +105,8 @@ class Rule:
     kinds: ClassVar[frozenset[str]] = frozenset({"Affine", "Merge", "Normalization"})
     #: Whether the rule reads the signs, squares or connectivity of the layer's matrix.
     splits: ClassVar[bool] = False
+    #: Whether operations with several outputs (sort, top_k) may keep their gradient under it.
+    routes: ClassVar[bool] = False
 
     def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """The relevance of the layer's inputs.
@@ -124,6 +126,8 @@ class Rule:
         """Why the rule cannot be given to a layer; "" when it can."""
         if layer.kind not in self.kinds:
             return f"{self!r} is for {', '.join(sorted(self.kinds))} layers, not {layer.kind}"
+        if len(layer.exits) > 1 and not self.routes:
+            return f"{self!r} is for layers with one output; {layer.op} has {len(layer.exits)}"
         if self.splits and not is_splittable(layer):
             return f"{self!r} needs the entries of the layer's matrix, which {layer.kind} has not"
         return ""

@@ -19,6 +19,7 @@ class Gradient(Rule):
     """R = J^T R: the layer is differentiated as it is written."""
 
     kinds: ClassVar[frozenset[str]] = _ANY
+    routes: ClassVar[bool] = True
 
     def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""

@@ -18,6 +18,7 @@ class WinnerTakesAll(Rule):
     """
 
     kinds: ClassVar[frozenset[str]] = frozenset({"Selection"})
+    routes: ClassVar[bool] = True
 
     def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""
