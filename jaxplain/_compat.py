@@ -20,12 +20,9 @@ DropVar = jex_core.DropVar
 #: Primitives whose body is evaluated as if it stood in the caller, and the parameter that holds it.
 TRANSPARENT = {
     "jit": "jaxpr",
-    "pjit": "jaxpr",
     "closed_call": "call_jaxpr",
-    "core_call": "call_jaxpr",
     "call": "call_jaxpr",
     "remat2": "jaxpr",
-    "checkpoint": "jaxpr",
 }
 
 #: Functions with a derivative of their own, and the parameter that holds their primal.
@@ -77,6 +74,15 @@ def bind(eqn: Eqn, values: Sequence[Any], name: str = "") -> list[Any]:
 
 def _context(eqn: Eqn) -> Any:
     return eqn.ctx.manager
+
+
+def is_library(jaxpr: Jaxpr) -> bool:
+    """Whether a jitted function was written in JAX or a neural network library.
+
+    Its equations may remember an earlier call: the user's line is that of the call.
+    """
+    where = getattr(jaxpr.debug_info, "func_filename", None) or ""
+    return any(package in where for package in _LIBRARIES)
 
 
 def scopes(eqn: Eqn) -> tuple[str, ...]:

@@ -123,9 +123,11 @@ def _ruled(layer: Layer, rule: Rule, constants: Mapping[Var, Any]) -> Callable[.
 
 def _check(layer: Layer, rule: Rule, received: Any, xs: tuple[jax.Array, ...]) -> None:
     """A user's rule must return one array per input, in its shape."""
-    shapes = [jnp.shape(a) for a in received] if isinstance(received, tuple | list) else received
-    if shapes != [x.shape for x in xs]:
+    wanted = [x.shape for x in xs]
+    listed = isinstance(received, tuple | list)
+    found = [jnp.shape(a) for a in received] if listed else type(received).__name__
+    if found != wanted:
         raise TypeError(
-            f"{rule!r} must return a tuple of arrays of shapes {[x.shape for x in xs]} for layer "
-            f"{layer.index} ({layer.name}), got {shapes if isinstance(shapes, list) else type(received)}"
+            f"{rule!r} must return a tuple of arrays of shapes {wanted} for layer {layer.index} "
+            f"({layer.name}), got {found}"
         )

@@ -233,6 +233,8 @@ SMALL = {
         "Affine Activation",
         "cumulative",
     ),
+    # A dot_general that contracts nothing is a scale.
+    "einsum_without_sum": (lambda x: jnp.einsum("bi,i->bi", x @ W, B), (2, 4), "Affine", "dense"),
     "structure": (
         lambda x: jnp.concatenate([x[:, ::-1].T.reshape(2, 4), jnp.zeros((2, 2))], -1) @ V,
         (2, 4),

@@ -164,7 +164,9 @@ def _keras() -> Any:
     os.environ.setdefault("KERAS_BACKEND", "jax")
     import keras
 
-    keras.config.set_floatx(normal(1).dtype.name)
+    precision = normal(1).dtype.name
+    keras.config.set_floatx(precision)
+    keras.config.set_dtype_policy(precision)
     return keras
 
 

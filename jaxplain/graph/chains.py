@@ -145,6 +145,10 @@ class Chains:
 
 
 def _mixes(node: Node) -> bool:
+    """Whether outputs are sums over inputs; an einsum without a sum is a scale."""
+    if node.row.role is Role.DOT:
+        (contracted, _), _ = node.params["dimension_numbers"]
+        return bool(contracted)
     return node.row.cls is Class.MIXING
 
 

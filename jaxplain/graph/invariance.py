@@ -23,12 +23,13 @@ _KEEP = (
     Role.EXTREMUM_REDUCTION,
     Role.STOP,
 )
-_TINY = 1e-2  # literals up to this size count as the epsilon of a division
+_COPIES = (Role.BROADCAST, Role.CAST, Role.RESHAPE)
+_TINY = 1e-2  # literals up to this size count as the epsilon of a division, their inverse as a cap
 
 
 def literal_value(var: Var) -> float | None:
     """The number that a uniform constant is, seen through casts and broadcasts."""
-    while var.producer is not None and var.producer.row.role in (Role.BROADCAST, Role.CAST):
+    while var.producer is not None and var.producer.row.role in _COPIES:
         var = var.producer.inputs[0]
     if var.literal is None:
         return None
@@ -49,20 +50,23 @@ def scale_weights(nodes: Sequence[Node], source: Var) -> dict[Var, float] | None
     """The weight w of every value, where value(c * source) = c^w value(source).
 
     Returns None when some value of the region does not scale so. Constants have weight 0; zeros,
-    infinities and small literals (the eps of a norm) may be added to or compared with anything.
+    infinities and small literals (the eps of a norm) may be added to or compared with anything,
+    and large ones (1 / eps) may bound anything.
     """
     weights: dict[Var, float] = {source: 1.0}
 
-    def weight(var: Var) -> float | None:
+    def weight(var: Var, bounds: bool) -> float | None:
         """None stands for a wildcard."""
         if var in weights:
             return weights[var]
         value = literal_value(var)
-        return None if value is not None and (abs(value) <= _TINY or np.isinf(value)) else 0.0
+        if value is None or (_TINY < abs(value) and np.isfinite(value)):
+            return None if bounds and value is not None and abs(value) >= 1 / _TINY else 0.0
+        return None
 
     for node in nodes:
         role = node.row.role
-        operands = [weight(v) for v in node.inputs]
+        operands = [weight(v, role is Role.EXTREMUM) for v in node.inputs]
         result: float | None = None
         if role in (Role.SUM, Role.DIFFERENCE, Role.EXTREMUM, Role.SELECT):
             terms = operands[1:] if role is Role.SELECT else operands
@@ -75,7 +79,7 @@ def scale_weights(nodes: Sequence[Node], source: Var) -> dict[Var, float] | None
             result = (operands[0] or 0.0) - (operands[1] or 0.0)
         elif role is Role.POWER:
             power = degree(node)
-            base = weight(node.inputs[0])
+            base = operands[0]
             result = None if power is None or base is None else power * base
         elif role in _KEEP or role is Role.NEGATION:
             result = operands[0]
@@ -98,10 +102,11 @@ class _Response:
     exponential: bool = False
 
 
-def shift_response(nodes: Sequence[Node], source: Var, exit_: Var) -> float | None:
-    """The shift weight of `exit_`: exit(source + c) = exit(source) + c * weight.
+def shift_weights(nodes: Sequence[Node], source: Var) -> dict[Var, float | None] | None:
+    """The weight w of every value, where value(source + c) = value(source) + w c.
 
-    Returns None when the region responds in another way, or holds no exponential to speak of it.
+    Values that grow exponentially instead (an exp and its sums) have weight None. Returns None when
+    some value of the region responds in yet another way.
     """
     responses: dict[Var, _Response] = {source: _Response(1.0)}
 
@@ -118,10 +123,7 @@ def shift_response(nodes: Sequence[Node], source: Var, exit_: Var) -> float | No
             return None
         for var in node.outputs:
             responses[var] = result
-    final = responses[exit_]
-    if final.exponential and final.amount != 0:
-        return None
-    return final.amount
+    return {v: None if r.exponential and r.amount else r.amount for v, r in responses.items()}
 
 
 def _shift(node: Node, operands: list[_Response | None]) -> _Response | None:

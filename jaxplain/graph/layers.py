@@ -181,11 +181,15 @@ class Grouper:
         while True:
             before: list[Node] = []
             start = source
-            while start.producer is not None and _is_uniform(start.producer) and not start.shared:
+            while (
+                start.producer is not None
+                and _is_uniform(start.producer)
+                and _is_read_by([*before, *nodes], start)
+            ):
                 before.insert(0, start.producer)
                 start = start.producer.carrying[0]
-            inner = None if start.shared else self._core(start)
-            if inner is None:
+            inner = self._core(start)
+            if inner is None or not _is_read_by([*before, *nodes], start):
                 break
             nodes = [*inner[0], *before, *nodes]
             source = inner[1]
@@ -221,6 +225,11 @@ def _is_uniform(node: Node, offset: bool = False) -> bool:
     if offset and node.row.role not in (Role.SUM, Role.DIFFERENCE):
         return False
     return all(v.uniform for v in node.inputs if v is not operand)
+
+
+def _is_read_by(nodes: Iterable[Node], var: Var) -> bool:
+    """Whether nobody but the given operations wants the value's relevance."""
+    return not var.is_output and set(var.consumers) <= set(nodes)
 
 
 def _reader(nodes: Iterable[Node], var: Var) -> Node | None:

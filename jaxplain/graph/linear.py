@@ -36,7 +36,8 @@ class Linear:
 
     def transpose(self, s: jax.Array) -> Arrays:
         """A^T s, one array per input."""
-        return tuple(jax.linear_transpose(self._apply, *self._inputs)(s))
+        transposed = jax.linear_transpose(self._apply, *self._inputs)
+        return pull_back(transposed, s, jax.eval_shape(self._apply, *self._inputs).dtype)
 
     def __add__(self, other: "Linear") -> "Linear":
         return Linear(lambda *xs: self._apply(*xs) + other._apply(*xs), self._inputs)
@@ -44,6 +45,19 @@ class Linear:
     def scaled(self, factor: float) -> "Linear":
         """factor * A."""
         return Linear(lambda *xs: factor * self._apply(*xs), self._inputs)
+
+
+def pull_back(transposed: Callable[[jax.Array], Any], s: jax.Array, dtype: Any) -> Arrays:
+    """Applies a linear map that wants its argument in `dtype`.
+
+    The quotients s of a rule are wider than half precision layers, and out of float16's range: they
+    are scaled to 1 on the way in.
+    """
+    if s.dtype == dtype:
+        return tuple(transposed(s))
+    largest = jnp.max(jnp.abs(s), initial=0)
+    scale = jnp.where(largest > 0, largest, 1)
+    return tuple(v.astype(s.dtype) * scale for v in transposed((s / scale).astype(dtype)))
 
 
 class Affine:
@@ -133,7 +147,7 @@ class Affine:
         def apply(*xs: jax.Array) -> jax.Array:
             env = dict(zip(layer.sources, xs, strict=True))
             for node in self._nodes:
-                function = change if node.row.cls is Class.MIXING else scales or change
+                function = change if node in layer.mixing else scales or change
                 factors = {
                     v: (weights or {}).get(node, function(_read(self._env, v)))
                     for v in node.inputs
@@ -208,9 +222,12 @@ def _offsets(node: Node) -> bool:
 
 def _is_scale(node: Node, layer: Layer) -> bool:
     """Whether the operation multiplies its live operand by something else than one."""
-    if node.row.role is Role.DIFFERENCE:
+    role = node.row.role
+    if role is Role.DIFFERENCE:
         return node.inputs[1] in layer.live
-    return node.row.role in (Role.NEGATION, Role.PRODUCT, Role.QUOTIENT)
+    if role is Role.DOT:  # an einsum without a sum
+        return node not in layer.mixing
+    return role in (Role.NEGATION, Role.PRODUCT, Role.QUOTIENT)
 
 
 def _is_signed_scale(node: Node, layer: Layer) -> bool:

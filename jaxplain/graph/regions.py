@@ -83,6 +83,11 @@ class Regions:
             if inner is not None and inner.op == "log_softmax":
                 nodes = (*inner.nodes, node)
                 return Region("Softmax", "softmax", nodes, inner.source, logits=inner.logits)
+        if node.row.role is Role.LOG:
+            summed = _exponential(source, sums=True)
+            if summed is not None:
+                nodes = [*summed, node]
+                return self._softmax("logsumexp", nodes, summed[0].inputs[0], exit_)
         squares = node.row.role is Role.PRODUCT and len(node.inputs) == 2 == _count(node, source)
         nonlinear = node.row.cls is Class.ELEMENTWISE or (
             node.row.role is Role.QUOTIENT and node.inputs[1] is source
@@ -142,18 +147,21 @@ class Regions:
         return (nodes, source) if nodes and any(map(_is_sum, nodes)) else None
 
     def _log_softmax(self, nodes: list[Node], source: Var, exit_: Var) -> Region | None:
-        roles = {n.row.role for n in nodes}
+        """`x - logsumexp(x)`, or the shifted and unshifted logsumexp itself."""
+        node, roles = exit_.producer, {n.row.role for n in nodes}
+        if node is None or node.row.role not in (Role.SUM, Role.DIFFERENCE):
+            return None
         if Role.EXP not in roles or not roles & set(_REDUCTIONS):
             return None
-        weight = invariance.shift_response(nodes, source, exit_)
-        if weight == 1:
-            return self._softmax("logsumexp", nodes, source, exit_)
-        if weight != 0:
+        weights = invariance.shift_weights(nodes, source)
+        if weights is None:
             return None
-        assert exit_.producer is not None
-        logarithmic = exit_.producer.row.role in (Role.SUM, Role.DIFFERENCE)
-        op = "log_softmax" if logarithmic else "softmax"
-        return self._softmax(op, nodes, source, exit_)
+        terms = [weights.get(v, 0) for v in node.inputs]
+        if weights[exit_] == 1 and sorted(terms, key=str) == [0, 1]:
+            return self._softmax("logsumexp", nodes, source, exit_)
+        if weights[exit_] == 0 and terms == [1, 1] and node.row.role is Role.DIFFERENCE:
+            return self._softmax("log_softmax", nodes, source, exit_)
+        return None
 
     def _softmax(self, op: str, nodes: list[Node], source: Var, exit_: Var) -> Region:
         """A softmax with what comes before its exponential: stabilisation, scale and mask."""
@@ -176,8 +184,8 @@ class Regions:
             nodes = None if source is None else self._walk(var, source, _is_local)
             if source is None or nodes is None or not source.carries:
                 return None
-            invariant = invariance.shift_response(nodes, source, var) == 0
-            return (nodes, source) if invariant else None
+            weights = invariance.shift_weights(nodes, source)
+            return (nodes, source) if weights is not None and weights[var] == 0 else None
         if len(active) != 1 or not active[0].carries:
             return None
         operand = active[0]
@@ -254,15 +262,16 @@ def _activation_op(nodes: list[Node]) -> str:
     return nodes[0].primitive if len(nodes) == 1 else "elementwise"
 
 
-def _exponential(var: Var) -> list[Node] | None:
-    """The operations from an exp to `var`, when only casts, moves and masks lie between."""
+def _exponential(var: Var, sums: bool = False) -> list[Node] | None:
+    """The operations from an exp to `var`, when only moves and masks (or a sum) lie between."""
     nodes: list[Node] = []
     while var.producer is not None and len(var.producer.active) == 1:
         node = var.producer
         nodes.insert(0, node)
         if node.row.role is Role.EXP:
-            return nodes
-        if node.row.role not in (Role.CAST, Role.SELECT, Role.TRANSPOSE, Role.RESHAPE):
+            return nodes if not sums or any(map(_is_sum, nodes)) else None
+        moves = node.row.role in (Role.CAST, Role.SELECT, Role.TRANSPOSE, Role.RESHAPE)
+        if not moves and not (sums and _is_sum(node)):
             return None
         var = node.active[0]
     return None

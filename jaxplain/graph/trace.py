@@ -84,12 +84,17 @@ class Node:
         row: what the table of primitives says of it.
         inputs, outputs: its values.
         names: every module path under which the operation was written.
+        origin: the equation that stands in the user's code: `eqn`, or the call of the library
+            function that holds it.
     """
 
-    __slots__ = ("eqn", "inputs", "names", "outputs", "row")
+    __slots__ = ("eqn", "inputs", "names", "origin", "outputs", "row")
 
-    def __init__(self, eqn: _compat.Eqn, row: Row, inputs: Sequence[Var], name: str):
+    def __init__(
+        self, eqn: _compat.Eqn, row: Row, inputs: Sequence[Var], name: str, origin: _compat.Eqn
+    ):
         self.eqn = eqn
+        self.origin = origin
         self.row = row
         self.inputs = tuple(inputs)
         self.outputs = tuple(Var(v.aval, self) for v in eqn.outvars)
@@ -108,7 +113,7 @@ class Node:
     @property
     def source(self) -> str:
         """`file.py:line` of the user's code."""
-        return _compat.source_line(self.eqn)
+        return _compat.source_line(self.origin)
 
     @property
     def carrying(self) -> tuple[Var, ...]:
@@ -177,7 +182,7 @@ def flatten(f: Callable[..., Any], args: Sequence[Any], *, keep_derivatives: boo
         var.path = path
     constants = [(Var(v.aval), value) for v, value in zip(jaxpr.constvars, consts, strict=True)]
     flattener = _Flattener(keep_derivatives)
-    outputs = flattener.inline(jaxpr, [v for v, _ in constants], inputs, ())
+    outputs = flattener.inline(jaxpr, [v for v, _ in constants], inputs)
     # constants of inner jaxprs are hoisted too
     constants += flattener.constants
     nodes = _live(flattener.nodes, outputs)
@@ -193,7 +198,12 @@ class _Flattener:
         self.seen: dict[Any, Node] = {}
 
     def inline(
-        self, jaxpr: _compat.Jaxpr, consts: list[Var], args: list[Var], prefix: tuple[str, ...]
+        self,
+        jaxpr: _compat.Jaxpr,
+        consts: list[Var],
+        args: list[Var],
+        prefix: tuple[str, ...] = (),
+        caller: _compat.Eqn | None = None,
     ) -> list[Var]:
         env: dict[Any, Var] = dict(zip(jaxpr.constvars, consts, strict=True))
         env |= dict(zip(jaxpr.invars, args, strict=True))
@@ -204,12 +214,12 @@ class _Flattener:
         for eqn in jaxpr.eqns:
             operands = [read(v) for v in eqn.invars]
             path = prefix + _compat.scopes(eqn)
-            outputs = self.equation(eqn, operands, path)
+            outputs = self.equation(eqn, operands, path, caller or eqn)
             env |= dict(zip(eqn.outvars, outputs, strict=True))
         return [read(v) for v in jaxpr.outvars]
 
     def equation(
-        self, eqn: _compat.Eqn, operands: list[Var], path: tuple[str, ...]
+        self, eqn: _compat.Eqn, operands: list[Var], path: tuple[str, ...], origin: _compat.Eqn
     ) -> Sequence[Var]:
         name = eqn.primitive.name
         row = primitives.row(name)
@@ -224,10 +234,13 @@ class _Flattener:
             inner, consts = _compat.body(eqn, container)
             hoisted = [(Var(v.aval), c) for v, c in zip(inner.constvars, consts, strict=True)]
             self.constants += hoisted
-            return self.inline(inner, [v for v, _ in hoisted], operands, path)
-        return self.node(eqn, row, operands, "/".join(path)).outputs
+            caller = origin if _compat.is_library(inner) or origin is not eqn else None
+            return self.inline(inner, [v for v, _ in hoisted], operands, path, caller)
+        return self.node(eqn, row, operands, "/".join(path), origin).outputs
 
-    def node(self, eqn: _compat.Eqn, row: Row, operands: list[Var], name: str) -> Node:
+    def node(
+        self, eqn: _compat.Eqn, row: Row, operands: list[Var], name: str, origin: _compat.Eqn
+    ) -> Node:
         key = None
         if not eqn.effects:
             key = _key(eqn, operands)
@@ -236,7 +249,7 @@ class _Flattener:
             if name not in node.names:
                 node.names.append(name)
             return node
-        node = Node(eqn, row, operands, name)
+        node = Node(eqn, row, operands, name, origin)
         for var in node.outputs:
             var.uniform = all(v.uniform for v in operands) and row.cls in _UNIFORM
         self.nodes.append(node)

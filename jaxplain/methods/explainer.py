@@ -87,6 +87,7 @@ class Explainer:
         return self._compiled(args).plan
 
     def _compiled(self, args: Sequence[Any]) -> "_Compiled":
+        _check_leaves(args)
         arrays, rebuild, static = _split(self.f)
         key = _key((arrays, tuple(args)), static)
         if key is None or key not in self._cache:
@@ -110,7 +111,6 @@ class _Compiled:
     ):
         self.explainer = explainer
         self.arrays = arrays
-        _check_leaves(args)
         positions = explained_leaves(args, explainer.argnums)
         program = flatten(
             lambda model, *rest: rebuild(model)(*rest),
@@ -229,15 +229,12 @@ def _key(arrays: Any, static: Any) -> Any:
 
 def _check_leaves(args: Sequence[Any]) -> None:
     for number, arg in enumerate(args):
-        for path, leaf in jax.tree_util.tree_flatten_with_path(arg)[0]:
-            try:
-                jnp.result_type(leaf)
-            except (TypeError, ValueError):
-                where = jax.tree_util.keystr(path)
+        for leaf in jax.tree.leaves(arg):
+            if not hasattr(leaf, "dtype") and not isinstance(leaf, int | float | complex):
                 raise TypeError(
-                    f"argument {number}{where} is a {type(leaf).__name__}, not an array; fix options "
+                    f"argument {number} holds a {type(leaf).__name__}, not an array: fix options "
                     "with functools.partial or a lambda, and pass only arrays"
-                ) from None
+                )
 
 
 def _check_output(program: Program, f: Any) -> None:

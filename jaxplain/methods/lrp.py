@@ -46,8 +46,8 @@ def lrp(
         >>> import jax, jax.numpy as jnp
         >>> import jaxplain as jxp
         >>> w = jnp.array([[1.0, 2.0], [-1.0, 1.0]])
-        >>> explain = jxp.lrp(lambda x: jax.nn.relu(x @ w))
-        >>> print(explain(jnp.array([[3.0, 1.0]]), target=1).round(3))
+        >>> explain = jxp.lrp(lambda x: jax.nn.relu(x @ w), jxp.rules.Z())
+        >>> print(explain(jnp.array([[3.0, 1.0]]), target=1))
         [[6. 1.]]
     """
     if isinstance(rule, type) and issubclass(rule, Rule):

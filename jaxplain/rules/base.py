@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain.graph.layers import Layer
-from jaxplain.graph.linear import Affine, Linear, is_splittable
+from jaxplain.graph.linear import Affine, Linear, is_splittable, pull_back
 from jaxplain.graph.trace import Var
 
 Arrays = tuple[jax.Array, ...]
@@ -78,7 +78,8 @@ class View:
 
     def vjp(self, s: jax.Array) -> Arrays:
         """J^T s: the gradient through the layer."""
-        return tuple(jax.vjp(self.function, *self._xs)[1](s))
+        z, pullback = jax.vjp(self.function, *self._xs)
+        return pull_back(pullback, s, z.dtype)
 
 
 @dataclass(frozen=True)
