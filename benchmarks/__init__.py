@@ -1,1 +1,1 @@
-"""Measurements that wobble: times, as ratios within one run. What does not wobble is in `tests/`."""
+"""Measurements that wobble: times, as ratios within one run. What does not is in `tests/`."""

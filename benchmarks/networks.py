@@ -5,7 +5,26 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-_VGG16 = (64, 64, None, 128, 128, None, 256, 256, 256, None, 512, 512, 512, None, 512, 512, 512, None)
+_VGG16 = (
+    64,
+    64,
+    None,
+    128,
+    128,
+    None,
+    256,
+    256,
+    256,
+    None,
+    512,
+    512,
+    512,
+    None,
+    512,
+    512,
+    512,
+    None,
+)
 
 
 def vgg16_parameters(

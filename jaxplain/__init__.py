@@ -1,4 +1,4 @@
-"""jaxplain turns any JAX function into its explanation, as `jax.grad` turns it into its gradient."""
+"""Turns any JAX function into its explanation, as `jax.grad` turns it into its gradient."""
 
 from jaxplain import composites as composites
 from jaxplain import rules as rules

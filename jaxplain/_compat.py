@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.extend.core as jex_core
+import jax.numpy as jnp
 from jax.extend import source_info_util
 
 Jaxpr = jex_core.Jaxpr
@@ -56,6 +57,16 @@ def open_jaxpr(jaxpr: Any) -> tuple[Jaxpr, Sequence[Any]]:
 def body(eqn: Eqn, parameter: str) -> tuple[Jaxpr, Sequence[Any]]:
     """The jaxpr (and its constants) that a container equation holds."""
     return open_jaxpr(eqn.params[parameter])
+
+
+def shape(atom: Any) -> tuple[int, ...]:
+    """The shape of a variable or literal."""
+    return tuple(atom.aval.shape)
+
+
+def floating(atom: Any) -> bool:
+    """Whether a variable or literal is of a real or complex floating dtype."""
+    return jnp.issubdtype(atom.aval.dtype, jnp.inexact)
 
 
 def bind(eqn: Eqn, values: Sequence[Any], name: str = "") -> list[Any]:

@@ -1,7 +1,7 @@
 """The command line: what a real ImageNet classifier sees in photographs.
 
-    python -m jaxplain demo                 the shipped photographs, six methods
-    python -m jaxplain explain PHOTO        a photograph of your own
+python -m jaxplain demo                 the shipped photographs, six methods
+python -m jaxplain explain PHOTO        a photograph of your own
 """
 
 import argparse
@@ -166,7 +166,7 @@ def _run(
             print(f"  explained: {classes[chosen]} ({row[chosen]:.1%})")
         explained.append(f"{classes[chosen]} {row[chosen]:.0%}")
 
-    maps = {}
+    maps: dict[str, Any] = {}
     progress = tqdm(methods, unit="method", disable=None)
     for method in progress:
         label, make = METHODS[method]

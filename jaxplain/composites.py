@@ -217,7 +217,8 @@ def EpsilonGammaBox(
     """First convolution zB, other convolutions gamma, dense layers epsilon.
 
     Args:
-        low, high: the bounds of the input, in its units (scalars or arrays).
+        low: the smallest values of the input, in its units: a scalar or an array.
+        high: the largest ones.
         gamma: of the gamma rule.
         epsilon: of the epsilon rule.
     """

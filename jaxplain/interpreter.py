@@ -77,7 +77,9 @@ class _Plain:
         return self._env[var] if var.literal is None else var.literal
 
     def _run(self, node: Node) -> list[Any]:
-        return node.evaluate([v.literal if v.literal is not None else self._env[v] for v in node.inputs])
+        return node.evaluate(
+            [v.literal if v.literal is not None else self._env[v] for v in node.inputs]
+        )
 
 
 def _apply(layer: Layer, rule: Rule, live: Mapping[Var, Any], plain: _Plain) -> Sequence[Any]:

@@ -104,6 +104,8 @@ class Plan:
         lines.insert(1, "-" * max(map(len, lines)))
         return "\n".join([self.composite.name, *lines, *(f"note: {n}" for n in self.notes)])
 
+    __repr__ = __str__
+
     def _repr_html_(self) -> str:
         def line(cells: tuple[str, ...], tag: str) -> str:
             return "<tr>" + "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in cells) + "</tr>"

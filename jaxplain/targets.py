@@ -31,22 +31,27 @@ def check(target: Target, heads: Any) -> None:
     leaves = jax.tree.leaves(heads)
     if len(leaves) != 1:
         raise TypeError(
-            f"the function returns {len(leaves)} arrays: give target=callable(output) -> a tree like "
-            "the output that says how much of each is explained"
+            f"the function returns {len(leaves)} arrays: give target=callable(output) -> a tree "
+            "like the output that says how much of each is explained"
         )
     (output,) = leaves
     if isinstance(target, str):
         if target != "all":
-            raise ValueError(f'target must be None, an int, an array, "all" or a callable, got {target!r}')
+            raise ValueError(
+                f'target must be None, an int, an array, "all" or a callable, got {target!r}'
+            )
         if output.ndim == 0:
             raise ValueError('target="all" needs an output with a class axis, got a scalar')
         return
     if target is None:
         return
-    if isinstance(target, bool | float | complex) or not hasattr(target, "__index__") and not hasattr(target, "shape"):
-        if isinstance(target, list | tuple):
-            raise TypeError(f"target is a {type(target).__name__}: give an array of ints instead")
-        raise TypeError(f'target must be None, an int, an array, "all" or a callable, got {target!r}')
+    if isinstance(target, list | tuple):
+        raise TypeError(f"target is a {type(target).__name__}: give an array of ints instead")
+    countable = hasattr(target, "__index__") or hasattr(target, "shape")
+    if isinstance(target, bool | float | complex) or not countable:
+        raise TypeError(
+            f'target must be None, an int, an array, "all" or a callable, got {target!r}'
+        )
     if not jnp.issubdtype(jnp.result_type(target), jnp.integer):
         raise TypeError(f"target must hold integers, got dtype {jnp.result_type(target)}")
     shape = jnp.shape(target)
@@ -54,8 +59,8 @@ def check(target: Target, heads: Any) -> None:
         raise ValueError("the output is a scalar: leave target out")
     if shape not in ((), output.shape[:-1], output.shape[:1]) or (output.ndim == 1 and shape):
         raise ValueError(
-            f"target of shape {shape} does not fit the output of shape {output.shape}: give an int, "
-            f"or an array of shape {output.shape[:-1]}"
+            f"target of shape {shape} does not fit the output of shape {output.shape}: give an "
+            f"int, or an array of shape {output.shape[:-1]}"
         )
     if not isinstance(target, jax.core.Tracer):
         values, classes = np.asarray(target), output.shape[-1]

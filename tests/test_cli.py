@@ -39,7 +39,10 @@ def test_explain_writes_a_picture_and_tells_what_it_saw(
     [
         (["explain", "nowhere.png"], "there is no file nowhere.png"),
         (["explain", "{text}"], "is not an image"),
-        (["explain", "{photo}", "--method", "epsilom"], "no method is called 'epsilom'; try epsilon"),
+        (
+            ["explain", "{photo}", "--method", "epsilom"],
+            "no method is called 'epsilom'; try epsilon",
+        ),
         (["explain", "{photo}", "--target", "espreso"], "no class is called 'espreso'"),
         (["explain", "{photo}", "--target", "1000"], "class 1000 is not one of 0 to 999"),
         (["explain", "{photo}", "--out", "nowhere/a.png"], "there is no folder nowhere"),

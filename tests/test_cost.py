@@ -5,9 +5,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import pytest
-from benchmarks.networks import vgg16, vgg16_parameters
 
 import jaxplain as jxp
+from benchmarks.networks import vgg16, vgg16_parameters
 
 
 def cost(f: Any, *args: Any) -> tuple[float, int]:
@@ -62,9 +62,7 @@ def test_batch_norm_is_folded_into_one_kernel() -> None:
         return x.mean((1, 2))
 
     struct = jax.ShapeDtypeStruct
-    params = [
-        (struct((3, 3, 16, 16), jnp.float32), struct((16,), jnp.float32)) for _ in range(3)
-    ]
+    params = [(struct((3, 3, 16, 16), jnp.float32), struct((16,), jnp.float32)) for _ in range(3)]
     images = struct((2, 16, 16, 16), jnp.float32)
 
     def flops(norm: bool) -> float:

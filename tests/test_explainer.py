@@ -62,7 +62,9 @@ def test_all_classes_add_a_leading_axis() -> None:
 
 
 def test_a_callable_returns_the_whole_cotangent() -> None:
-    contrast = jxp.gradient(f)(X, target=lambda y: jnp.zeros_like(y).at[:, 0].set(1).at[:, 2].set(-1))
+    contrast = jxp.gradient(f)(
+        X, target=lambda y: jnp.zeros_like(y).at[:, 0].set(1).at[:, 2].set(-1)
+    )
     close(contrast, jxp.gradient(f)(X, target=0) - jxp.gradient(f)(X, target=2))
 
 
@@ -288,14 +290,22 @@ WRONG: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "rule class": (lambda: jxp.lrp(f, Epsilon), TypeError, r"give an instance: Epsilon\(\)"),
     "no rule": (lambda: jxp.lrp(f, "epsilon"), TypeError, "a rule or a composite"),
     "entry": (lambda: Composite([(1, 2)]), TypeError, "pairs"),
-    "entry rule class": (lambda: Composite([(any_layer, Flat)]), TypeError, r"did you mean Flat\(\)"),
+    "entry rule class": (
+        lambda: Composite([(any_layer, Flat)]),
+        TypeError,
+        r"did you mean Flat\(\)",
+    ),
     "unknown option": (lambda: jxp.lrp(f, unknown="ignore"), ValueError, "unknown must be one of"),
     "alpha": (lambda: AlphaBeta(2, 2), ValueError, "alpha - beta must be 1"),
     "negative beta": (lambda: AlphaBeta(0, -1), ValueError, "must be >= 0"),
     "epsilon": (lambda: Epsilon(-1e-6), ValueError, "epsilon must be a number >= 0"),
     "epsilon text": (lambda: ZPlus("small"), ValueError, "epsilon must be a number >= 0"),
     "box": (lambda: ZBox(1.0, 0.0), ValueError, "low must not exceed high"),
-    "box shape": (pick(jxp.lrp(f, ZBox(np.zeros(3), 1.0))), ValueError, r"low of ZBox has shape \(3,\)"),
+    "box shape": (
+        pick(jxp.lrp(f, ZBox(np.zeros(3), 1.0))),
+        ValueError,
+        r"low of ZBox has shape \(3,\)",
+    ),
     "target too large": (pick(jxp.lrp(f), target=3), IndexError, "target 3 is out of range for 3"),
     "target too small": (pick(jxp.lrp(f), target=-4), IndexError, "target -4 is out of range"),
     "one bad label": (
@@ -307,7 +317,11 @@ WRONG: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "float labels": (pick(jxp.lrp(f), target=np.ones(5)), TypeError, "must hold integers"),
     "boolean target": (pick(jxp.lrp(f), target=True), TypeError, "target must be"),
     "list target": (pick(jxp.lrp(f), target=[0, 1, 2, 0, 1]), TypeError, "array of ints"),
-    "label count": (pick(jxp.lrp(f), target=np.zeros(4, int)), ValueError, r"shape \(4,\) does not"),
+    "label count": (
+        pick(jxp.lrp(f), target=np.zeros(4, int)),
+        ValueError,
+        r"shape \(4,\) does not",
+    ),
     "named target": (pick(jxp.lrp(f), target="cat"), ValueError, '"all" or a callable'),
     "seed shape": (pick(jxp.lrp(f), target=lambda y: y[0]), ValueError, "seed in the shape"),
     "integer input": (lambda: jxp.lrp(f)(jnp.ones((5, 4), int)), TypeError, "has dtype int32"),

@@ -66,7 +66,9 @@ def test_positive_relevance_lies_on_the_object(lite0: Any, pictures: Any) -> Non
         assert names[int(np.argmax(logits[k]))] == label
         share = positive[k, y0:y1, x0:x1].sum() / positive[k].sum()
         area = inside[k, y0:y1, x0:x1].sum() / inside[k].sum()
-        assert share >= 1.5 * area, f"{name}: {share:.2f} of the relevance in {area:.2f} of the area"
+        assert share >= 1.5 * area, (
+            f"{name}: {share:.2f} of the relevance in {area:.2f} of the area"
+        )
 
 
 @pytest.mark.slow

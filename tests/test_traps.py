@@ -535,22 +535,29 @@ def test_what_is_not_invariant_to_scale_is_no_normalization(g):
     assert np.isfinite(jxp.lrp(model.f)(*model.args, target=0)).all()
 
 
-@pytest.mark.parametrize(
-    "g",
-    [
-        lambda z: jax.nn.logsumexp(z, axis=-1),
-        lambda z: jnp.log(jnp.exp(z).sum(-1)),
-        lambda z: jnp.log(jnp.exp(z - z.max(-1, keepdims=True)).sum(-1)) + z.max(-1),
-    ],
-    ids=["jax", "bare", "maximum"],
-)
-def test_logsumexp_is_one_layer(g):
-    w, b = normal(3, 4), normal(4, seed=1)
-    found = trace(lambda x: g(x @ w + b), normal(2, 3)).layers
-    assert [(layer.kind, layer.op) for layer in found] == [
+LOGSUMEXPS = {
+    "jax": lambda z, keepdims: jax.nn.logsumexp(z, axis=-1, keepdims=keepdims),
+    "bare": lambda z, keepdims: jnp.log(jnp.exp(z).sum(-1, keepdims=keepdims)),
+    "maximum": lambda z, keepdims: (
+        jnp.log(jnp.exp(z - z.max(-1, keepdims=True)).sum(-1, keepdims=keepdims))
+        + z.max(-1, keepdims=keepdims)
+    ),
+}
+
+
+@pytest.mark.parametrize("keepdims", [False, True])
+@pytest.mark.parametrize("name", LOGSUMEXPS)
+def test_logsumexp_is_one_layer(name, keepdims):
+    w, b, x = normal(3, 4), normal(4, seed=1), normal(2, 3)
+    f, reference = (
+        lambda x, g=LOGSUMEXPS[key]: g(x @ w + b, keepdims=keepdims) for key in (name, "jax")
+    )
+    assert [(layer.kind, layer.op) for layer in trace(f, x).layers] == [
         ("Affine", "dense"),
         ("Softmax", "logsumexp"),
     ]
+    start = whole(normal(*f(x).shape, seed=2))
+    assert_same(jxp.lrp(f)(x, target=start), jxp.lrp(reference)(x, target=start))
 
 
 def test_a_residual_around_an_attention_is_a_merge():

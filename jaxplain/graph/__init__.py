@@ -1,6 +1,6 @@
 """The graph of a function: its layers, read off its jaxpr.
 
-    trace (flatten) -> activity -> dominators -> regions, chains -> layers
+trace (flatten) -> activity -> dominators -> regions, chains -> layers
 """
 
 import heapq
@@ -104,9 +104,12 @@ def explained_leaves(args: Sequence[Any], argnums: int | Sequence[int]) -> tuple
     wanted = (argnums,) if isinstance(argnums, int) else tuple(argnums)
     for number in wanted:
         if not -len(args) <= number < len(args):
-            raise ValueError(f"argnums={number} is out of range: the function got {len(args)} arguments")
+            raise ValueError(
+                f"argnums={number} is out of range: the function got {len(args)} arguments"
+            )
     numbers = {number % len(args) for number in wanted}
-    positions, offset = [], 0
+    positions: list[int] = []
+    offset = 0
     for number, arg in enumerate(args):
         leaves = jax.tree_util.tree_flatten_with_path(arg)[0]
         if number in numbers:

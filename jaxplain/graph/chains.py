@@ -102,9 +102,7 @@ class Chains:
             mixes = _mixes(node)
             if mixes and (chain.mixing or _sums_copies(chain, node)):
                 chain = Chain((), node.carrying)
-            chain = Chain(
-                (*chain.nodes, node), chain.sources, chain.mixing + (node,) * mixes
-            )
+            chain = Chain((*chain.nodes, node), chain.sources, chain.mixing + (node,) * mixes)
         return chain
 
     def _is_linear(self, var: Var) -> bool:

@@ -113,9 +113,7 @@ def _scale_axes(node: Node, labels: _Labels) -> set[int] | None:
     return found
 
 
-def _varying_after(
-    nodes: Sequence[Node], scales: Sequence[Node], kernel: Node
-) -> set[int] | None:
+def _varying_after(nodes: Sequence[Node], scales: Sequence[Node], kernel: Node) -> set[int] | None:
     """The axes of the kernel's output along which the scales behind it vary."""
     labels: _Labels = list(range(len(kernel.outputs[0].shape)))
     found: set[int] = set()

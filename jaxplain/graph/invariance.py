@@ -60,9 +60,11 @@ def scale_weights(nodes: Sequence[Node], source: Var) -> dict[Var, float] | None
         if var in weights:
             return weights[var]
         value = literal_value(var)
-        if value is None or (_TINY < abs(value) and np.isfinite(value)):
-            return None if bounds and value is not None and abs(value) >= 1 / _TINY else 0.0
-        return None
+        if value is None:
+            return 0.0
+        size = abs(value)
+        wildcard = size <= _TINY or not np.isfinite(size) or (bounds and size >= 1 / _TINY)
+        return None if wildcard else 0.0
 
     for node in nodes:
         role = node.row.role
@@ -134,8 +136,7 @@ def _shift(node: Node, operands: list[_Response | None]) -> _Response | None:
     if role in (Role.SUM, Role.DIFFERENCE):
         if any(w.exponential and w.amount for w in known):
             return known[0] if all(w == known[0] for w in known) else None
-        sign = -1 if role is Role.DIFFERENCE else 1
-        return _Response(sum(w.amount * s for w, s in zip(_dense(operands), (1, sign))))
+        return _Response(_total(operands, role is Role.DIFFERENCE))
     if role is Role.SELECT:
         predicate = node.inputs[0].producer
         guard = predicate is not None and predicate.row.role is Role.FINITE
@@ -147,8 +148,7 @@ def _shift(node: Node, operands: list[_Response | None]) -> _Response | None:
     if role in (Role.PRODUCT, Role.QUOTIENT, Role.DOT):
         if any(w.amount and not w.exponential for w in known):
             return None
-        sign = -1 if role is Role.QUOTIENT else 1
-        total = sum(w.amount * s for w, s in zip(_dense(operands), (1, sign)))
+        total = _total(operands, role is Role.QUOTIENT)
         return _Response(total, exponential=total != 0)
     if role is Role.NEGATION:
         return first if first.exponential else _Response(-first.amount)
@@ -168,8 +168,9 @@ def _shift(node: Node, operands: list[_Response | None]) -> _Response | None:
     return None
 
 
-def _dense(operands: list[_Response | None]) -> list[_Response]:
-    return [w or _Response(0.0) for w in operands]
+def _total(operands: list[_Response | None], subtract: bool) -> float:
+    first, *others = [0.0 if w is None else w.amount for w in operands]
+    return first - sum(others) if subtract else first + sum(others)
 
 
 def affine_path(nodes: Sequence[Node], exit_: Var, weights: dict[Var, float]) -> set[Var] | None:

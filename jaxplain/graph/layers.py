@@ -164,10 +164,10 @@ class Grouper:
         return None
 
     def _activation(self, var: Var) -> Layer | None:
-        """An activation with the uniform scales and offsets behind it, the uniform offsets before
-        it, and the activations right before it in a line.
+        """An activation with the uniform operations around it and its neighbours in a line.
 
-        A scale *before* an activation stays with the kernel: z+ must see its sign.
+        It takes the uniform scales and offsets behind it and the uniform offsets before it. A
+        scale *before* an activation stays with the kernel: z+ must see its sign.
         """
         after: list[Node] = []
         end = var

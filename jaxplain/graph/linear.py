@@ -78,7 +78,8 @@ class Affine:
         if frozen:  # the statistic of a normalisation
             env = {**self._env, **dict(zip(layer.sources, xs, strict=True))}
             for node in layer.nodes:
-                env |= dict(zip(node.outputs, node.evaluate([_read(env, v) for v in node.inputs])))
+                values = node.evaluate([_read(env, v) for v in node.inputs])
+                env.update(zip(node.outputs, values, strict=True))
             self._env |= {v: env[v] for n in frozen for v in n.outputs}
 
     @cached_property
@@ -241,4 +242,3 @@ def _is_signed_scale(node: Node, layer: Layer) -> bool:
 def is_splittable(layer: Layer) -> bool:
     """Whether every entry of A is one product of constants, as the sign split of A needs."""
     return layer.kind in ("Affine", "Merge") and layer.op != "linear"
-

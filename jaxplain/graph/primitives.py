@@ -135,8 +135,8 @@ TABLE: dict[str, Row] = {
     **{
         name: Row(_E)
         for name in (
-            "expm1 log1p log2 tanh tan sin cos sinh cosh asin acos atan asinh acosh atanh erf erf_inv "
-            "lgamma digamma bessel_i0e bessel_i1e polynomial one_minus_square rem"
+            "expm1 log1p log2 tanh tan sin cos sinh cosh asin acos atan asinh acosh atanh erf "
+            "erf_inv lgamma digamma bessel_i0e bessel_i1e polynomial one_minus_square rem"
         ).split()
     },
     # selections

@@ -78,11 +78,12 @@ class Regions:
         source = node.active[0]
         if not source.carries:
             return None
-        if node.row.role is Role.EXP:
+        if node.row.role in _UNDONE:
+            before, op = _UNDONE[node.row.role]
             inner = self.ending_at(source)
-            if inner is not None and inner.op == "log_softmax":
-                nodes = (*inner.nodes, node)
-                return Region("Softmax", "softmax", nodes, inner.source, logits=inner.logits)
+            if inner is not None and inner.op == before:
+                both = (*inner.nodes, node)
+                return Region("Softmax", op, both, inner.source, logits=inner.logits)
         if node.row.role is Role.LOG:
             summed = _exponential(source, sums=True)
             if summed is not None:
@@ -96,9 +97,7 @@ class Regions:
             return Region("Activation", _activation_op([node]), (node,), source)
         return None
 
-    def _walk(
-        self, exit_: Var, source: Var, allowed: Callable[[Node], bool]
-    ) -> list[Node] | None:
+    def _walk(self, exit_: Var, source: Var, allowed: Callable[[Node], bool]) -> list[Node] | None:
         """The operations from `source` to `exit_`; None when one of them is not allowed."""
         found: set[Node] = set()
         stack = [exit_]
@@ -201,6 +200,7 @@ class Regions:
         return None
 
 
+_UNDONE = {Role.EXP: ("log_softmax", "softmax"), Role.LOG: ("softmax", "log_softmax")}
 _REDUCTIONS = (Role.SUM_REDUCTION, Role.EXTREMUM_REDUCTION, Role.DOT)
 
 
@@ -249,15 +249,14 @@ def _activation(nodes: list[Node], source: Var) -> Region | None:
 
 
 def _activation_op(nodes: list[Node]) -> str:
-    """"rectifier" for straight lines, the name of a single operation, else "elementwise"."""
-    products = (Role.PRODUCT, Role.QUOTIENT)
-    straight = all(
-        n.row.piecewise
-        or n.row.cls is not Class.ELEMENTWISE
-        and not (n.row.role in products and len(n.carrying) != 1)
-        for n in nodes
-    )
-    if straight and not (len(nodes) == 1 and nodes[0].row.role in products):
+    """Either "rectifier" (straight lines), the name of a single operation, or "elementwise"."""
+
+    def is_straight(node: Node) -> bool:
+        product = node.row.role in (Role.PRODUCT, Role.QUOTIENT) and len(node.carrying) != 1
+        return node.row.piecewise or (node.row.cls is not Class.ELEMENTWISE and not product)
+
+    squares = len(nodes) == 1 and nodes[0].row.role in (Role.PRODUCT, Role.QUOTIENT)
+    if all(map(is_straight, nodes)) and not squares:
         return "rectifier"
     return nodes[0].primitive if len(nodes) == 1 else "elementwise"
 
@@ -271,7 +270,7 @@ def _exponential(var: Var, sums: bool = False) -> list[Node] | None:
         if node.row.role is Role.EXP:
             return nodes if not sums or any(map(_is_sum, nodes)) else None
         moves = node.row.role in (Role.CAST, Role.SELECT, Role.TRANSPOSE, Role.RESHAPE)
-        if not moves and not (sums and _is_sum(node)):
+        if not moves and not (sums and (_is_sum(node) or node.row.role is Role.BROADCAST)):
             return None
         var = node.active[0]
     return None

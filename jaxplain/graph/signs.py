@@ -60,11 +60,7 @@ def _equation(eqn: _compat.Eqn, flags: Sequence[bool], identity: Sequence[int]) 
 
 def _all_floating(eqn: _compat.Eqn, flags: Iterable[bool]) -> bool:
     """All operands but indices and masks."""
-    return all(
-        flag
-        for flag, var in zip(flags, eqn.invars, strict=True)
-        if np.dtype(var.aval.dtype).kind not in "iub"
-    )
+    return all(flag for flag, var in zip(flags, eqn.invars, strict=True) if _compat.floating(var))
 
 
 def _body(jaxpr: _compat.Jaxpr, flags: Sequence[bool]) -> bool:

@@ -1,14 +1,13 @@
 """From a function to a flat list of operations: `Var`s joined by `Node`s.
 
-`flatten` inlines jit and remat, merges common subexpressions, drops dead code and hoists every array
-the function closed over into an input, so that weights are never compile-time constants.
+`flatten` inlines jit and remat, merges common subexpressions, drops dead code and hoists every
+array the function closed over into an input, so that weights are never compile-time constants.
 """
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxplain import _compat
@@ -65,7 +64,7 @@ class Var:
     @property
     def floating(self) -> bool:
         """Whether the value is of a real or complex floating dtype."""
-        return jnp.issubdtype(self.aval.dtype, jnp.inexact)
+        return _compat.floating(self)
 
     @property
     def shared(self) -> bool:
@@ -303,7 +302,7 @@ def _elementwise(jaxpr: _compat.Jaxpr) -> Row | None:
     """The row of a function body that is elementwise; None when it is not."""
     if len(jaxpr.outvars) != 1:
         return None
-    shape = jaxpr.outvars[0].aval.shape
+    shape = _compat.shape(jaxpr.outvars[0])
     piecewise = True
     for eqn in jaxpr.eqns:
         container = _compat.TRANSPARENT.get(eqn.primitive.name) or _compat.CUSTOM_DERIVATIVE.get(
@@ -320,7 +319,7 @@ def _elementwise(jaxpr: _compat.Jaxpr) -> Row | None:
                 row.cls in (Class.DIAGONAL, Class.ELEMENTWISE, Class.DISCRETE) or structural
             ):
                 return None
-            if eqn.outvars[0].aval.shape not in (shape, ()):
+            if _compat.shape(eqn.outvars[0]) not in (shape, ()):
                 return None
         piecewise &= row.piecewise or row.cls is not Class.ELEMENTWISE
     return primitives.CUSTOM_RECTIFIER if piecewise else primitives.CUSTOM_ELEMENTWISE

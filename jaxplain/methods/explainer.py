@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxplain import targets
 from jaxplain.composites import Composite
+from jaxplain.errors import NotAnalyzableError
 from jaxplain.graph import Graph, explained_leaves
 from jaxplain.graph.trace import Program, flatten
 from jaxplain.interpreter import evaluate
@@ -25,8 +26,8 @@ class Explainer:
     Explainers are made by the methods (`lrp`, `gradient`, ...). Calling one traces `f` for the
     shapes at hand, plans, and compiles once per shape; it works the same inside jit, vmap, grad and
     scan. Arrays that `f` holds as a pytree (a model from `from_linen`, an Equinox or nnx module, a
-    `jax.tree_util.Partial`) are passed at run time. Arrays that `f` merely closes over are read when
-    it is traced, as `jax.jit` does.
+    `jax.tree_util.Partial`) are passed at run time. Arrays that `f` merely closes over are read
+    when it is traced, as `jax.jit` does.
 
     Attributes:
         f: the function that is explained: arrays in, an array out.
@@ -121,6 +122,11 @@ class _Compiled:
         self.positions = tuple(i + len(arrays) for i in positions)
         _label(program, explainer.f, args)
         graph = Graph(program, tuple(program.inputs[i] for i in self.positions), explainer.logits)
+        if explainer.relevance and not any(v.carries for v in graph.heads):
+            raise NotAnalyzableError(
+                f"no relevance can reach the explained input of {explainer.f!r}: its output is cut "
+                "off from it by discrete operations or stop_gradient, or does not depend on it"
+            )
         self.plan = Plan(graph, explainer.composite, explainer.unknown)
         self.out_tree = jax.tree.structure(program.out_tree)
         self.heads = jax.tree.unflatten(self.out_tree, [v.aval for v in graph.heads])
@@ -139,7 +145,9 @@ class _Compiled:
 
     def __call__(self, args: Sequence[Any], target: Target) -> Any:
         flat = [*self.arrays, *jax.tree.leaves(tuple(args))]
-        kind: Any = target if target is None or isinstance(target, str) or callable(target) else "index"
+        kind: Any = (
+            target if target is None or isinstance(target, str) or callable(target) else "index"
+        )
         index = jnp.asarray(target) if kind == "index" else None
         output, explained = self._jitted(self.constants, flat, index, kind=kind)
         trees = self._explained_trees(args, explained)
@@ -174,7 +182,7 @@ class _Compiled:
 
         def attribute(seeds: list[Any]) -> list[Any]:
             (cotangents,) = pullback(seeds)
-            return cotangents if finish is None else [finish(x, c) for x, c in zip(explained, cotangents)]
+            return cotangents if finish is None else list(map(finish, explained, cotangents))
 
         if callable(kind):
             seeds = self._check_seed(kind(jax.tree.unflatten(self.out_tree, heads)), heads)
@@ -183,7 +191,9 @@ class _Compiled:
             (head,) = heads
             scale = head if relevance else jnp.ones_like(head)
             if kind == "all":
-                attribution = jax.vmap(lambda hot: attribute([hot * scale]))(targets.every_class(head))
+                attribution = jax.vmap(lambda hot: attribute([hot * scale]))(
+                    targets.every_class(head)
+                )
             else:
                 hot = targets.one_hot(head, index)
                 # not hot * scale: an infinite logit elsewhere must not make the seed NaN
@@ -218,7 +228,9 @@ def _split(f: Callable[..., Any]) -> tuple[list[Any], Callable[[list[Any]], Any]
 def _key(arrays: Any, static: Any) -> Any:
     """What a compiled program depends on; None when that cannot be told."""
     leaves, tree = jax.tree.flatten(arrays)
-    avals = tuple((jnp.shape(v), jnp.result_type(v), getattr(v, "weak_type", False)) for v in leaves)
+    avals = tuple(
+        (jnp.shape(v), jnp.result_type(v), getattr(v, "weak_type", False)) for v in leaves
+    )
     key = (static, tree, avals, jax.config.read("jax_enable_x64"))
     try:
         hash(key)
@@ -250,7 +262,9 @@ def _check_output(program: Program, f: Any) -> None:
 
 def _label(program: Program, f: Any, args: Sequence[Any]) -> None:
     """Names the inputs by where the user holds them: in the model or in an argument."""
-    paths = [path for path, leaf in jax.tree_util.tree_flatten_with_path(f)[0] if hasattr(leaf, "shape")]
+    paths = [
+        path for path, leaf in jax.tree_util.tree_flatten_with_path(f)[0] if hasattr(leaf, "shape")
+    ]
     for arg in args:
         paths += [path for path, _ in jax.tree_util.tree_flatten_with_path(arg)[0]]
     for var, path in zip(program.inputs, paths, strict=True):

@@ -48,4 +48,3 @@ class Uniform(Rule):
         if layer.op == "quotient":
             return (reduced(r, x[0]), *(jnp.zeros_like(v) for v in x[1:]))
         return tuple(reduced(r / len(x), v) for v in x)
-

@@ -7,7 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxplain.rules.base import Arrays, Rule, Stabilizer, View, check_epsilon, divide
+from jaxplain.rules.base import (
+    Arrays,
+    Rule,
+    Stabilizer,
+    View,
+    check_epsilon,
+    divide,
+    minus,
+    times,
+)
 
 
 @dataclass(frozen=True)
@@ -61,8 +70,8 @@ class ZBox(Rule):
         high = tuple(jnp.broadcast_to(jnp.asarray(self.high, v.dtype), v.shape) for v in x)
         up, down = layer.positive(), layer.negative()
         s = divide(r, layer.linear(x) - up(low) - down(high), self.epsilon)
-        shares = zip(x, layer.transpose(s), low, up.transpose(s), high, down.transpose(s))
-        return tuple(v * c - lo * c_up - hi * c_down for v, c, lo, c_up, hi, c_down in shares)
+        received = times(x, layer.transpose(s))
+        return minus(minus(received, times(low, up.transpose(s))), times(high, down.transpose(s)))
 
 
 @dataclass(frozen=True)
