@@ -12,17 +12,33 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain.graph.layers import Layer
-from jaxplain.graph.trace import Node, Var
+from jaxplain.graph.trace import Program, Var
 from jaxplain.plan import Plan
 from jaxplain.rules import Gradient, Rule, View
 
 _Env = dict[Var, Any]
 
 
-def evaluate(
-    plan: Plan, constants: Sequence[Any], inputs: Sequence[Any]
-) -> tuple[list[Any], list[Any]]:
-    """Evaluates a planned program.
+def forward(program: Program, constants: Sequence[Any], inputs: Sequence[Any]) -> list[Any]:
+    """Evaluates a program as it was written: no rules, its own derivatives.
+
+    Args:
+        program: the program.
+        constants: the values of `program.constants`.
+        inputs: the values of `program.inputs`.
+
+    Returns:
+        The function's outputs.
+    """
+    env = _given(program, constants, inputs)
+    for node in program.nodes:
+        values = node.evaluate([_read(env, v) for v in node.inputs])
+        env.update(zip(node.outputs, values, strict=True))
+    return [_read(env, v) for v in program.outputs]
+
+
+def evaluate(plan: Plan, constants: Sequence[Any], inputs: Sequence[Any]) -> list[Any]:
+    """Evaluates a planned program: its derivative is its relevance.
 
     Args:
         plan: the plan.
@@ -30,11 +46,10 @@ def evaluate(
         inputs: the values of `program.inputs`.
 
     Returns:
-        The heads that relevance starts from, and the function's own outputs.
+        The heads that relevance starts from.
     """
     program, graph = plan.graph.program, plan.graph
-    given = dict(zip((v for v, _ in program.constants), constants, strict=True))
-    given |= dict(zip(program.inputs, inputs, strict=True))
+    given = _given(program, constants, inputs)
     rules = {row.layer: row.rule for row in plan}
 
     live: _Env = {v: given[v] for v in program.inputs if v.carries}
@@ -42,8 +57,16 @@ def evaluate(
     for layer in graph.steps:
         outputs = _apply(layer, rules.get(layer, Gradient()), live, plain)
         live.update(zip(layer.exits, outputs, strict=True))
-    heads = [live[v] if v in live else plain[v] for v in graph.heads]
-    return heads, [plain[v] for v in program.outputs]
+    return [live[v] if v in live else plain[v] for v in graph.heads]
+
+
+def _given(program: Program, constants: Sequence[Any], inputs: Sequence[Any]) -> _Env:
+    given = dict(zip((v for v, _ in program.constants), constants, strict=True))
+    return given | dict(zip(program.inputs, inputs, strict=True))
+
+
+def _read(env: Mapping[Var, Any], var: Var) -> Any:
+    return var.literal if var.literal is not None else env[var]
 
 
 class _Plain:
@@ -73,13 +96,9 @@ class _Plain:
                 if missing:
                     stack += missing
                 else:
-                    self._env.update(zip(node.outputs, self._run(node), strict=True))
-        return self._env[var] if var.literal is None else var.literal
-
-    def _run(self, node: Node) -> list[Any]:
-        return node.evaluate(
-            [v.literal if v.literal is not None else self._env[v] for v in node.inputs]
-        )
+                    values = node.evaluate([_read(self._env, v) for v in node.inputs])
+                    self._env.update(zip(node.outputs, values, strict=True))
+        return _read(self._env, var)
 
 
 def _apply(layer: Layer, rule: Rule, live: Mapping[Var, Any], plain: _Plain) -> Sequence[Any]:
@@ -93,7 +112,7 @@ def _apply(layer: Layer, rule: Rule, live: Mapping[Var, Any], plain: _Plain) -> 
 def _forward(layer: Layer, constants: Mapping[Var, Any], xs: Sequence[Any]) -> list[Any]:
     env = {**constants, **dict(zip(layer.sources, xs, strict=True))}
     for node in layer.nodes:
-        values = [v.literal if v.literal is not None else env[v] for v in node.inputs]
+        values = [_read(env, v) for v in node.inputs]
         env.update(zip(node.outputs, node.evaluate(values), strict=True))
     return [env[v] for v in layer.exits]
 

@@ -152,6 +152,28 @@ def test_numpy_inputs_and_shape_structs() -> None:
     assert [row.layer.exit.shape for row in plan] == [(7, 6), (7, 6), (7, 3)]
 
 
+def test_the_output_keeps_its_own_gradient() -> None:
+    """A loss of output and explanation trains on both."""
+
+    def g(x: Any, w: Any) -> Any:
+        return jax.nn.softmax(jax.nn.relu(x @ w) @ V)
+
+    def loss(w: Any) -> Any:
+        output, _ = jxp.lrp(g, ZPlus(), with_output=True)(X, w, target=0)
+        return output[:, 0].sum()
+
+    close(jax.grad(loss)(W), jax.grad(lambda w: g(X, w)[:, 0].sum())(W))
+
+
+def test_the_output_comes_for_free() -> None:
+    def flops(with_output: bool) -> float:
+        explain = jxp.lrp(lambda x, w: jax.nn.relu(x @ w) @ V, with_output=with_output)
+        compiled = jax.jit(lambda x, w: explain(x, w, target=0)).lower(X, W).compile()
+        return compiled.cost_analysis()["flops"]
+
+    assert flops(True) <= 1.01 * flops(False)
+
+
 # Models as pytrees
 
 

@@ -2,9 +2,9 @@
 
 `Affine` never builds A. It re-evaluates the layer's operations with transformed constants: every
 entry of A is one weight times the scales before and behind it, so |A|, A*A and the connectivity
-come from |.|, the square and one applied to each constant. For the positive part of A the scales
-are folded into the weights where they vary along the weights' own features; elsewhere
-A+ = (A + |A|) / 2.
+come from |.|, the square and one applied to each constant. For the positive and negative parts of A
+the scales are folded into the weights where they vary along the weights' own features; elsewhere
+what came through weights of either sign is carried through the operations apart.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain.graph import folding
+from jaxplain.graph.chains import is_kernel
 from jaxplain.graph.invariance import literal_value
 from jaxplain.graph.layers import Layer
 from jaxplain.graph.primitives import Class, Role
@@ -105,12 +106,12 @@ class Affine:
     @cached_property
     def positive(self) -> Linear:
         """max(A, 0)."""
-        return self._signed(1.0)
+        return self._signed(positive=True)
 
     @cached_property
     def negative(self) -> Linear:
         """min(A, 0)."""
-        return self._signed(-1.0)
+        return self._signed(positive=False)
 
     @cached_property
     def bias(self) -> jax.Array:
@@ -131,33 +132,31 @@ class Affine:
         return _read(self._env, var)
 
     def _map(
-        self,
-        change: Callable[[Any], Any],
-        weights: Mapping[Node, Any] | None = None,
-        scales: Callable[[Any], Any] | None = None,
+        self, change: Callable[[Any], Any], weights: Mapping[Node, Any] | None = None
     ) -> Linear:
-        """The linear part with `change` applied to weights and scales.
+        """The linear part with `change` applied to every constant factor.
 
         Args:
-            change: applied to every constant factor.
-            weights: kernels to use instead of the layer's own (`change` is not applied to them).
-            scales: applied to the scales, if not `change`.
+            change: applied to weights and scales.
+            weights: kernels to use as they are instead of the layer's own.
         """
         layer = self._layer
 
         def apply(*xs: jax.Array) -> jax.Array:
             env = dict(zip(layer.sources, xs, strict=True))
             for node in self._nodes:
-                function = change if node in layer.mixing else scales or change
                 factors = {
-                    v: (weights or {}).get(node, function(_read(self._env, v)))
-                    for v in node.inputs
-                    if v not in layer.live and _is_factor(node)
+                    v: (weights or {}).get(node, change(_read(self._env, v)))
+                    for v in self._factors(node)
                 }
                 env[node.outputs[0]] = self._step(node, env, factors, change is _identity)
             return env[layer.exit]
 
         return Linear(apply, self._inputs)
+
+    def _factors(self, node: Node) -> tuple[Var, ...]:
+        """The constants that the operation multiplies by."""
+        return tuple(v for v in node.inputs if v not in self._layer.live and _is_factor(node))
 
     def _step(
         self, node: Node, env: Mapping[Var, Any], factors: Mapping[Var, Any], signed: bool
@@ -185,22 +184,74 @@ class Affine:
                 values.append(_read(self._env, var))
         return node.evaluate(values)[0]
 
-    def _signed(self, sign: float) -> Linear:
+    def _signed(self, positive: bool) -> Linear:
         """The entries of A with the given sign."""
-        scales = [n for n in self._nodes if _is_signed_scale(n, self._layer)]
-        kernels = [n for n in self._layer.mixing if n.row.role in (Role.DOT, Role.CONVOLUTION)]
-
-        def part(w: Any) -> Any:
-            return sign * jnp.maximum(sign * w, 0)
-
-        if not scales:  # the weights alone decide; without weights nothing is negative
-            return self._map(part, scales=_identity) if kernels else self.linear.scaled(sign > 0)
-        if len(kernels) == 1:
-            every = [n for n in self._nodes if _is_scale(n, self._layer)]
-            folded = folding.fold(self._layer, self._nodes, every, self._env)
+        layer = self._layer
+        scales = [n for n in self._nodes if _is_scale(n, layer)]
+        if len(layer.mixing) == 1 and is_kernel(layer.mixing[0]) and scales:
+            folded = folding.fold(layer, self._nodes, scales, self._env)
             if folded is not None:
-                return self._map(jnp.ones_like, weights={kernels[0]: part(folded)})
-        return self.linear.scaled(0.5) + self.abs.scaled(0.5 * sign)
+                part = jnp.maximum(folded, 0) if positive else jnp.minimum(folded, 0)
+                return self._map(jnp.ones_like, weights={layer.mixing[0]: part})
+
+        def apply(*xs: jax.Array) -> jax.Array:
+            above: dict[Var, Any] = dict(zip(layer.sources, xs, strict=True))
+            below: dict[Var, Any] = {}
+            for node in self._nodes:
+                parts = self._split(node, above, below)
+                for env, part in zip((above, below), parts, strict=True):
+                    if part is not None:
+                        env[node.outputs[0]] = part
+            result = (above if positive else below).get(layer.exit)
+            return jnp.zeros(layer.exit.shape, layer.exit.aval.dtype) if result is None else result
+
+        return Linear(apply, self._inputs)
+
+    def _split(
+        self, node: Node, above: Mapping[Var, Any], below: Mapping[Var, Any]
+    ) -> tuple[Any, Any]:
+        """One operation on what came through positive and through negative weights.
+
+        The two never mix, so that what has only weights of one sign is exactly zero in the other.
+        """
+
+        def run(env: Mapping[Var, Any], factors: Mapping[Var, Any]) -> Any:
+            return self._step(node, env, factors, True) if set(node.inputs) & set(env) else None
+
+        role = node.row.role
+        if role is Role.NEGATION:
+            return run(below, {}), run(above, {})
+        if role is Role.DIFFERENCE:
+            first, second = node.inputs
+            plus = {v: env[v] for v, env in ((first, above), (second, below)) if v in env}
+            minus = {v: env[v] for v, env in ((first, below), (second, above)) if v in env}
+            return run(plus, {}), run(minus, {})
+        constants = self._factors(node)
+        if not constants:
+            return run(above, {}), run(below, {})
+        (constant,) = constants
+        c = _read(self._env, constant)
+        if is_kernel(node):
+            up, down = {constant: jnp.maximum(c, 0)}, {constant: jnp.minimum(c, 0)}
+            kept = _sum(run(above, up), run(below, down))
+            return kept, _sum(run(above, down), run(below, up))
+        kept, crossed = run(above, {constant: c}), run(below, {constant: c})
+        value = literal_value(constant)
+        if value is not None and value > 0:
+            return kept, crossed
+        return _choose(c > 0, kept, crossed), _choose(c > 0, crossed, kept)
+
+
+def _sum(a: Any, b: Any) -> Any:
+    if a is None or b is None:
+        return b if a is None else a
+    return a + b
+
+
+def _choose(condition: Any, a: Any, b: Any) -> Any:
+    if a is None and b is None:
+        return None
+    return jnp.where(condition, 0 if a is None else a, 0 if b is None else b)
 
 
 def _identity(x: Any) -> Any:
@@ -229,14 +280,6 @@ def _is_scale(node: Node, layer: Layer) -> bool:
     if role is Role.DOT:  # an einsum without a sum
         return node not in layer.mixing
     return role in (Role.NEGATION, Role.PRODUCT, Role.QUOTIENT)
-
-
-def _is_signed_scale(node: Node, layer: Layer) -> bool:
-    """A scale that may be negative somewhere (a positive literal cannot)."""
-    if not _is_scale(node, layer) or node.row.role not in (Role.PRODUCT, Role.QUOTIENT):
-        return _is_scale(node, layer)
-    values = [literal_value(v) for v in node.inputs if v not in layer.live]
-    return not all(v is not None and v > 0 for v in values)
 
 
 def is_splittable(layer: Layer) -> bool:

@@ -12,7 +12,7 @@ from jaxplain.composites import Composite
 from jaxplain.errors import NotAnalyzableError
 from jaxplain.graph import Graph, explained_leaves
 from jaxplain.graph.trace import Program, flatten
-from jaxplain.interpreter import evaluate
+from jaxplain.interpreter import evaluate, forward
 from jaxplain.plan import Plan
 from jaxplain.targets import Target
 
@@ -75,9 +75,9 @@ class Explainer:
             NotAnalyzableError: relevance would have to cross an operation that has no rule.
             TypeError, ValueError, IndexError: wrong arguments; raised before any compute.
         """
-        compiled = self._compiled(args)
+        compiled, arrays = self._compiled(args)
         targets.check(target, compiled.heads)
-        return compiled(args, target)
+        return compiled(arrays, args, target)
 
     def plan(self, *args: Any) -> Plan:
         """What would run, layer by layer; nothing is computed.
@@ -85,9 +85,10 @@ class Explainer:
         Args:
             *args: as for a call; `jax.ShapeDtypeStruct`s will do.
         """
-        return self._compiled(args).plan
+        return self._compiled(args)[0].plan
 
-    def _compiled(self, args: Sequence[Any]) -> "_Compiled":
+    def _compiled(self, args: Sequence[Any]) -> tuple["_Compiled", list[Any]]:
+        """The program for arguments like these, and the arrays that the model holds now."""
         _check_leaves(args)
         arrays, rebuild, static = _split(self.f)
         key = _key((arrays, tuple(args)), static)
@@ -97,7 +98,7 @@ class Explainer:
                 self._cache[key] = compiled
         else:
             compiled = self._cache[key]
-        return compiled.on(arrays)
+        return compiled, arrays
 
 
 class _Compiled:
@@ -111,7 +112,7 @@ class _Compiled:
         args: Sequence[Any],
     ):
         self.explainer = explainer
-        self.arrays = arrays
+        self.held = len(arrays)
         positions = explained_leaves(args, explainer.argnums)
         program = flatten(
             lambda model, *rest: rebuild(model)(*rest),
@@ -138,13 +139,8 @@ class _Compiled:
         """Whether the function closed over values of a transformation in progress."""
         return any(isinstance(c, jax.core.Tracer) for c in self.constants)
 
-    def on(self, arrays: list[Any]) -> "_Compiled":
-        """The same computation on other arrays of the model."""
-        self.arrays = arrays
-        return self
-
-    def __call__(self, args: Sequence[Any], target: Target) -> Any:
-        flat = [*self.arrays, *jax.tree.leaves(tuple(args))]
+    def __call__(self, arrays: list[Any], args: Sequence[Any], target: Target) -> Any:
+        flat = [*arrays, *jax.tree.leaves(tuple(args))]
         kind: Any = (
             target if target is None or isinstance(target, str) or callable(target) else "index"
         )
@@ -158,7 +154,7 @@ class _Compiled:
         argnums = self.explainer.argnums
         numbers = (argnums,) if isinstance(argnums, int) else argnums
         by_position = dict(zip(self.positions, explained, strict=True))
-        trees, offset = {}, len(self.arrays)
+        trees, offset = {}, self.held
         for number, arg in enumerate(args):
             leaves, tree = jax.tree.flatten(arg)
             if number in {n % len(args) for n in numbers}:
@@ -170,14 +166,13 @@ class _Compiled:
     def _run(self, constants: list[Any], flat: list[Any], index: Any, kind: Any) -> Any:
         explained = [jnp.asarray(flat[i]) for i in self.positions]
 
-        def forward(values: list[Any]) -> Any:
+        def heads_of(values: list[Any]) -> list[Any]:
             inputs = list(flat)
             for position, value in zip(self.positions, values, strict=True):
                 inputs[position] = value
-            heads, outputs = evaluate(self.plan, constants, inputs)
-            return heads, outputs
+            return evaluate(self.plan, constants, inputs)
 
-        heads, pullback, outputs = jax.vjp(forward, explained, has_aux=True)
+        heads, pullback = jax.vjp(heads_of, explained)
         relevance, finish = self.explainer.relevance, self.explainer.finish
 
         def attribute(seeds: list[Any]) -> list[Any]:
@@ -198,6 +193,9 @@ class _Compiled:
                 hot = targets.one_hot(head, index)
                 # not hot * scale: an infinite logit elsewhere must not make the seed NaN
                 attribution = attribute([jnp.where(hot == 0, 0, hot * scale)])
+        if not self.explainer.with_output:
+            return None, attribution
+        outputs = forward(self.plan.graph.program, constants, flat)
         return jax.tree.unflatten(self.out_tree, outputs), attribution
 
     def _check_seed(self, seed: Any, heads: list[Any]) -> list[Any]:
