@@ -109,11 +109,12 @@ class Grouper:
         activation = self._activation(var)
         if activation is not None:
             return activation
+        normalization = self._normalization(var)
+        if normalization is not None:
+            return normalization
         region = self._regions.ending_at(var)
         if region is not None:
-            live = region.live
-            if region.kind == "Affine":
-                live = frozenset((region.source, *(v for n in region.nodes for v in n.outputs)))
+            live = frozenset((region.source, *(v for n in region.nodes for v in n.outputs)))
             return Layer(region.kind, region.op, region.nodes, (region.source,), (var,), live)
         chain = self._chains.ending_at(var)
         if chain.nodes:
@@ -126,7 +127,7 @@ class Grouper:
             return _single("Structure", nodes[-1])
         if chain.kernel:
             chain = self._chains.prefixed(chain)
-        chain = self._leave_to_activations(chain)
+        chain = self._leave_to_regions(chain)
         if chain.mixing:
             return _layer("Affine", _op(chain), chain, var)
         source = chain.sources[0]
@@ -144,17 +145,36 @@ class Grouper:
         layer = _operation(var.producer)
         return layer if layer.kind == "Merge" else None
 
-    def _leave_to_activations(self, chain: Chain) -> Chain:
-        """Leaves the uniform scales and offsets right behind an activation to the activation."""
+    def _leave_to_regions(self, chain: Chain) -> Chain:
+        """Leaves what comes right behind an activation or a normalisation to it."""
         nodes, sources = list(chain.nodes), []
         for source in chain.sources:
-            core = self._core(source)
-            if core is not None and _takes_scales(core):
-                while (node := _reader(nodes, source)) and _is_uniform(node):
+            core, region = self._core(source), self._regions.ending_at(source)
+            normalized = region is not None and region.kind == "Normalization"
+            if normalized or (core is not None and _takes_scales(core)):
+                belongs = _is_diagonal if normalized else _is_uniform
+                while (node := _reader(nodes, source)) and belongs(node):
                     nodes.remove(node)
                     source = node.outputs[0]
             sources.append(source)
         return Chain(tuple(nodes), tuple(sources), chain.mixing)
+
+    def _normalization(self, var: Var) -> Layer | None:
+        """A normalisation with the scales and offsets behind it.
+
+        Frameworks write its gain and offset inside, behind or between: all are one layer.
+        """
+        after: list[Node] = []
+        end = var
+        while end.producer is not None and _is_diagonal(end.producer):
+            after.insert(0, end.producer)
+            end = end.producer.carrying[0]
+        region = self._regions.ending_at(end)
+        if region is None or region.kind != "Normalization":
+            return None
+        live = region.live | {v for n in after for v in n.outputs}
+        nodes = (*region.nodes, *after)
+        return Layer("Normalization", region.op, nodes, (region.source,), (var,), live)
 
     def _core(self, var: Var) -> tuple[list[Node], Var, str] | None:
         """The activation that ends exactly at `var`."""
@@ -213,18 +233,21 @@ def _takes_scales(core: tuple[list[Node], Var, str]) -> bool:
     return op != "rectifier" or (before is not None and _is_uniform(before, offset=True))
 
 
-def _is_uniform(node: Node, offset: bool = False) -> bool:
-    """A scale or offset (or, on request, only an offset) that is the same everywhere."""
+def _is_diagonal(node: Node) -> bool:
+    """A scale or offset of one value by constants."""
     if node.row.cls is not Class.DIAGONAL or len(node.carrying) != 1 or len(node.active) != 1:
         return False
     operand = node.carrying[0]
     if node.outputs[0].shape != operand.shape or sum(v is operand for v in node.inputs) > 1:
         return False
-    if node.row.role is Role.QUOTIENT and node.inputs[0] is not operand:
+    return node.row.role is not Role.QUOTIENT or node.inputs[0] is operand
+
+
+def _is_uniform(node: Node, offset: bool = False) -> bool:
+    """A scale or offset (or, on request, only an offset) that is the same everywhere."""
+    if not _is_diagonal(node) or (offset and node.row.role not in (Role.SUM, Role.DIFFERENCE)):
         return False
-    if offset and node.row.role not in (Role.SUM, Role.DIFFERENCE):
-        return False
-    return all(v.uniform for v in node.inputs if v is not operand)
+    return all(v.uniform for v in node.inputs if not v.carries)
 
 
 def _is_read_by(nodes: Iterable[Node], var: Var) -> bool:

@@ -44,7 +44,7 @@ class Uniform(Rule):
         """See the class."""
         if layer.kind == "Matmul":
             shares = times(x, layer.vjp(divide(r, z, self.epsilon)))
-            return tuple(share / len(x) for share in shares)
+            return tuple(share / 2 for share in shares)  # both factors may be one value
         if layer.op == "quotient":
             return (reduced(r, x[0]), *(jnp.zeros_like(v) for v in x[1:]))
         return tuple(reduced(r / len(x), v) for v in x)
