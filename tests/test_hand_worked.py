@@ -426,3 +426,9 @@ def test_seeds_of_relevance_and_gradient() -> None:
         check(jxp.input_times_gradient(f)(x, target=target), selected * z)
     every = jnp.eye(3)[:, None] * z
     check(jxp.lrp(f, Z())(x, target="all"), every)
+
+
+def test_a_matrix_product_of_a_value_with_itself_conserves() -> None:
+    """z = x . x = 5: each factor gets half of its terms' shares, 1/2 and 2, and both are x."""
+    received = relevance(lambda x: x @ x.T, Z(), [[5.0]], [[1.0, 2.0]])
+    np.testing.assert_allclose(received, [[1.0, 4.0]], rtol=1e-6)

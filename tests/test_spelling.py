@@ -651,3 +651,53 @@ def test_an_explainer_inside_scan():
     explain = jxp.lrp(mlp)
     scanned = lax.scan(lambda _, x: (None, explain(x, params, target=0)), None, xs)[1]
     assert_same(scanned, jnp.stack([explain(x, params, target=0) for x in xs]), 1e-12)
+
+
+GAIN, OFFSET = np.array([1.5, -0.5, 2.0, 0.7]), np.array([0.3, -1.0, 0.2, 2.0])
+
+
+def centred(h):
+    return h - h.mean(-1, keepdims=True)
+
+
+LAYER_NORMS = {
+    "division": lambda h: centred(h) / jnp.sqrt(h.var(-1, keepdims=True) + 1e-6) * GAIN + OFFSET,
+    "gain inside": lambda h: (
+        centred(h) * (jax.lax.rsqrt(h.var(-1, keepdims=True) + 1e-6) * GAIN) + OFFSET
+    ),
+    "offset inside": lambda h: (
+        lambda scale: h * scale + (OFFSET - h.mean(-1, keepdims=True) * scale)
+    )(jax.lax.rsqrt(h.var(-1, keepdims=True) + 1e-6) * GAIN),
+    "second moment": lambda h: (
+        centred(h)
+        * jax.lax.rsqrt((h * h).mean(-1, keepdims=True) - h.mean(-1, keepdims=True) ** 2 + 1e-6)
+        * GAIN
+        + OFFSET
+    ),
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("behind", ["dense", "relu", "three dense"])
+def test_gain_and_offset_belong_to_the_normalization(rule, behind):
+    """Inside, behind or between, alone or before kernels: one layer, one map."""
+    rng = np.random.default_rng(7)
+    x, w, v = rng.normal(size=(3, 4)), rng.normal(size=(4, 4)), rng.normal(size=(4, 4))
+
+    def model(norm):
+        def f(x):
+            h = norm(x @ w)
+            if behind == "relu":
+                h = jax.nn.relu(h)
+            if behind == "three dense":
+                return jnp.tanh(h @ v) @ v + jnp.tanh(h @ w) @ v + h @ w.T
+            return h @ v
+
+        return f
+
+    maps = {
+        name: jxp.lrp(model(norm), RULES[rule])(x, target=1) for name, norm in LAYER_NORMS.items()
+    }
+    for name, found in maps.items():
+        tolerance = 1e-6 if name == "second moment" else 1e-9  # it cancels
+        assert_same(found, maps["division"], tolerance)
