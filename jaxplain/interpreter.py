@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain.graph.layers import Layer
-from jaxplain.graph.trace import Program, Var
+from jaxplain.graph.program import Program, Var
 from jaxplain.plan import Plan
 from jaxplain.rules import Gradient, Rule, View
 

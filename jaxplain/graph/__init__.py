@@ -1,6 +1,6 @@
 """The graph of a function: its layers, read off its jaxpr.
 
-trace (flatten) -> activity -> dominators -> regions, chains -> layers
+program (flatten) -> activity -> dominators -> regions, chains -> layers
 """
 
 import heapq
@@ -14,8 +14,8 @@ from jaxplain.graph import activity, signs
 from jaxplain.graph.dominators import Dominators
 from jaxplain.graph.layers import Grouper, Layer
 from jaxplain.graph.primitives import Role
+from jaxplain.graph.program import Program, Var, flatten
 from jaxplain.graph.regions import Regions
-from jaxplain.graph.trace import Program, Var, flatten
 
 __all__ = ["Graph", "Layer", "trace"]
 

@@ -9,7 +9,7 @@ as constants.
 from collections.abc import Collection, Iterable
 
 from jaxplain.graph.primitives import Class
-from jaxplain.graph.trace import Program, Var
+from jaxplain.graph.program import Program, Var
 
 
 def mark(program: Program, explained: Iterable[Var], outputs: Collection[Var]) -> None:

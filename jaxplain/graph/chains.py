@@ -7,8 +7,8 @@ kernel's own layer, however they are spelled; canonisation is a consequence, not
 from dataclasses import dataclass
 
 from jaxplain.graph.primitives import Class, Role
+from jaxplain.graph.program import Node, Var
 from jaxplain.graph.regions import Regions
-from jaxplain.graph.trace import Node, Var
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ node goes through: the one candidate for the source of a region that ends at the
 
 from collections.abc import Iterable
 
-from jaxplain.graph.trace import Node, Program, Var
+from jaxplain.graph.program import Node, Program, Var
 
 _Vertex = Var | Node | None  # None is the virtual root over all explained inputs
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxplain.graph.layers import Layer
 from jaxplain.graph.primitives import Class, Role
-from jaxplain.graph.trace import Node, Var
+from jaxplain.graph.program import Node, Var
 
 _Labels = list[int | None]  # for each axis of a value, the axis of the kernel's operand it is
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from jaxplain.graph.primitives import Class, Role
-from jaxplain.graph.trace import Node, Var
+from jaxplain.graph.program import Node, Var
 
 _KEEP = (
     Role.RESHAPE,

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from jaxplain.graph import primitives
 from jaxplain.graph.chains import Chain, Chains, is_kernel, is_weighted_sum
 from jaxplain.graph.primitives import Class, Role
+from jaxplain.graph.program import Node, Var
 from jaxplain.graph.regions import Regions
-from jaxplain.graph.trace import Node, Var
 
 
 @dataclass(eq=False)

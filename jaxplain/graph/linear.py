@@ -19,7 +19,7 @@ from jaxplain.graph.chains import is_kernel
 from jaxplain.graph.invariance import literal_value
 from jaxplain.graph.layers import Layer
 from jaxplain.graph.primitives import Class, Role
-from jaxplain.graph.trace import Node, Var
+from jaxplain.graph.program import Node, Var
 
 Arrays = tuple[jax.Array, ...]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from jaxplain.graph import invariance
 from jaxplain.graph.dominators import Dominators
 from jaxplain.graph.primitives import Class, Role
-from jaxplain.graph.trace import Node, Var
+from jaxplain.graph.program import Node, Var
 
 _LARGEST = 2000  # nodes; bounds the work on deep elementwise chains
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxplain import _compat
 from jaxplain.graph import primitives
 from jaxplain.graph.primitives import Class, Role
-from jaxplain.graph.trace import Program, Var
+from jaxplain.graph.program import Program, Var
 
 
 def nonnegative(program: Program) -> set[Var]:

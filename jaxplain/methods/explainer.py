@@ -11,7 +11,7 @@ from jaxplain import targets
 from jaxplain.composites import Composite
 from jaxplain.errors import NotAnalyzableError
 from jaxplain.graph import Graph, explained_leaves
-from jaxplain.graph.trace import Program, flatten
+from jaxplain.graph.program import Program, flatten
 from jaxplain.interpreter import evaluate, forward
 from jaxplain.plan import Plan
 from jaxplain.targets import Target

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxplain.graph.layers import Layer
 from jaxplain.graph.linear import Affine, Linear, is_splittable, pull_back
-from jaxplain.graph.trace import Var
+from jaxplain.graph.program import Var
 
 Arrays = tuple[jax.Array, ...]
 Stabilizer = float | Callable[[jax.Array], Any]
