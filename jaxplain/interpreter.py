@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain.graph.layers import Layer
-from jaxplain.graph.program import Program, Var
+from jaxplain.graph.program import Program, Var, read
 from jaxplain.plan import Plan
 from jaxplain.rules import Gradient, Rule, View
 
@@ -32,9 +32,9 @@ def forward(program: Program, constants: Sequence[Any], inputs: Sequence[Any]) -
     """
     env = _given(program, constants, inputs)
     for node in program.nodes:
-        values = node.evaluate([_read(env, v) for v in node.inputs])
+        values = node.evaluate([read(env, v) for v in node.inputs])
         env.update(zip(node.outputs, values, strict=True))
-    return [_read(env, v) for v in program.outputs]
+    return [read(env, v) for v in program.outputs]
 
 
 def evaluate(plan: Plan, constants: Sequence[Any], inputs: Sequence[Any]) -> list[Any]:
@@ -65,10 +65,6 @@ def _given(program: Program, constants: Sequence[Any], inputs: Sequence[Any]) ->
     return given | dict(zip(program.inputs, inputs, strict=True))
 
 
-def _read(env: Mapping[Var, Any], var: Var) -> Any:
-    return var.literal if var.literal is not None else env[var]
-
-
 class _Plain:
     """Values that no relevance flows through, evaluated when somebody asks.
 
@@ -96,9 +92,9 @@ class _Plain:
                 if missing:
                     stack += missing
                 else:
-                    values = node.evaluate([_read(self._env, v) for v in node.inputs])
+                    values = node.evaluate([read(self._env, v) for v in node.inputs])
                     self._env.update(zip(node.outputs, values, strict=True))
-        return _read(self._env, var)
+        return read(self._env, var)
 
 
 def _apply(layer: Layer, rule: Rule, live: Mapping[Var, Any], plain: _Plain) -> Sequence[Any]:
@@ -112,7 +108,7 @@ def _apply(layer: Layer, rule: Rule, live: Mapping[Var, Any], plain: _Plain) -> 
 def _forward(layer: Layer, constants: Mapping[Var, Any], xs: Sequence[Any]) -> list[Any]:
     env = {**constants, **dict(zip(layer.sources, xs, strict=True))}
     for node in layer.nodes:
-        values = [_read(env, v) for v in node.inputs]
+        values = [read(env, v) for v in node.inputs]
         env.update(zip(node.outputs, node.evaluate(values), strict=True))
     return [env[v] for v in layer.exits]
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxplain.graph.layers import Layer
 from jaxplain.graph.primitives import Class, Role
-from jaxplain.graph.program import Node, Var
+from jaxplain.graph.program import Node, Var, read
 
 _Labels = list[int | None]  # for each axis of a value, the axis of the kernel's operand it is
 
@@ -37,7 +37,7 @@ def fold(
     before, after = nodes[:position], nodes[position + 1 :]
     (weight,) = (i for i, v in enumerate(kernel.inputs) if v not in layer.live)
     (data,) = (i for i, v in enumerate(kernel.inputs) if v in layer.live)
-    folded = jnp.asarray(_read(env, kernel.inputs[weight]))
+    folded = jnp.asarray(read(env, kernel.inputs[weight]))
 
     varying = _varying_after(after, scales, kernel)
     if varying is None:
@@ -66,10 +66,6 @@ def fold(
     return folded
 
 
-def _read(env: Mapping[Var, Any], var: Var) -> Any:
-    return var.literal if var.literal is not None else env[var]
-
-
 def _scale(
     nodes: Sequence[Node], start: Var, value: jax.Array, layer: Layer, env: Mapping[Var, Any]
 ) -> jax.Array:
@@ -81,7 +77,7 @@ def _scale(
             sign = -1 if node.row.role is Role.DIFFERENCE and node.inputs[1] is live[0] else 1
             out = jnp.broadcast_to(sign * values[live[0]], node.outputs[0].shape)
         else:
-            operands = [values[v] if v in values else _read(env, v) for v in node.inputs]
+            operands = [values[v] if v in values else read(env, v) for v in node.inputs]
             out = node.evaluate(operands)[0]
         values[node.outputs[0]] = out
     return values[nodes[-1].outputs[0]] if nodes else value
@@ -118,8 +114,7 @@ def _varying_after(nodes: Sequence[Node], scales: Sequence[Node], kernel: Node) 
     labels: _Labels = list(range(len(kernel.outputs[0].shape)))
     found: set[int] = set()
     for node in nodes:
-        (operand,) = node.carrying
-        moved = _move(node, operand.shape, node.outputs[0].shape, labels)
+        moved = _move(node, labels)
         if moved is None:
             return None
         labels = moved
@@ -141,37 +136,27 @@ def _varying_before(nodes: Sequence[Node], scales: Sequence[Node], data: Var) ->
             if axes is None:
                 return None
             found |= axes
-        (operand,) = node.carrying
-        moved = _move_back(node, operand.shape, node.outputs[0].shape, labels)
+        moved = _move(node, labels, back=True)
         if moved is None:
             return None
         labels = moved
     return found
 
 
-def _move(
-    node: Node, before: Sequence[int], after: Sequence[int], labels: _Labels
-) -> _Labels | None:
+def _move(node: Node, labels: _Labels, back: bool = False) -> _Labels | None:
+    """Labels through one operation, from its input to its output or back."""
     role = node.row.role
+    (operand,) = node.carrying
+    before, after = operand.shape, node.outputs[0].shape
+    if back:
+        before, after = after, before
     if node.row.cls is Class.DIAGONAL or role is Role.CAST:
-        return labels if tuple(before) == tuple(after) else None
+        return labels if before == after else None
     if role is Role.TRANSPOSE:
-        return [labels[i] for i in node.params["permutation"]]
+        order = node.params["permutation"]
+        return [labels[i] for i in (np.argsort(order) if back else order)]
     if role is Role.RESHAPE:
         return _reshape(before, after, labels)
-    return None
-
-
-def _move_back(
-    node: Node, before: Sequence[int], after: Sequence[int], labels: _Labels
-) -> _Labels | None:
-    role = node.row.role
-    if node.row.cls is Class.DIAGONAL or role is Role.CAST:
-        return labels if tuple(before) == tuple(after) else None
-    if role is Role.TRANSPOSE:
-        return [labels[list(node.params["permutation"]).index(i)] for i in range(len(before))]
-    if role is Role.RESHAPE:
-        return _reshape(after, before, labels)
     return None
 
 

@@ -19,7 +19,7 @@ from jaxplain.graph.chains import is_kernel
 from jaxplain.graph.invariance import literal_value
 from jaxplain.graph.layers import Layer
 from jaxplain.graph.primitives import Class, Role
-from jaxplain.graph.program import Node, Var
+from jaxplain.graph.program import Node, Var, read
 
 Arrays = tuple[jax.Array, ...]
 
@@ -79,7 +79,7 @@ class Affine:
         if frozen:  # the statistic of a normalisation
             env = {**self._env, **dict(zip(layer.sources, xs, strict=True))}
             for node in layer.nodes:
-                values = node.evaluate([_read(env, v) for v in node.inputs])
+                values = node.evaluate([read(env, v) for v in node.inputs])
                 env.update(zip(node.outputs, values, strict=True))
             self._env |= {v: env[v] for n in frozen for v in n.outputs}
 
@@ -129,7 +129,7 @@ class Affine:
     def _value(self, env: Mapping[Var, Any], var: Var) -> Any:
         if var in self._layer.live:
             return env[var] if var in env else jnp.zeros(var.shape, var.aval.dtype)
-        return _read(self._env, var)
+        return read(self._env, var)
 
     def _map(
         self, change: Callable[[Any], Any], weights: Mapping[Node, Any] | None = None
@@ -146,7 +146,7 @@ class Affine:
             env = dict(zip(layer.sources, xs, strict=True))
             for node in self._nodes:
                 factors = {
-                    v: (weights or {}).get(node, change(_read(self._env, v)))
+                    v: (weights or {}).get(node, change(read(self._env, v)))
                     for v in self._factors(node)
                 }
                 env[node.outputs[0]] = self._step(node, env, factors, change is _identity)
@@ -181,7 +181,7 @@ class Affine:
             elif var.floating:
                 values.append(jnp.zeros(var.shape, var.aval.dtype))
             else:
-                values.append(_read(self._env, var))
+                values.append(read(self._env, var))
         return node.evaluate(values)[0]
 
     def _signed(self, positive: bool) -> Linear:
@@ -230,7 +230,7 @@ class Affine:
         if not constants:
             return run(above, {}), run(below, {})
         (constant,) = constants
-        c = _read(self._env, constant)
+        c = read(self._env, constant)
         if is_kernel(node):
             up, down = {constant: jnp.maximum(c, 0)}, {constant: jnp.minimum(c, 0)}
             kept = _sum(run(above, up), run(below, down))
@@ -256,10 +256,6 @@ def _choose(condition: Any, a: Any, b: Any) -> Any:
 
 def _identity(x: Any) -> Any:
     return x
-
-
-def _read(env: Mapping[Var, Any], var: Var) -> Any:
-    return var.literal if var.literal is not None else env[var]
 
 
 def _is_factor(node: Node) -> bool:

@@ -4,7 +4,7 @@
 array the function closed over into an input, so that weights are never compile-time constants.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -73,6 +73,11 @@ class Var:
 
     def __repr__(self) -> str:
         return f"v{self.index}:{self.aval}"
+
+
+def read(env: Mapping[Var, Any], var: Var) -> Any:
+    """The value of `var`, where `env` holds those of all but literals."""
+    return var.literal if var.literal is not None else env[var]
 
 
 class Node:
