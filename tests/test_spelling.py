@@ -701,3 +701,17 @@ def test_gain_and_offset_belong_to_the_normalization(rule, behind):
     for name, found in maps.items():
         tolerance = 1e-6 if name == "second moment" else 1e-9  # it cancels
         assert_same(found, maps["division"], tolerance)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_dense_layer_spelled_out_keeps_its_weights(rule):
+    """Behind another kernel the product is the weights of the sum, not a scale of the kernel."""
+    rng = np.random.default_rng(8)
+    x, w, u = rng.normal(size=(3, 4)), rng.normal(size=(4, 5)), rng.normal(size=(5, 2))
+    b = rng.normal(size=5)
+    plain = jxp.lrp(lambda x: (x @ w + b) @ u, RULES[rule])(x, target=1)
+    spelled = jxp.lrp(lambda x: ((x @ w + b)[:, :, None] * u).sum(1), RULES[rule])(x, target=1)
+    assert_same(spelled, plain)
+    one = jxp.lrp(lambda x: (x @ w + b) @ u[:, :1], RULES[rule])(x, target=0)
+    weighted = jxp.lrp(lambda x: ((x @ w + b) * u[:, 0]).sum(-1, keepdims=True), RULES[rule])
+    assert_same(weighted(x, target=0), one)

@@ -101,7 +101,7 @@ class Chains:
         for node in reversed(run):
             mixes = _mixes(node)
             if mixes and (chain.mixing or _sums_copies(chain, node)):
-                chain = Chain((), node.carrying)
+                chain = _weights(chain, node)
             chain = Chain((*chain.nodes, node), chain.sources, chain.mixing + (node,) * mixes)
         return chain
 
@@ -140,6 +140,23 @@ class Chains:
         sources = dict.fromkeys(s for c in chains for s in c.sources)
         mixing = tuple(m for c in chains for m in c.mixing)
         return Chain((*nodes, node), tuple(sources), mixing)
+
+
+def _weights(chain: Chain, mixing: Node) -> Chain:
+    """What a new chain takes over from the one before: the weights of a sum spelled out."""
+    for count, first in enumerate(reversed(chain.nodes), start=1):
+        if first.row.cls is not Class.DIAGONAL or len(first.carrying) != 1:
+            break
+        taken = chain.nodes[-count:]
+        if is_weighted_sum(Chain((*taken, mixing), first.carrying, (mixing,))):
+            before = chain.nodes[-count - 1 :][:1]
+            if before != taken[:1] and before[0].row.role is Role.BROADCAST:
+                taken = (*before, *taken)
+            weights = Chain(taken, taken[0].carrying)
+            if not _sums_copies(weights, mixing):
+                return weights
+            break
+    return Chain((), mixing.carrying)
 
 
 def _mixes(node: Node) -> bool:
