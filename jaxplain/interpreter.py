@@ -6,6 +6,7 @@ gradient) is the rules' business.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -14,9 +15,28 @@ import jax.numpy as jnp
 from jaxplain.graph.layers import Layer
 from jaxplain.graph.program import Program, Var, read
 from jaxplain.plan import Plan
-from jaxplain.rules import Gradient, Rule, View
+from jaxplain.rules import TERMS, Gradient, Move, Rule, View
 
 _Env = dict[Var, Any]
+
+#: What is read of each layer: relevance received and handed on, by magnitude, and absorbed.
+ENTRIES = ("received", "sent", "flow", *TERMS)
+
+
+@dataclass(frozen=True)
+class Taps:
+    """What hangs in the evaluation to be read from, or to act on, the backward pass.
+
+    Attributes:
+        capture: zeros in the shape of a layer's output, whose cotangent is its relevance; None to
+            read only the output.
+        masks: what the relevance of a layer's output is multiplied by.
+        ledger: for every step, a zero per entry; their cotangents are the layer's ledger.
+    """
+
+    capture: Mapping[Layer, jax.Array | None] = field(default_factory=dict)
+    masks: Mapping[Layer, jax.Array] = field(default_factory=dict)
+    ledger: Mapping[Layer, Mapping[str, jax.Array]] = field(default_factory=dict)
 
 
 def forward(program: Program, constants: Sequence[Any], inputs: Sequence[Any]) -> list[Any]:
@@ -37,27 +57,43 @@ def forward(program: Program, constants: Sequence[Any], inputs: Sequence[Any]) -
     return [read(env, v) for v in program.outputs]
 
 
-def evaluate(plan: Plan, constants: Sequence[Any], inputs: Sequence[Any]) -> list[Any]:
+def evaluate(
+    plan: Plan,
+    constants: Sequence[Any],
+    inputs: Sequence[Any],
+    heads: Sequence[Var],
+    *,
+    relevance: bool,
+    taps: Taps = Taps(),
+) -> tuple[list[Any], dict[Layer, Any]]:
     """Evaluates a planned program: its derivative is its relevance.
 
     Args:
         plan: the plan.
         constants: the values of `program.constants`.
         inputs: the values of `program.inputs`.
+        heads: the values that relevance starts from.
+        relevance: whether the backward pass carries relevance: it is then kept in float32 between
+            half precision layers, and so are the heads.
+        taps: what is read on the way.
 
     Returns:
-        The heads that relevance starts from.
+        The heads, and the outputs of the captured layers.
     """
-    program, graph = plan.graph.program, plan.graph
-    given = _given(program, constants, inputs)
+    graph = plan.graph
+    given = _given(graph.program, constants, inputs)
     rules = {row.layer: row.rule for row in plan}
 
-    live: _Env = {v: given[v] for v in program.inputs if v.carries}
+    live: _Env = {v: given[v] for v in graph.program.inputs if v.carries}
     plain = _Plain(given, live)
     for layer in graph.steps:
-        outputs = _apply(layer, rules.get(layer, Gradient()), live, plain)
+        outputs = _apply(layer, rules.get(layer, Move()), live, plain, relevance, taps)
+        if layer in taps.capture or layer in taps.masks:
+            tap = _tap(outputs[0], taps.masks.get(layer), taps.capture.get(layer))
+            outputs = [tap, *outputs[1:]]
         live.update(zip(layer.exits, outputs, strict=True))
-    return [live[v] if v in live else plain[v] for v in graph.heads]
+    found = [live[v] if v in live else plain[v] for v in heads]
+    return [_widen(v) if relevance else v for v in found], {k: live[k.exit] for k in taps.capture}
 
 
 def _given(program: Program, constants: Sequence[Any], inputs: Sequence[Any]) -> _Env:
@@ -97,12 +133,27 @@ class _Plain:
         return read(self._env, var)
 
 
-def _apply(layer: Layer, rule: Rule, live: Mapping[Var, Any], plain: _Plain) -> Sequence[Any]:
+def _apply(
+    layer: Layer,
+    rule: Rule,
+    live: Mapping[Var, Any],
+    plain: _Plain,
+    relevance: bool,
+    taps: Taps,
+) -> Sequence[Any]:
     constants = {v: plain[v] for v in layer.constants if v.literal is None}
     xs = tuple(live[v] for v in layer.sources)
-    if isinstance(rule, Gradient) or len(layer.exits) > 1:  # several outputs: see Rule.objection
+    # several outputs: see Rule.objection
+    differentiated = isinstance(rule, Gradient | Move) or len(layer.exits) > 1
+    wide = relevance and any(_is_half(v) for v in (*layer.sources, *layer.exits))
+    if differentiated and not wide and layer not in taps.ledger:
         return _forward(layer, constants, xs)
-    return (_ruled(layer, rule, constants)(tuple(constants.values()), xs),)
+    entries = taps.ledger.get(layer, {})
+    return _ruled(layer, rule, constants, relevance)(tuple(constants.values()), xs, entries)
+
+
+def _is_half(var: Var) -> bool:
+    return var.floating and jnp.finfo(var.aval.dtype).bits < 32
 
 
 def _forward(layer: Layer, constants: Mapping[Var, Any], xs: Sequence[Any]) -> list[Any]:
@@ -113,29 +164,62 @@ def _forward(layer: Layer, constants: Mapping[Var, Any], xs: Sequence[Any]) -> l
     return [env[v] for v in layer.exits]
 
 
-def _ruled(layer: Layer, rule: Rule, constants: Mapping[Var, Any]) -> Callable[..., Any]:
-    """The layer as a function of `(constants, inputs)` whose backward pass is the rule."""
+def _ruled(
+    layer: Layer, rule: Rule, constants: Mapping[Var, Any], relevance: bool
+) -> Callable[..., Any]:
+    """The layer as a function of `(constants, inputs, entries)` whose backward pass is the rule."""
     names = tuple(constants)
 
-    def primal(values: tuple[Any, ...], xs: tuple[jax.Array, ...]) -> jax.Array:
-        return _forward(layer, dict(zip(names, values, strict=True)), xs)[0]
+    def primal(values: tuple[Any, ...], xs: tuple[Any, ...], entries: Any) -> list[Any]:
+        return _forward(layer, dict(zip(names, values, strict=True)), xs)
 
-    def forward(values: tuple[Any, ...], xs: tuple[jax.Array, ...]) -> Any:
-        z = primal(values, xs)  # the layer itself: the rule would be used in second derivatives
-        return z, (values, xs, z)
+    def forward(values: tuple[Any, ...], xs: tuple[Any, ...], entries: Any) -> Any:
+        zs = primal(values, xs, entries)  # the layer itself: second derivatives use the rule
+        return zs, (values, xs, zs, entries)
 
-    def backward(residuals: Any, r: jax.Array) -> Any:
-        values, xs, z = residuals
+    def backward(residuals: Any, rs: list[Any]) -> Any:
+        values, xs, zs, entries = residuals
         env = dict(zip(names, values, strict=True))
-        view = View(layer, lambda *x: _forward(layer, env, x)[0], env, xs)
-        wide = jnp.promote_types(z.dtype, jnp.float32)
-        received = rule.relevance(view, xs, z.astype(wide), r.astype(wide))
-        _check(layer, rule, received, xs)
-        return None, tuple(a.astype(x.dtype) for a, x in zip(received, xs, strict=True))
+        if len(zs) > 1:
+            received, booked = _routed(lambda *x: _forward(layer, env, x), xs, rs), {}
+        else:
+            view = View(layer, lambda *x: _forward(layer, env, x)[0], env, xs, bool(entries))
+            (z,), (r,) = zs, rs
+            dtype = jnp.promote_types(z.dtype, jnp.float32)
+            received = rule.relevance(view, xs, z.astype(dtype), r.astype(dtype))
+            _check(layer, rule, received, xs)
+            booked = view.booked or {}
+        if not relevance:
+            received = tuple(a.astype(x.dtype) for a, x in zip(received, xs, strict=True))
+        return None, tuple(received), entries and _entries(entries, rs, received, booked)
 
     ruled = jax.custom_vjp(primal)
     ruled.defvjp(forward, backward)
     return ruled
+
+
+def _routed(function: Callable[..., Any], xs: Any, rs: Sequence[Any]) -> Any:
+    """The derivative of an operation with several outputs, some of which may be indices."""
+    zs, pullback = jax.vjp(function, *xs)
+    return pullback(
+        [
+            r if r.dtype == jax.dtypes.float0 else r.astype(z.dtype)
+            for r, z in zip(rs, zs, strict=True)
+        ]
+    )
+
+
+def _entries(
+    zeros: Mapping[str, jax.Array], rs: Sequence[Any], received: Sequence[Any], booked: Any
+) -> dict[str, jax.Array]:
+    floating = [r for r in rs if r.dtype != jax.dtypes.float0]
+    sums = {
+        "received": sum(map(jnp.sum, floating)),
+        "sent": sum(map(jnp.sum, received)),
+        **booked,
+        "flow": booked.get("flow", 0) + sum(jnp.sum(jnp.abs(r)) for r in floating),
+    }
+    return {k: jnp.asarray(sums.get(k, zero), zero.dtype) for k, zero in zeros.items()}
 
 
 def _check(layer: Layer, rule: Rule, received: Any, xs: tuple[jax.Array, ...]) -> None:
@@ -148,3 +232,27 @@ def _check(layer: Layer, rule: Rule, received: Any, xs: tuple[jax.Array, ...]) -
             f"{rule!r} must return a tuple of arrays of shapes {wanted} for layer {layer.index} "
             f"({layer.name}), got {found}"
         )
+
+
+@jax.custom_vjp
+def _tap(value: jax.Array, mask: jax.Array | None, slot: jax.Array | None) -> jax.Array:
+    """The value; its relevance is multiplied by the mask and copied into the slot."""
+    return value
+
+
+def _tap_backward(residuals: Any, r: jax.Array) -> Any:
+    mask, slot = residuals
+    r = r if mask is None else r * mask.astype(r.dtype)
+    return r, None, None if slot is None else r
+
+
+_tap.defvjp(lambda value, mask, slot: (value, (mask, slot)), _tap_backward)
+
+
+def _wide(value: jax.Array) -> jax.Array:
+    return value.astype(jnp.promote_types(value.dtype, jnp.float32))
+
+
+#: The value in at least float32, whose cotangent stays so.
+_widen = jax.custom_vjp(_wide)
+_widen.defvjp(lambda value: (_wide(value), None), lambda _, r: (r,))

@@ -1,9 +1,9 @@
 """The plan: which rule runs where, and why."""
 
-import html
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from jaxplain import composites, tables
 from jaxplain.composites import Composite, describe
 from jaxplain.errors import not_analyzable
 from jaxplain.graph import Graph
@@ -11,6 +11,9 @@ from jaxplain.graph.layers import Layer
 from jaxplain.rules import Gradient, Rule
 
 _HEADER = ("", "layer", "kind", "output", "rule", "why", "where")
+
+#: How a user names layers: by name, by a regular expression in names, or by a predicate.
+LayerSpec = str | Callable[[Layer], bool]
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,44 @@ class Plan:
         return len(self.rows)
 
     @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers, by index."""
+        return self.graph.layers
+
+    def find(self, which: LayerSpec) -> tuple[Layer, ...]:
+        """The layers of an exact name, else those that a regular expression or predicate matches.
+
+        Raises:
+            TypeError: `which` is neither text nor a predicate.
+            ValueError: there are none.
+        """
+        if not isinstance(which, str) and not callable(which):
+            raise TypeError(
+                f"layers are given by name, regular expression or predicate, got {which!r}"
+            )
+        exact = tuple(layer for layer in self.layers if layer.name == which)
+        if exact:
+            return exact
+        test = composites.name(which) if isinstance(which, str) else which
+        found = tuple(layer for layer in self.layers if test(layer))
+        if not found:
+            names = ", ".join(layer.name for layer in self.layers)
+            raise ValueError(f"no layer matches {_spelled(which)}; there are: {names}")
+        return found
+
+    def find_one(self, which: LayerSpec) -> Layer:
+        """The one layer that `find` finds.
+
+        Raises:
+            ValueError: there are several.
+        """
+        found = self.find(which)
+        if len(found) > 1:
+            names = ", ".join(layer.name for layer in found)
+            raise ValueError(f"{_spelled(which)} matches several layers, give one of: {names}")
+        return found[0]
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What a reader should know beside the table."""
         notes = []
@@ -95,23 +136,15 @@ class Plan:
         return "\n".join([f"{self.composite.name}: {len(self)} layers", *lines, *self.notes])
 
     def __str__(self) -> str:
-        table = [_HEADER, *(row.cells for row in self.rows)]
-        widths = [max(len(row[i]) for row in table) for i in range(len(_HEADER))]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in table
-        ]
-        lines.insert(1, "-" * max(map(len, lines)))
-        return "\n".join([self.composite.name, *lines, *(f"note: {n}" for n in self.notes)])
+        table = tables.text(_HEADER, [row.cells for row in self.rows])
+        return "\n".join([self.composite.name, table, *(f"note: {n}" for n in self.notes)])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        def line(cells: tuple[str, ...], tag: str) -> str:
-            return "<tr>" + "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in cells) + "</tr>"
+        rows = [row.cells for row in self.rows]
+        return tables.html(_HEADER, rows, self.composite.name, self.notes)
 
-        body = "".join(line(row.cells, "td") for row in self.rows)
-        notes = "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
-        caption = html.escape(self.composite.name)
-        head = line(_HEADER, "th")
-        return f"<table><caption>{caption}</caption>{head}{body}</table>{notes}"
+
+def _spelled(which: LayerSpec) -> str:
+    return repr(which) if isinstance(which, str) else str(which)

@@ -57,7 +57,7 @@ def pull_back(transposed: Callable[[jax.Array], Any], s: jax.Array, dtype: Any) 
     if s.dtype == dtype:
         return tuple(transposed(s))
     largest = jnp.max(jnp.abs(s), initial=0)
-    scale = jnp.where(largest > 0, largest, 1)
+    scale = jnp.exp2(jnp.floor(jnp.log2(jnp.where(largest > 0, largest, 1))))  # exact
     return tuple(v.astype(s.dtype) * scale for v in transposed((s / scale).astype(dtype)))
 
 

@@ -1,22 +1,33 @@
 """The explainer: a function's explanation, with the function's own arguments."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxplain import targets
 from jaxplain.composites import Composite
-from jaxplain.errors import NotAnalyzableError
-from jaxplain.graph import Graph, explained_leaves
-from jaxplain.graph.program import Program, flatten
-from jaxplain.interpreter import evaluate, forward
-from jaxplain.plan import Plan
+from jaxplain.graph import explained_leaves
+from jaxplain.ledger import Ledger
+from jaxplain.methods.compiled import Compiled
+from jaxplain.plan import LayerSpec, Plan
 from jaxplain.targets import Target
 
 _UNKNOWN = ("error", "gradient")
+
+
+class Options(TypedDict, total=False):
+    """What every method takes besides its own arguments; see `Explainer`."""
+
+    argnums: int | Sequence[int]
+    with_output: bool
+    capture: LayerSpec | None
+    start: LayerSpec | None
+    stop: LayerSpec | None
+    check_finite: bool
 
 
 @dataclass(frozen=True)
@@ -29,6 +40,9 @@ class Explainer:
     `jax.tree_util.Partial`) are passed at run time. Arrays that `f` merely closes over are read
     when it is traced, as `jax.jit` does.
 
+    Layers are named as in the plan: by their exact name, by a regular expression that is searched
+    in the names, or by a match of `jaxplain.composites` (any predicate on layers).
+
     Attributes:
         f: the function that is explained: arrays in, an array out.
         composite: which rule for which layer.
@@ -38,25 +52,47 @@ class Explainer:
         logits: whether a trailing softmax is left out.
         unknown: "error" or "gradient": what to do with operations that have no rule.
         finish: turns explained arrays and their cotangents into attributions.
+        capture: layers whose own attribution is returned as well, after the attribution, as a
+            dictionary from name to an array in the shape of the layer's output.
+        start: a layer whose output is explained instead of that of `f`; targets select from it.
+        stop: a layer whose output gets the attribution instead of the arguments: only what comes
+            through it.
+        check_finite: raise FloatingPointError when a weight, an input, the output of a layer or the
+            attribution is NaN or infinite, and name the first place. Inside jit this is a
+            `jax.experimental.checkify` check: functionalise the caller with it. A mask of -inf is
+            no error where it is used up (before a softmax or a maximum).
     """
 
     f: Callable[..., Any]
     composite: Composite
     relevance: bool
-    argnums: int | tuple[int, ...] = 0
+    argnums: int | Sequence[int] = 0
     with_output: bool = False
     logits: bool = True
     unknown: str = "error"
     finish: Callable[[Any, Any], Any] | None = None
-    _cache: dict[Any, "_Compiled"] = field(default_factory=dict, repr=False, compare=False)
+    capture: LayerSpec | None = None
+    start: LayerSpec | None = None
+    stop: LayerSpec | None = None
+    check_finite: bool = False
+    _cache: dict[Any, "Compiled"] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         if not callable(self.f):
             raise TypeError(f"the first argument must be a function of arrays, got {self.f!r}")
         if self.unknown not in _UNKNOWN:
             raise ValueError(f"unknown must be one of {_UNKNOWN}, got {self.unknown!r}")
+        numbers = self.argnums if isinstance(self.argnums, Sequence) else (self.argnums,)
+        if not numbers or not all(hasattr(n, "__index__") for n in numbers):
+            raise TypeError(f"argnums must be an int or a sequence of ints, got {self.argnums!r}")
+        if isinstance(self.argnums, Sequence):
+            object.__setattr__(self, "argnums", tuple(self.argnums))
 
-    def __call__(self, *args: Any, target: Target = None) -> Any:
+    def __call__(
+        self, *args: Any, target: Target = None, masks: Mapping[str, Any] | None = None
+    ) -> Any:
         """Explains `f(*args)`.
 
         Args:
@@ -66,18 +102,24 @@ class Explainer:
                 `(output.shape[0],)`: one class per example. "all": every class, which adds a
                 leading axis of size C to the attribution. A callable: maps the output to the seed
                 of the backward pass, a tree like the output.
+            masks: for layers, by name, what the attribution of their output is multiplied by on its
+                way down: an array that broadcasts against the layer's output. With ones at some
+                channels and zeros elsewhere this is the relevance conditional on them. The forward
+                pass does not depend on masks: `jax.vmap` over them computes it once.
 
         Returns:
             The attribution, a tree like the explained argument (a tuple of them for a sequence of
-            argnums); `(f(*args), attribution)` with `with_output=True`. It has the input's dtype.
+            argnums; the layer's array with `stop`), in the input's dtype; with `with_output` and
+            `capture`, a tuple `(f(*args), attribution, captured)` of what was asked for.
 
         Raises:
             NotAnalyzableError: relevance would have to cross an operation that has no rule.
             TypeError, ValueError, IndexError: wrong arguments; raised before any compute.
+            FloatingPointError: something is not finite, with `check_finite=True`.
         """
         compiled, arrays = self._compiled(args)
         targets.check(target, compiled.heads)
-        return compiled(arrays, args, target)
+        return compiled(arrays, args, target, compiled.masks(masks))
 
     def plan(self, *args: Any) -> Plan:
         """What would run, layer by layer; nothing is computed.
@@ -87,126 +129,93 @@ class Explainer:
         """
         return self._compiled(args)[0].plan
 
-    def _compiled(self, args: Sequence[Any]) -> tuple["_Compiled", list[Any]]:
+    def ledger(
+        self,
+        *args: Any,
+        target: Target = None,
+        per_example: bool = False,
+    ) -> Ledger:
+        """Where relevance went: for every layer what arrived, was handed on, and was absorbed.
+
+        Args:
+            *args: as for a call.
+            target: as for a call, but for "all".
+            per_example: keep the examples apart instead of summing over them. The explained
+                arguments, and targets of their length, are split along their leading axis, and `f`
+                sees one example at a time; other arguments are shared.
+
+        Raises:
+            TypeError: the explainer computes a gradient, which is not conserved.
+            ValueError: the explained arguments have no common leading axis.
+
+        Example:
+            >>> import jax, jax.numpy as jnp
+            >>> import jaxplain as jxp
+            >>> w, b = jnp.ones((2, 2)), jnp.array([1.0, 3.0])
+            >>> f = lambda x: jax.nn.relu(x @ w + b) @ jnp.ones((2, 1))
+            >>> ledger = jxp.lrp(f, jxp.rules.Z()).ledger(jnp.array([[1.0, 2.0]]))
+            >>> print(ledger.bias, ledger.output, ledger.inputs)
+            [4. 0. 0.] 10.0 6.0
+        """
+        if not self.relevance:
+            raise TypeError(
+                f"{self.composite.name} is no relevance: only what is conserved adds up"
+            )
+        if isinstance(target, str):
+            raise ValueError(f"a ledger is of one target per example, got target={target!r}")
+        if per_example:
+            return self._ledger_per_example(args, target)
+        compiled, arrays = self._compiled(args)
+        targets.check(target, compiled.heads)
+        return compiled.ledger(arrays, args, target)
+
+    def _ledger_per_example(self, args: Sequence[Any], target: Target) -> Ledger:
+        positions = explained_leaves(args, self.argnums)
+        leaves, tree = jax.tree.flatten(tuple(args))
+        sizes = {jnp.shape(leaves[i])[:1] for i in positions}
+        if len(sizes) != 1 or sizes == {()}:
+            raise ValueError(
+                "per_example needs explained arguments with a common leading axis, got shapes "
+                f"{[jnp.shape(leaves[i]) for i in positions]}"
+            )
+        (size,) = sizes
+        compiled, _ = self._compiled(args)
+        targets.check(target, compiled.heads)  # before the examples are separated
+        labelled = not callable(target) and target is not None and np.shape(target)[:1] == size
+
+        def one(explained: list[Any], label: Any) -> Ledger:
+            mine = list(leaves)
+            for i, value in zip(positions, explained, strict=True):
+                mine[i] = value[None]
+            chosen = label[None] if labelled else target
+            return self.ledger(*jax.tree.unflatten(tree, mine), target=chosen)
+
+        label = jnp.asarray(target) if labelled else None
+        batch = [jnp.asarray(leaves[i]) for i in positions]
+        return jax.vmap(one, in_axes=(0, 0 if labelled else None))(batch, label)
+
+    def activations(self, *args: Any, layers: LayerSpec) -> dict[str, jax.Array]:
+        """The outputs of layers, by name.
+
+        Args:
+            *args: as for a call.
+            layers: which layers.
+        """
+        compiled, arrays = self._compiled(args)
+        return compiled.activations(arrays, args, compiled.plan.find(layers))
+
+    def _compiled(self, args: Sequence[Any]) -> tuple["Compiled", list[Any]]:
         """The program for arguments like these, and the arrays that the model holds now."""
         _check_leaves(args)
         arrays, rebuild, static = _split(self.f)
         key = _key((arrays, tuple(args)), static)
         if key is None or key not in self._cache:
-            compiled = _Compiled(self, arrays, rebuild, args)
+            compiled = Compiled(self, arrays, rebuild, args)
             if key is not None and not compiled.holds_tracers:
                 self._cache[key] = compiled
         else:
             compiled = self._cache[key]
         return compiled, arrays
-
-
-class _Compiled:
-    """An explainer traced, planned and jitted for arguments of given shapes."""
-
-    def __init__(
-        self,
-        explainer: Explainer,
-        arrays: list[Any],
-        rebuild: Callable[[list[Any]], Callable[..., Any]],
-        args: Sequence[Any],
-    ):
-        self.explainer = explainer
-        self.held = len(arrays)
-        positions = explained_leaves(args, explainer.argnums)
-        program = flatten(
-            lambda model, *rest: rebuild(model)(*rest),
-            (arrays, *args),
-            keep_derivatives=not explainer.relevance,
-        )
-        _check_output(program, explainer.f)
-        self.positions = tuple(i + len(arrays) for i in positions)
-        _label(program, explainer.f, args)
-        graph = Graph(program, tuple(program.inputs[i] for i in self.positions), explainer.logits)
-        if explainer.relevance and not any(v.carries for v in graph.heads):
-            raise NotAnalyzableError(
-                f"no relevance can reach the explained input of {explainer.f!r}: its output is cut "
-                "off from it by discrete operations or stop_gradient, or does not depend on it"
-            )
-        self.plan = Plan(graph, explainer.composite, explainer.unknown)
-        self.out_tree = jax.tree.structure(program.out_tree)
-        self.heads = jax.tree.unflatten(self.out_tree, [v.aval for v in graph.heads])
-        self.constants = [value for _, value in program.constants]
-        self._jitted = jax.jit(self._run, static_argnames=("kind",))
-
-    @property
-    def holds_tracers(self) -> bool:
-        """Whether the function closed over values of a transformation in progress."""
-        return any(isinstance(c, jax.core.Tracer) for c in self.constants)
-
-    def __call__(self, arrays: list[Any], args: Sequence[Any], target: Target) -> Any:
-        flat = [*arrays, *jax.tree.leaves(tuple(args))]
-        kind: Any = (
-            target if target is None or isinstance(target, str) or callable(target) else "index"
-        )
-        index = jnp.asarray(target) if kind == "index" else None
-        output, explained = self._jitted(self.constants, flat, index, kind=kind)
-        trees = self._explained_trees(args, explained)
-        attribution = trees[0] if isinstance(self.explainer.argnums, int) else tuple(trees)
-        return (output, attribution) if self.explainer.with_output else attribution
-
-    def _explained_trees(self, args: Sequence[Any], explained: list[Any]) -> list[Any]:
-        argnums = self.explainer.argnums
-        numbers = (argnums,) if isinstance(argnums, int) else argnums
-        by_position = dict(zip(self.positions, explained, strict=True))
-        trees, offset = {}, self.held
-        for number, arg in enumerate(args):
-            leaves, tree = jax.tree.flatten(arg)
-            if number in {n % len(args) for n in numbers}:
-                chosen = [by_position[offset + i] for i in range(len(leaves))]
-                trees[number] = jax.tree.unflatten(tree, chosen)
-            offset += len(leaves)
-        return [trees[n % len(args)] for n in numbers]
-
-    def _run(self, constants: list[Any], flat: list[Any], index: Any, kind: Any) -> Any:
-        explained = [jnp.asarray(flat[i]) for i in self.positions]
-
-        def heads_of(values: list[Any]) -> list[Any]:
-            inputs = list(flat)
-            for position, value in zip(self.positions, values, strict=True):
-                inputs[position] = value
-            return evaluate(self.plan, constants, inputs)
-
-        heads, pullback = jax.vjp(heads_of, explained)
-        relevance, finish = self.explainer.relevance, self.explainer.finish
-
-        def attribute(seeds: list[Any]) -> list[Any]:
-            (cotangents,) = pullback(seeds)
-            return cotangents if finish is None else list(map(finish, explained, cotangents))
-
-        if callable(kind):
-            seeds = self._check_seed(kind(jax.tree.unflatten(self.out_tree, heads)), heads)
-            attribution = attribute(seeds)
-        else:
-            (head,) = heads
-            scale = head if relevance else jnp.ones_like(head)
-            if kind == "all":
-                attribution = jax.vmap(lambda hot: attribute([hot * scale]))(
-                    targets.every_class(head)
-                )
-            else:
-                hot = targets.one_hot(head, index)
-                # not hot * scale: an infinite logit elsewhere must not make the seed NaN
-                attribution = attribute([jnp.where(hot == 0, 0, hot * scale)])
-        if not self.explainer.with_output:
-            return None, attribution
-        outputs = forward(self.plan.graph.program, constants, flat)
-        return jax.tree.unflatten(self.out_tree, outputs), attribution
-
-    def _check_seed(self, seed: Any, heads: list[Any]) -> list[Any]:
-        leaves = jax.tree.leaves(seed)
-        shapes, wanted = [jnp.shape(v) for v in leaves], [h.shape for h in heads]
-        if shapes != wanted:
-            raise ValueError(
-                f"target's callable must return a seed in the shape of the output, {wanted}, got "
-                f"{shapes}; to explain a scalar g(output), return jax.grad(g)(output)"
-            )
-        return [jnp.asarray(v, h.dtype) for v, h in zip(leaves, heads, strict=True)]
 
 
 def _split(f: Callable[..., Any]) -> tuple[list[Any], Callable[[list[Any]], Any], Any]:
@@ -245,25 +254,3 @@ def _check_leaves(args: Sequence[Any]) -> None:
                     f"argument {number} holds a {type(leaf).__name__}, not an array: fix options "
                     "with functools.partial or a lambda, and pass only arrays"
                 )
-
-
-def _check_output(program: Program, f: Any) -> None:
-    if not program.outputs:
-        raise TypeError(f"{f!r} returns no array: there is nothing to explain")
-    for var in program.outputs:
-        if not var.floating:
-            raise TypeError(
-                f"{f!r} returns dtype {var.aval.dtype}: only floating outputs can be explained; "
-                "return the scores instead of the decision"
-            )
-
-
-def _label(program: Program, f: Any, args: Sequence[Any]) -> None:
-    """Names the inputs by where the user holds them: in the model or in an argument."""
-    paths = [
-        path for path, leaf in jax.tree_util.tree_flatten_with_path(f)[0] if hasattr(leaf, "shape")
-    ]
-    for arg in args:
-        paths += [path for path, _ in jax.tree_util.tree_flatten_with_path(arg)[0]]
-    for var, path in zip(program.inputs, paths, strict=True):
-        var.path = jax.tree_util.keystr(path, simple=True, separator="/")

@@ -1,26 +1,25 @@
 """The gradient and its modifications."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Unpack
 
 from jaxplain.composites import DECONVNET, GRADIENT, GUIDED, Composite
-from jaxplain.methods.explainer import Explainer
+from jaxplain.methods.explainer import Explainer, Options
 
 
 def gradient(
     f: Callable[..., Any],
     *,
-    argnums: int | Sequence[int] = 0,
-    with_output: bool = False,
     logits: bool = False,
+    **options: Unpack[Options],
 ) -> Explainer:
     """The gradient of the selected output with respect to the input: `jax.grad`, per example.
 
     Args:
         f: the function to explain: `f(x, *args) -> scores`.
-        argnums: which arguments are explained, as in `jax.grad`.
-        with_output: return `(f's output, gradient)`.
         logits: differentiate before a trailing softmax.
+        **options: `argnums`, `with_output`, `capture`, `start`, `stop`, `check_finite`: see
+            `Explainer`.
 
     Returns:
         An explainer: called with the arguments of `f` (and `target=`), it returns the gradient in
@@ -35,23 +34,22 @@ def gradient(
         >>> print(jxp.gradient(lambda x: x**2)(jnp.array([1.0, 3.0])))
         [0. 6.]
     """
-    return _explainer(f, GRADIENT, argnums, with_output, logits)
+    return _explainer(f, GRADIENT, logits, options)
 
 
 def input_times_gradient(
     f: Callable[..., Any],
     *,
-    argnums: int | Sequence[int] = 0,
-    with_output: bool = False,
     logits: bool = False,
+    **options: Unpack[Options],
 ) -> Explainer:
     """The input times the gradient: x * df_k/dx, in units of the output.
 
     Args:
         f: the function to explain: `f(x, *args) -> scores`.
-        argnums: which arguments are explained, as in `jax.grad`.
-        with_output: return `(f's output, attribution)`.
         logits: differentiate before a trailing softmax.
+        **options: `argnums`, `with_output`, `capture`, `start`, `stop`, `check_finite`: see
+            `Explainer`.
 
     Returns:
         An explainer, as `gradient`.
@@ -65,15 +63,14 @@ def input_times_gradient(
         >>> print(jxp.input_times_gradient(lambda x: x**2)(jnp.array([1.0, 3.0])))
         [ 0. 18.]
     """
-    return _explainer(f, GRADIENT, argnums, with_output, logits, _times_input)
+    return _explainer(f, GRADIENT, logits, options, _times_input)
 
 
 def deconvnet(
     f: Callable[..., Any],
     *,
-    argnums: int | Sequence[int] = 0,
-    with_output: bool = False,
     logits: bool = False,
+    **options: Unpack[Options],
 ) -> Explainer:
     """Deconvnet: the gradient, with every rectifier applied to the backward signal instead.
 
@@ -82,9 +79,9 @@ def deconvnet(
 
     Args:
         f: the function to explain: `f(x, *args) -> scores`.
-        argnums: which arguments are explained, as in `jax.grad`.
-        with_output: return `(f's output, attribution)`.
         logits: start before a trailing softmax.
+        **options: `argnums`, `with_output`, `capture`, `start`, `stop`, `check_finite`: see
+            `Explainer`.
 
     Returns:
         An explainer, as `gradient`.
@@ -99,15 +96,14 @@ def deconvnet(
         >>> print(jxp.deconvnet(f)(jnp.array([1.0, 2.0]), target=0))
         [0. 0.]
     """
-    return _explainer(f, DECONVNET, argnums, with_output, logits)
+    return _explainer(f, DECONVNET, logits, options)
 
 
 def guided_backprop(
     f: Callable[..., Any],
     *,
-    argnums: int | Sequence[int] = 0,
-    with_output: bool = False,
     logits: bool = False,
+    **options: Unpack[Options],
 ) -> Explainer:
     """Guided backpropagation: the gradient, with negative signals cut at every rectifier.
 
@@ -116,9 +112,9 @@ def guided_backprop(
 
     Args:
         f: the function to explain: `f(x, *args) -> scores`.
-        argnums: which arguments are explained, as in `jax.grad`.
-        with_output: return `(f's output, attribution)`.
         logits: start before a trailing softmax.
+        **options: `argnums`, `with_output`, `capture`, `start`, `stop`, `check_finite`: see
+            `Explainer`.
 
     Returns:
         An explainer, as `gradient`.
@@ -133,7 +129,7 @@ def guided_backprop(
         >>> print(jxp.guided_backprop(f)(jnp.array([[1.0, 2.0]])))
         [[1. 0.]]
     """
-    return _explainer(f, GUIDED, argnums, with_output, logits)
+    return _explainer(f, GUIDED, logits, options)
 
 
 def _times_input(x: Any, gradient: Any) -> Any:
@@ -143,10 +139,10 @@ def _times_input(x: Any, gradient: Any) -> Any:
 def _explainer(
     f: Callable[..., Any],
     composite: Composite,
-    argnums: int | Sequence[int],
-    with_output: bool,
     logits: bool,
+    options: Options,
     finish: Callable[[Any, Any], Any] | None = None,
 ) -> Explainer:
-    numbers = argnums if isinstance(argnums, int) else tuple(argnums)
-    return Explainer(f, composite, False, numbers, with_output, logits, "gradient", finish)
+    return Explainer(
+        f, composite, relevance=False, logits=logits, unknown="gradient", finish=finish, **options
+    )

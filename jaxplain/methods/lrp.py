@@ -1,11 +1,11 @@
 """Layer-wise relevance propagation."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Unpack
 
 from jaxplain import composites
 from jaxplain.composites import Composite
-from jaxplain.methods.explainer import Explainer
+from jaxplain.methods.explainer import Explainer, Options
 from jaxplain.rules import Epsilon, Rule
 
 
@@ -13,9 +13,8 @@ def lrp(
     f: Callable[..., Any],
     rule: Rule | Composite = Epsilon(1e-6),
     *,
-    argnums: int | Sequence[int] = 0,
-    with_output: bool = False,
     unknown: str = "error",
+    **options: Unpack[Options],
 ) -> Explainer:
     """Layer-wise relevance propagation: the output, redistributed layer by layer to the input.
 
@@ -26,10 +25,10 @@ def lrp(
         f: the function to explain: `f(x, *args) -> logits`.
         rule: a composite, or one rule for every kernel layer (dense and convolution); the other
             layers then follow the base map (see `jaxplain.composites.BASE`).
-        argnums: which arguments are explained, as in `jax.grad`.
-        with_output: return `(f's output, relevance)`.
         unknown: "error": refuse operations that have no rule. "gradient": differentiate them as
             written, and say so in the plan.
+        **options: `argnums`, `with_output`, `capture`, `start`, `stop`, `check_finite`: see
+            `Explainer`.
 
     Returns:
         An explainer: called with the arguments of `f` (and `target=`), it returns relevance in the
@@ -58,5 +57,4 @@ def lrp(
         composite = rule
     else:
         raise TypeError(f"rule must be a rule or a composite, got {rule!r}")
-    numbers = argnums if isinstance(argnums, int) else tuple(argnums)
-    return Explainer(f, composite, True, numbers, with_output, True, unknown)
+    return Explainer(f, composite, relevance=True, unknown=unknown, **options)

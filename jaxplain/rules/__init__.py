@@ -2,6 +2,7 @@
 
 from jaxplain.rules.alpha_beta import AlphaBeta as AlphaBeta
 from jaxplain.rules.alpha_beta import ZPlus as ZPlus
+from jaxplain.rules.base import TERMS as TERMS
 from jaxplain.rules.base import Rule as Rule
 from jaxplain.rules.base import View as View
 from jaxplain.rules.base import divide as divide
@@ -17,6 +18,7 @@ from jaxplain.rules.gamma import Gamma as Gamma
 from jaxplain.rules.gradient import Deconvnet as Deconvnet
 from jaxplain.rules.gradient import Gradient as Gradient
 from jaxplain.rules.gradient import GuidedBackprop as GuidedBackprop
+from jaxplain.rules.identity import Move as Move
 from jaxplain.rules.identity import Pass as Pass
 from jaxplain.rules.input import Flat as Flat
 from jaxplain.rules.input import WSquare as WSquare

@@ -1,14 +1,15 @@
 """LRP-alpha-beta and z+: positive and negative contributions are redistributed apart."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from jaxplain.rules.base import Arrays, Rule, Stabilizer, View, check_epsilon, divide, minus
-from jaxplain.rules.split import excitation, inhibition
+from jaxplain.rules.base import Arrays, Rule, Stabilizer, View, check_epsilon, plus
+from jaxplain.rules.split import Part, excitation, inhibition
 
 
 @dataclass(frozen=True)
@@ -52,18 +53,21 @@ class AlphaBeta(Rule):
 
     def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""
-        excited = excitation(layer, x)
-        above = excited.total()
-        if self.bias:
-            above = above + jnp.maximum(layer.bias, 0)
-        received = excited.share(self.alpha * divide(r, above, self.epsilon))
+        received = self._shared(layer, excitation(layer, x), self.alpha * r, jnp.maximum)
         if self.beta == 0:
             return received
-        inhibited = inhibition(layer, x)
-        below = inhibited.total()
-        if self.bias:
-            below = below + jnp.minimum(layer.bias, 0)
-        return minus(received, inhibited.share(self.beta * divide(r, below, self.epsilon)))
+        return plus(
+            received, self._shared(layer, inhibition(layer, x), -self.beta * r, jnp.minimum)
+        )
+
+    def _shared(self, layer: View, part: Part, r: jax.Array, side: Callable[..., Any]) -> Arrays:
+        total = part.total()
+        if not self.bias:
+            return part.share(layer.divide(r, total, self.epsilon))
+        bias = side(layer.bias, 0)
+        s = layer.divide(r, total + bias, self.epsilon)
+        layer.book("bias", lambda: s * bias)
+        return part.share(s)
 
 
 @dataclass(frozen=True)

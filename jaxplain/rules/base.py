@@ -15,13 +15,26 @@ from jaxplain.graph.program import Var
 Arrays = tuple[jax.Array, ...]
 Stabilizer = float | Callable[[jax.Array], Any]
 
+#: Where relevance can go that no input receives: the columns of the ledger.
+TERMS = {
+    "bias": "the share of the bias",
+    "stabilizer": "what the stabiliser of a denominator takes",
+    "dead": "outputs that nothing contributed to",
+    "constants": "outputs that are constants: padding, masked values",
+    "remainder": "the constant term of a Taylor expansion",
+}
+
 
 class View:
     """A layer as a rule sees it: the function, and its affine map where it has one.
 
+    A rule tells the ledger where the relevance went that it does not hand to the inputs: with
+    `divide` for what a stabiliser takes, with `book` for the rest.
+
     Attributes:
         function: the layer itself, a function of its inputs.
         kind, op, name, axes, compares, nonnegative: as in `Layer`.
+        booked: what was booked; None when nobody reads the ledger.
     """
 
     def __init__(
@@ -30,11 +43,13 @@ class View:
         function: Callable[..., jax.Array],
         constants: Mapping[Var, Any],
         xs: Arrays,
+        audited: bool = False,
     ):
         self._layer = layer
         self._constants = constants
         self._xs = xs
         self.function = function
+        self.booked: dict[str, jax.Array] | None = {} if audited else None
         self.kind, self.op, self.name = layer.kind, layer.op, layer.name
         self.axes, self.compares = layer.axes, layer.compares
         self.nonnegative = layer.nonnegative
@@ -75,6 +90,57 @@ class View:
     def flat(self) -> Linear:
         """1 where an input is connected to an output, whatever the weight."""
         return self._affine.flat
+
+    def edges(self, x: Arrays) -> jax.Array:
+        """The flow |A| |x| over all connections of an output, by magnitude."""
+        return self._affine.abs(tuple(map(jnp.abs, x)))
+
+    def divide(
+        self,
+        r: jax.Array,
+        z: jax.Array,
+        epsilon: Stabilizer = 0.0,
+        flow: Callable[[], jax.Array] | None = None,
+    ) -> jax.Array:
+        """r / stabilize(z), as `divide`; the ledger gets what the stabiliser takes of r.
+
+        Args:
+            r: relevance.
+            z: the sum of contributions that it is shared among, bias included.
+            epsilon: the stabiliser.
+            flow: gives the sum of their magnitudes; |z| when they all have one sign.
+        """
+        s = divide(r, z, epsilon)
+        if self.booked is not None:
+            dead = z == 0  # nothing flowed here: no stabiliser is to blame
+            self.book("dead", lambda: jnp.where(dead, r, 0))
+            self.book("stabilizer", lambda: jnp.where(dead, 0, s * (stabilize(z, epsilon) - z)))
+            self.book("flow", lambda: jnp.abs(s) * (jnp.abs(z) if flow is None else flow()))
+        return s
+
+    def book(self, term: str, amount: Callable[[], jax.Array]) -> None:
+        """Tells the ledger how much relevance of each output did not reach an input.
+
+        Args:
+            term: where it went, one of `jaxplain.rules.TERMS`.
+            amount: computes it, one number per output; called only when somebody reads the ledger.
+
+        Raises:
+            ValueError: there is no such term.
+        """
+        if term not in TERMS and term != "flow":
+            raise ValueError(f"the ledger has the terms {', '.join(TERMS)}, not {term!r}")
+        if self.booked is not None:
+            total = jnp.sum(amount())
+            self.booked[term] = self.booked[term] + total if term in self.booked else total
+
+    def indicator(self) -> jax.Array:
+        """1 where an output is one of the inputs, 0 where it is a constant."""
+        return self.jvp(tuple(map(jnp.ones_like, self._xs)))
+
+    def jvp(self, x: Arrays) -> jax.Array:
+        """J x: the layer's linear part at its inputs."""
+        return jax.jvp(self.function, self._xs, x)[1]
 
     def vjp(self, s: jax.Array) -> Arrays:
         """J^T s: the gradient through the layer."""

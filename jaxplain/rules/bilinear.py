@@ -12,7 +12,6 @@ from jaxplain.rules.base import (
     Stabilizer,
     View,
     check_epsilon,
-    divide,
     reduced,
     times,
 )
@@ -43,7 +42,8 @@ class Uniform(Rule):
     def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""
         if layer.kind == "Matmul":
-            shares = times(x, layer.vjp(divide(r, z, self.epsilon)))
+            s = layer.divide(r, z, self.epsilon, flow=lambda: layer.function(*map(jnp.abs, x)))
+            shares = times(x, layer.vjp(s))
             return tuple(share / 2 for share in shares)  # both factors may be one value
         if layer.op == "quotient":
             return (reduced(r, x[0]), *(jnp.zeros_like(v) for v in x[1:]))

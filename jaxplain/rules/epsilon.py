@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import jax
 
-from jaxplain.rules.base import Arrays, Rule, Stabilizer, View, check_epsilon, divide, times
+from jaxplain.rules.base import Arrays, Rule, Stabilizer, View, check_epsilon, times
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,10 @@ class Epsilon(Rule):
         """See the class."""
         if not self.bias:
             z = z - layer.bias
-        return times(x, layer.transpose(divide(r, z, self.epsilon)))
+        s = layer.divide(r, z, self.epsilon, flow=lambda: layer.edges(x))
+        if self.bias:
+            layer.book("bias", lambda: s * layer.bias)
+        return times(x, layer.transpose(s))
 
 
 @dataclass(frozen=True)

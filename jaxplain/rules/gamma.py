@@ -6,7 +6,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxplain.rules.base import Arrays, Rule, Stabilizer, View, check_epsilon, divide, plus, times
+from jaxplain.rules.base import Arrays, Rule, Stabilizer, View, check_epsilon, plus, times
 from jaxplain.rules.split import excitation, inhibition
 
 
@@ -48,13 +48,21 @@ class Gamma(Rule):
         """See the class."""
         excited, inhibited = excitation(layer, x), inhibition(layer, x)
         above, below = excited.total(), inhibited.total()
-        total = z
+        bias, gamma = layer.bias, self.gamma
+        total = z if self.bias else z - bias
         if self.bias:
-            above = above + jnp.maximum(layer.bias, 0)
-            below = below + jnp.minimum(layer.bias, 0)
-        else:
-            total = z - layer.bias
-        up = divide(jnp.where(z > 0, r, 0), total + self.gamma * above, self.epsilon)
-        down = divide(jnp.where(z < 0, r, 0), total + self.gamma * below, self.epsilon)
-        favoured = plus(excited.share(self.gamma * up), inhibited.share(self.gamma * down))
+            above = above + jnp.maximum(bias, 0)
+            below = below + jnp.minimum(bias, 0)
+
+        def divided(r: jax.Array, favoured: jax.Array) -> jax.Array:
+            flow = lambda: layer.edges(x) + gamma * jnp.abs(favoured)  # noqa: E731
+            return layer.divide(r, total + gamma * favoured, self.epsilon, flow)
+
+        up, down = divided(jnp.where(z > 0, r, 0), above), divided(jnp.where(z < 0, r, 0), below)
+        layer.book("dead", lambda: jnp.where(z == 0, r, 0))
+        if self.bias:
+            layer.book("bias", lambda: (up + down) * bias)
+            layer.book("bias", lambda: gamma * up * jnp.maximum(bias, 0))
+            layer.book("bias", lambda: gamma * down * jnp.minimum(bias, 0))
+        favoured = plus(excited.share(gamma * up), inhibited.share(gamma * down))
         return plus(times(x, layer.transpose(up + down)), favoured)

@@ -1,9 +1,10 @@
-"""Pass: relevance crosses a layer with one output per input unchanged."""
+"""Relevance that crosses a layer unchanged."""
 
 from dataclasses import dataclass
 from typing import ClassVar
 
 import jax
+import jax.numpy as jnp
 
 from jaxplain.graph.layers import Layer
 from jaxplain.rules.base import Arrays, Rule, View
@@ -20,7 +21,11 @@ class Pass(Rule):
 
     def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""
-        return layer.flat().transpose(r) if layer.kind == "Affine" else (r,)
+        if layer.kind != "Affine":
+            return (r,)
+        flat = layer.flat()
+        layer.book("constants", lambda: r * (flat(tuple(map(jnp.ones_like, x))) == 0))
+        return flat.transpose(r)
 
     def objection(self, layer: Layer) -> str:
         """The layer must have one output per input."""
@@ -30,3 +35,19 @@ class Pass(Rule):
         if not problem and layer.kind != "Affine" and layer.exit.shape != layer.sources[0].shape:
             problem = f"{self!r} needs an output in the shape of the input"
         return problem
+
+
+@dataclass(frozen=True)
+class Move(Rule):
+    """Relevance goes with the values that a layer moves: reshapes, slices, concatenations.
+
+    It is what differentiation does; what arrives at padding and other constants goes nowhere.
+    """
+
+    kinds: ClassVar[frozenset[str]] = frozenset({"Structure"})
+    routes: ClassVar[bool] = True
+
+    def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
+        """See the class."""
+        layer.book("constants", lambda: r * (1 - layer.indicator()))
+        return layer.vjp(r)

@@ -13,7 +13,6 @@ from jaxplain.rules.base import (
     Stabilizer,
     View,
     check_epsilon,
-    divide,
     minus,
     times,
 )
@@ -69,7 +68,10 @@ class ZBox(Rule):
         low = tuple(jnp.broadcast_to(jnp.asarray(self.low, v.dtype), v.shape) for v in x)
         high = tuple(jnp.broadcast_to(jnp.asarray(self.high, v.dtype), v.shape) for v in x)
         up, down = layer.positive(), layer.negative()
-        s = divide(r, layer.linear(x) - up(low) - down(high), self.epsilon)
+        z = layer.linear(x) - up(low) - down(high)
+        s = layer.divide(
+            r, z, self.epsilon, flow=lambda: sum(map(layer.edges, (x, low, high)), jnp.zeros(()))
+        )
         received = times(x, layer.transpose(s))
         return minus(minus(received, times(low, up.transpose(s))), times(high, down.transpose(s)))
 
@@ -99,7 +101,10 @@ class WSquare(Rule):
         total = square(tuple(map(jnp.ones_like, x)))
         if self.bias:
             total = total + jnp.square(layer.bias)
-        return square.transpose(divide(r, total, self.epsilon))
+        s = layer.divide(r, total, self.epsilon)
+        if self.bias:
+            layer.book("bias", lambda: s * jnp.square(layer.bias))
+        return square.transpose(s)
 
 
 @dataclass(frozen=True)
@@ -125,4 +130,5 @@ class Flat(Rule):
     def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""
         flat = layer.flat()
-        return flat.transpose(divide(r, flat(tuple(map(jnp.ones_like, x))), self.epsilon))
+        count = flat(tuple(map(jnp.ones_like, x)))
+        return flat.transpose(layer.divide(r, count, self.epsilon))

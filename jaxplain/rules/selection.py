@@ -27,6 +27,7 @@ class WinnerTakesAll(Rule):
         if len(x) == 2 and layer.compares:
             first = x[0] == z
             return (reduced(jnp.where(first, r, 0), x[0]), reduced(jnp.where(first, 0, r), x[1]))
+        layer.book("constants", lambda: r * (1 - layer.indicator()))
         return layer.vjp(r)
 
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxplain.rules.base import Arrays, Rule, View, divide
+from jaxplain.rules.base import Arrays, Rule, View
 
 
 @dataclass(frozen=True)
@@ -25,5 +25,8 @@ class Taylor(Rule):
     def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""
         epsilon = 0.0 if layer.op == "softmax" else 1e-6  # a log-probability may be nearly 0
-        (c,) = layer.vjp(divide(r, z, epsilon))
-        return (jnp.where(jnp.isfinite(x[0]), x[0], 0) * c,)
+        finite = jnp.where(jnp.isfinite(x[0]), x[0], 0)
+        s = layer.divide(r, z, epsilon)
+        layer.book("remainder", lambda: s * (z - layer.jvp((finite,))))
+        (c,) = layer.vjp(s)
+        return (finite * c,)

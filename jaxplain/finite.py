@@ -1,0 +1,80 @@
+"""The first place where a network stops being finite."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import checkify
+
+from jaxplain.graph.layers import Layer
+from jaxplain.plan import Plan
+
+
+def places(plan: Plan) -> list[str]:
+    """What `flags` looks at: weights and inputs, then the layers in order."""
+    program = plan.graph.program
+    weights = [
+        f"an array of shape {v.shape} that the function closes over" for v, _ in program.constants
+    ]
+    inputs = [f"the input {v.path or i}" for i, v in enumerate(program.inputs)]
+    layers = []
+    for layer in plan.layers:
+        where = f" at {layer.source}" if layer.source else ""
+        layers.append(f"the output of layer {layer.index} ({layer.name}){where}")
+    return [*weights, *inputs, *layers]
+
+
+def flags(
+    plan: Plan, constants: Sequence[Any], inputs: Sequence[Any], outputs: Mapping[Layer, Any]
+) -> jax.Array:
+    """Whether each of the places is finite.
+
+    Args:
+        plan: the plan.
+        constants: the values of the program's constants.
+        inputs: the values of its inputs.
+        outputs: the outputs of its layers.
+    """
+    explained = {id(v) for v in plan.graph.explained}
+    given = [*constants, *inputs]
+    variables = [*(v for v, _ in plan.graph.program.constants), *plan.graph.program.inputs]
+    found = [
+        is_finite(value) if id(var) in explained else _weight(value)
+        for var, value in zip(variables, given, strict=True)
+    ]
+    return jnp.stack([*found, *(is_finite(outputs[layer]) for layer in plan.layers)])
+
+
+def check(places: Sequence[str], flags: jax.Array) -> None:
+    """Raises for the first place that is not finite, now or (in a trace) through checkify.
+
+    Raises:
+        FloatingPointError: something is not finite.
+    """
+    if isinstance(flags, jax.core.Tracer):
+        for place, flag in zip(places, flags, strict=True):
+            checkify.check(flag, f"{place} is not finite")
+        return
+    bad = np.flatnonzero(~np.asarray(flags))
+    if bad.size:
+        raise FloatingPointError(
+            f"{places[bad[0]]} is not finite: it holds NaN or inf. No attribution was computed"
+        )
+
+
+def is_finite(tree: Any) -> jax.Array:
+    """Whether all arrays of a tree are free of NaN and infinity."""
+    leaves = [
+        v for v in map(jnp.asarray, jax.tree.leaves(tree)) if jnp.issubdtype(v.dtype, jnp.inexact)
+    ]
+    return jnp.stack([jnp.array(True), *(jnp.isfinite(v).all() for v in leaves)]).all()
+
+
+def _weight(value: Any) -> jax.Array:
+    """Finite, or -inf as masks are: what a mask does wrong shows in a layer."""
+    value = jnp.asarray(value)
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        return is_finite(value)
+    return (value < jnp.inf).all()

@@ -1,0 +1,171 @@
+"""The ledger: where relevance went, layer by layer."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxplain import tables
+from jaxplain.composites import describe
+from jaxplain.graph.layers import Layer
+from jaxplain.plan import Plan
+from jaxplain.rules import TERMS, Gradient
+
+_HEADER = ("", "layer", "rule", "arrived", "handed on", *TERMS, "gap", "")
+_RIGHT = tuple(range(3, len(_HEADER) - 1))
+
+
+@dataclass(frozen=True, repr=False)
+class Ledger:
+    """What became of the relevance of one backward pass: `str(ledger)` is a table.
+
+    At every layer, received = sent + bias + stabilizer + dead + constants + remainder, up to
+    rounding, which is measured against `flow`: contributions of both signs may each be much larger
+    than their sum. Each term is computed from its own definition, none from the others, so that a
+    rule that loses or doubles relevance shows as a `gap`.
+
+    A ledger is a pytree: it passes through jit and vmap. All arrays but the totals have one entry
+    per step of `plan.graph.steps` (the layers, and what only moves values) in their last axis;
+    with `per_example=True`, or under vmap, examples are in the first.
+
+    Attributes:
+        plan: the layers and their rules.
+        output: the relevance that the pass started from, in units of the output.
+        inputs: the relevance that arrived at the explained inputs.
+        received: the relevance that arrived at each step's output.
+        sent: what the step handed to its inputs.
+        flow: the magnitude of what flowed: the sum over connections of |x w s|, plus |received|.
+        bias: the share of the bias.
+        stabilizer: what the stabiliser of a denominator took.
+        dead: the relevance of outputs that nothing contributed to.
+        constants: the relevance of outputs that are constants (padding, masked values).
+        remainder: what the constant term of a Taylor expansion kept.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxplain as jxp
+        >>> f = lambda x: (x @ jnp.array([[1.0], [2.0]]) + 1) * 0.5
+        >>> ledger = jxp.lrp(f, jxp.rules.Z()).ledger(jnp.array([[1.0, 0.0]]))
+        >>> print(ledger.received, ledger.sent, ledger.bias, ledger.gap)
+        [1.] [0.5] [0.5] [0.]
+    """
+
+    plan: Plan
+    output: Any
+    inputs: Any
+    received: Any
+    sent: Any
+    flow: Any
+    bias: Any
+    stabilizer: Any
+    dead: Any
+    constants: Any
+    remainder: Any
+
+    @property
+    def absorbed(self) -> Any:
+        """What each step kept, over all terms."""
+        return sum(getattr(self, term) for term in TERMS)
+
+    @property
+    def gap(self) -> Any:
+        """What no term accounts for: rounding, or a rule that loses or doubles relevance."""
+        return self.received - self.sent - self.absorbed
+
+    @property
+    def steps(self) -> tuple[Layer, ...]:
+        """What the entries belong to."""
+        return self.plan.graph.steps
+
+    def error(self) -> float:
+        """The largest gap of any step, relative to what flowed there.
+
+        Steps that are differentiated as written (`unknown="gradient"`) are left out: they do not
+        conserve relevance.
+        """
+        exact = [not isinstance(rule, Gradient) for rule in self._rules()]
+        gap, flow = np.abs(self.gap), np.asarray(self.flow)
+        return float(
+            np.where(exact & (flow > 0), gap / np.where(flow > 0, flow, 1), 0).max(initial=0)
+        )
+
+    def worst(self, count: int = 3) -> tuple[Layer, ...]:
+        """The steps that kept most (the gap included), the worst first.
+
+        Those that kept less than a thousandth of the output's relevance are no offenders.
+        """
+        kept = np.abs(self._summed(self.received) - self._summed(self.sent))
+        order = [int(i) for i in np.argsort(-kept, kind="stable")[:count]]
+        threshold = 1e-3 * abs(float(np.sum(self.output)))
+        return tuple(self.steps[i] for i in order if kept[i] > threshold)
+
+    def _rules(self) -> list[Any]:
+        rules = {row.layer: row.rule for row in self.plan}
+        return [rules.get(layer) for layer in self.steps]
+
+    def _summed(self, values: Any) -> np.ndarray:
+        """Summed over examples."""
+        values = np.asarray(values)
+        return values.reshape(-1, values.shape[-1]).sum(0)
+
+    def _cells(self) -> list[tuple[str, ...]]:
+        total = abs(float(np.sum(self.output)))
+        scale = 100 / total if total > 0 else np.nan
+        worst = self.worst()
+        columns = [self._summed(getattr(self, key)) for key in ("received", "sent", *TERMS)]
+        gap, flow = self._summed(self.gap), self._summed(self.flow)
+        rows = []
+        for i, (layer, rule) in enumerate(zip(self.steps, self._rules(), strict=True)):
+            kept = any(column[i] != 0 for column in columns[2:])
+            if rule is None and not kept:  # moves values, keeps nothing
+                continue
+            shown = ["" if not v[i] else _percent(v[i] * scale) for v in columns]
+            size = abs(gap[i]) / flow[i] if flow[i] > 0 else 0.0
+            mark = "!" if size > 1e-4 else "*" if layer in worst else ""
+            name = describe(rule) if rule is not None else ""
+            number = str(layer.index) if layer.index >= 0 else ""
+            rows.append((number, layer.name or layer.op, name, *shown, f"{size:.0e}", mark))
+        return rows
+
+    def notes(self) -> list[str]:
+        """What the table's signs mean, and where most was kept."""
+        output, inputs = np.sum(self.output), np.sum(self.inputs)
+        share = _percent(100 * inputs / output) if output else "-"
+        lines = [
+            f"columns in % of the output's relevance ({output:.4g}); gap relative to the flow",
+            f"{share} % reaches the input ({inputs:.4g})",
+        ]
+        if worst := self.worst():
+            lines.append("* kept most: " + ", ".join(self._why(layer) for layer in worst))
+        if any(row[-1] == "!" for row in self._cells()):
+            lines.append("! no term accounts for this gap: the rule does not conserve relevance")
+        return lines
+
+    def _why(self, layer: Layer) -> str:
+        i = self.steps.index(layer)
+        kept = {term: self._summed(getattr(self, term))[i] for term in TERMS}
+        term = max(kept, key=lambda t: abs(kept[t]))
+        at = f" at {layer.source}" if layer.source else ""
+        return f"{layer.name or layer.op}{at} ({term if kept[term] else 'gap'})"
+
+    def __str__(self) -> str:
+        table = tables.text(_HEADER, self._cells(), _RIGHT)
+        return "\n".join([f"Ledger of {self.plan.composite.name}", table, *self.notes()])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        caption = f"Ledger of {self.plan.composite.name}"
+        return tables.html(_HEADER, self._cells(), caption, self.notes())
+
+
+def _percent(value: float) -> str:
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.1e}"
+
+
+jax.tree_util.register_dataclass(
+    Ledger,
+    data_fields=["output", "inputs", "received", "sent", "flow", *TERMS],
+    meta_fields=["plan"],
+)

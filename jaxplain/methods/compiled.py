@@ -1,0 +1,286 @@
+"""An explainer traced, planned and jitted for arguments of given shapes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxplain import finite, targets
+from jaxplain.errors import NotAnalyzableError
+from jaxplain.graph import Graph, explained_leaves
+from jaxplain.graph.layers import Layer
+from jaxplain.graph.program import Program, flatten
+from jaxplain.interpreter import ENTRIES, Taps, evaluate, forward
+from jaxplain.ledger import Ledger
+from jaxplain.plan import Plan
+from jaxplain.targets import Target
+
+if TYPE_CHECKING:
+    from jaxplain.methods.explainer import Explainer
+
+
+class Compiled:
+    """An explainer traced, planned and jitted for arguments of given shapes."""
+
+    def __init__(
+        self,
+        explainer: "Explainer",
+        arrays: list[Any],
+        rebuild: Callable[[list[Any]], Callable[..., Any]],
+        args: Sequence[Any],
+    ):
+        self.explainer = explainer
+        self.held = len(arrays)
+        positions = explained_leaves(args, explainer.argnums)
+        program = flatten(
+            lambda model, *rest: rebuild(model)(*rest),
+            (arrays, *args),
+            keep_derivatives=not explainer.relevance,
+        )
+        _check_output(program, explainer.f)
+        self.positions = tuple(i + len(arrays) for i in positions)
+        _label(program, explainer.f, args)
+        graph = Graph(program, tuple(program.inputs[i] for i in self.positions), explainer.logits)
+        if explainer.relevance and not any(v.carries for v in graph.heads):
+            raise NotAnalyzableError(
+                f"no relevance can reach the explained input of {explainer.f!r}: its output is cut "
+                "off from it by discrete operations or stop_gradient, or does not depend on it"
+            )
+        self.plan = plan = Plan(graph, explainer.composite, explainer.unknown)
+        start, stop, capture = explainer.start, explainer.stop, explainer.capture
+        self.stop = None if stop is None else plan.find_one(stop)
+        self.captured = () if capture is None else plan.find(capture)
+        self.out_tree = jax.tree.structure(program.out_tree)
+        self.head_vars = graph.heads
+        if start is not None:
+            self.out_tree = jax.tree.structure(0)
+            self.head_vars = (plan.find_one(start).exit,)
+        self.heads = jax.tree.unflatten(self.out_tree, [v.aval for v in self.head_vars])
+        self.constants = [value for _, value in program.constants]
+        self._explain = jax.jit(self._run, static_argnames=("kind",))
+        self._audit = jax.jit(self._book, static_argnames=("kind",))
+        self._observe = jax.jit(self._values, static_argnames=("layers",))
+        self._inspect = jax.jit(self._finite)
+
+    @property
+    def holds_tracers(self) -> bool:
+        """Whether the function closed over values of a transformation in progress."""
+        return any(isinstance(c, jax.core.Tracer) for c in self.constants)
+
+    def masks(self, masks: Mapping[str, Any] | None) -> dict[int, jax.Array]:
+        """Masks by the index of their layer, checked."""
+        found = {}
+        for name, mask in (masks or {}).items():
+            layer = self.plan.find_one(name)
+            shape = layer.exit.shape
+            if not _broadcasts(jnp.shape(mask), shape):
+                raise ValueError(
+                    f"the mask of layer {layer.name!r} has shape {jnp.shape(mask)}, which does not "
+                    f"broadcast to the layer's output of shape {shape}"
+                )
+            found[layer.index] = jnp.asarray(mask)
+        return found
+
+    def __call__(
+        self, arrays: list[Any], args: Sequence[Any], target: Target, masks: dict[int, jax.Array]
+    ) -> Any:
+        """The attribution, with what else was asked for."""
+        flat = self._flat(arrays, args)
+        kind, index = _static(target)
+        if self.explainer.check_finite:
+            finite.check(finite.places(self.plan), self._inspect(self.constants, flat))
+        output, explained, captured = self._explain(self.constants, flat, index, masks, kind=kind)
+        if self.explainer.check_finite:
+            leaves = jax.tree.leaves((explained, captured))
+            finite.check(["the attribution"], jnp.stack([finite.is_finite(leaves)]))
+        if self.stop is not None:
+            (attribution,) = explained
+        else:
+            trees = self._explained_trees(args, explained)
+            attribution = trees[0] if isinstance(self.explainer.argnums, int) else tuple(trees)
+        wanted = (
+            *((output,) if self.explainer.with_output else ()),
+            attribution,
+            *((captured,) if self.explainer.capture is not None else ()),
+        )
+        return wanted if len(wanted) > 1 else attribution
+
+    def ledger(self, arrays: list[Any], args: Sequence[Any], target: Target) -> Ledger:
+        """The ledger of these arguments."""
+        kind, index = _static(target)
+        found = self._audit(self.constants, self._flat(arrays, args), index, kind=kind)
+        return Ledger(self.plan, **found)
+
+    def activations(
+        self, arrays: list[Any], args: Sequence[Any], layers: tuple[Layer, ...]
+    ) -> dict[str, jax.Array]:
+        """The outputs of layers, by name."""
+        return self._observe(self.constants, self._flat(arrays, args), layers=layers)
+
+    def _explained_trees(self, args: Sequence[Any], explained: list[Any]) -> list[Any]:
+        argnums = self.explainer.argnums
+        numbers = (argnums,) if isinstance(argnums, int) else argnums
+        by_position = dict(zip(self.positions, explained, strict=True))
+        trees, offset = {}, self.held
+        for number, arg in enumerate(args):
+            leaves, tree = jax.tree.flatten(arg)
+            if number in {n % len(args) for n in numbers}:
+                chosen = [by_position[offset + i] for i in range(len(leaves))]
+                trees[number] = jax.tree.unflatten(tree, chosen)
+            offset += len(leaves)
+        return [trees[n % len(args)] for n in numbers]
+
+    def _flat(self, arrays: list[Any], args: Sequence[Any]) -> list[Any]:
+        return [*arrays, *jax.tree.leaves(tuple(args))]
+
+    def _evaluate(
+        self, constants: list[Any], flat: list[Any], explained: Sequence[Any], taps: Taps
+    ) -> tuple[list[Any], dict[Layer, Any]]:
+        inputs = list(flat)
+        for position, value in zip(self.positions, explained, strict=True):
+            inputs[position] = value
+        relevance = self.explainer.relevance
+        return evaluate(
+            self.plan, constants, inputs, self.head_vars, relevance=relevance, taps=taps
+        )
+
+    def _explained(self, flat: list[Any]) -> list[jax.Array]:
+        return [jnp.asarray(flat[i]) for i in self.positions]
+
+    def _run(
+        self, constants: list[Any], flat: list[Any], index: Any, masks: Any, kind: Any
+    ) -> tuple[Any, list[Any], dict[str, Any]]:
+        layers = tuple(dict.fromkeys((*self.captured, *((self.stop,) if self.stop else ()))))
+        hung = {self.plan.layers[i]: mask for i, mask in masks.items()}
+
+        def heads_of(values: list[Any], slots: list[Any]) -> tuple[list[Any], list[Any]]:
+            taps = Taps(dict(zip(layers, slots, strict=True)), hung)
+            heads, outputs = self._evaluate(constants, flat, values, taps)
+            return heads, [outputs[layer] for layer in layers]
+
+        explained = self._explained(flat)
+        slots = [self._slot(layer) for layer in layers]
+        heads, pullback, outputs = jax.vjp(heads_of, explained, slots, has_aux=True)
+        finish = self.explainer.finish
+
+        def attribute(seeds: list[Any]) -> tuple[list[Any], dict[str, Any]]:
+            arriving, captured = pullback(seeds)
+            if finish is not None:
+                arriving = list(map(finish, explained, arriving))
+                captured = list(map(finish, outputs, captured))
+            by_layer = dict(zip(layers, captured, strict=True))
+            if self.stop is not None:
+                arriving = [by_layer[self.stop]]
+            else:
+                arriving = [a.astype(x.dtype) for a, x in zip(arriving, explained, strict=True)]
+            return arriving, {layer.name: by_layer[layer] for layer in self.captured}
+
+        if isinstance(kind, str) and kind == "all":
+            (head,) = heads
+            scale = self._scale(head)
+            attribution = jax.vmap(lambda hot: attribute([hot * scale]))(targets.every_class(head))
+        else:
+            attribution = attribute(self._seeds(heads, index, kind))
+        if not self.explainer.with_output:
+            return None, *attribution
+        outputs = forward(self.plan.graph.program, constants, flat)
+        tree = jax.tree.structure(self.plan.graph.program.out_tree)
+        return jax.tree.unflatten(tree, outputs), *attribution
+
+    def _slot(self, layer: Layer) -> jax.Array:
+        dtype = layer.exit.aval.dtype
+        wide = jnp.promote_types(dtype, jnp.float32) if self.explainer.relevance else dtype
+        return jnp.zeros(layer.exit.shape, wide)
+
+    def _scale(self, head: jax.Array) -> jax.Array:
+        return head if self.explainer.relevance else jnp.ones_like(head)
+
+    def _seeds(self, heads: list[Any], index: Any, kind: Any) -> list[Any]:
+        if callable(kind):
+            narrow = [h.astype(v.aval.dtype) for h, v in zip(heads, self.head_vars, strict=True)]
+            return self._check_seed(kind(jax.tree.unflatten(self.out_tree, narrow)), heads)
+        (head,) = heads
+        hot = targets.one_hot(head, index)
+        # not hot * scale: an infinite logit elsewhere must not make the seed NaN
+        return [jnp.where(hot == 0, 0, hot * self._scale(head))]
+
+    def _book(
+        self, constants: list[Any], flat: list[Any], index: Any, kind: Any
+    ) -> dict[str, jax.Array]:
+        """The fields of a ledger."""
+        steps = self.plan.graph.steps
+
+        def heads_of(values: list[Any], entries: list[Any]) -> list[Any]:
+            taps = Taps(ledger=dict(zip(steps, entries, strict=True)))
+            return self._evaluate(constants, flat, values, taps)[0]
+
+        explained = self._explained(flat)
+        wide = jnp.promote_types(jnp.result_type(*explained), jnp.float32)
+        entries = [dict.fromkeys(ENTRIES, jnp.zeros((), wide)) for _ in steps]
+        heads, pullback = jax.vjp(heads_of, explained, entries)
+        seeds = self._seeds(heads, index, kind)
+        arriving, booked = pullback(seeds)
+        columns = {key: jnp.stack([entry[key] for entry in booked]) for key in ENTRIES}
+        total = sum((jnp.sum(seed, dtype=wide) for seed in seeds), jnp.zeros((), wide))
+        reached = sum((jnp.sum(a, dtype=wide) for a in arriving), jnp.zeros((), wide))
+        return {"output": total, "inputs": reached, **columns}
+
+    def _values(
+        self, constants: list[Any], flat: list[Any], layers: tuple[Layer, ...]
+    ) -> dict[str, jax.Array]:
+        taps = Taps(capture=dict.fromkeys(layers))
+        _, outputs = self._evaluate(constants, flat, self._explained(flat), taps)
+        return {layer.name: outputs[layer] for layer in layers}
+
+    def _finite(self, constants: list[Any], flat: list[Any]) -> jax.Array:
+        taps = Taps(capture=dict.fromkeys(self.plan.layers))
+        _, outputs = self._evaluate(constants, flat, self._explained(flat), taps)
+        return finite.flags(self.plan, constants, flat, outputs)
+
+    def _check_seed(self, seed: Any, heads: list[Any]) -> list[Any]:
+        leaves = jax.tree.leaves(seed)
+        shapes, wanted = [jnp.shape(v) for v in leaves], [h.shape for h in heads]
+        if shapes != wanted:
+            raise ValueError(
+                f"target's callable must return a seed in the shape of the output, {wanted}, got "
+                f"{shapes}; to explain a scalar g(output), return jax.grad(g)(output)"
+            )
+        return [jnp.asarray(v, h.dtype) for v, h in zip(leaves, heads, strict=True)]
+
+
+def _static(target: Target) -> tuple[Any, Any]:
+    """A target's static part and its array."""
+    if target is None or isinstance(target, str) or callable(target):
+        return target, None
+    return "index", jnp.asarray(target)
+
+
+def _broadcasts(shape: tuple[int, ...], onto: tuple[int, ...]) -> bool:
+    try:
+        return np.broadcast_shapes(shape, onto) == onto
+    except ValueError:
+        return False
+
+
+def _check_output(program: Program, f: Any) -> None:
+    if not program.outputs:
+        raise TypeError(f"{f!r} returns no array: there is nothing to explain")
+    for var in program.outputs:
+        if not var.floating:
+            raise TypeError(
+                f"{f!r} returns dtype {var.aval.dtype}: only floating outputs can be explained; "
+                "return the scores instead of the decision"
+            )
+
+
+def _label(program: Program, f: Any, args: Sequence[Any]) -> None:
+    """Names the inputs by where the user holds them: in the model or in an argument."""
+    paths = [
+        path for path, leaf in jax.tree_util.tree_flatten_with_path(f)[0] if hasattr(leaf, "shape")
+    ]
+    for arg in args:
+        paths += [path for path, _ in jax.tree_util.tree_flatten_with_path(arg)[0]]
+    for var, path in zip(program.inputs, paths, strict=True):
+        var.path = jax.tree_util.keystr(path, simple=True, separator="/")
