@@ -123,7 +123,7 @@ class Affine:
             if not offset and not any(v in env for v in operands):
                 continue
             values = [self._value(env, v) for v in node.inputs]
-            env[node.outputs[0]] = node.evaluate(values)[0]
+            env.update(zip(node.outputs, node.evaluate(values), strict=True))
         return self._value(env, self._layer.exit)
 
     def _value(self, env: Mapping[Var, Any], var: Var) -> Any:
@@ -149,7 +149,8 @@ class Affine:
                     v: (weights or {}).get(node, change(read(self._env, v)))
                     for v in self._factors(node)
                 }
-                env[node.outputs[0]] = self._step(node, env, factors, change is _identity)
+                outputs = self._step(node, env, factors, change is _identity)
+                env.update(zip(node.outputs, outputs, strict=True))
             return env[layer.exit]
 
         return Linear(apply, self._inputs)
@@ -160,18 +161,18 @@ class Affine:
 
     def _step(
         self, node: Node, env: Mapping[Var, Any], factors: Mapping[Var, Any], signed: bool
-    ) -> Any:
+    ) -> list[Any]:
         """One operation without its offset: constants other than factors count as zero."""
         role, shape = node.row.role, node.outputs[0].shape
         live = [v for v in node.inputs if v in env]
         if role is Role.NEGATION and not signed:
-            return env[live[0]]
+            return [env[live[0]]]
         if role in (Role.SUM, Role.DIFFERENCE):
             terms = [env.get(v) for v in node.inputs]
             if role is Role.DIFFERENCE and signed and terms[1] is not None:
                 terms[1] = -terms[1]
             total = sum(t for t in terms if t is not None)
-            return jnp.broadcast_to(total, shape)
+            return [jnp.broadcast_to(total, shape)]
         values = []
         for var in node.inputs:
             if var in env:
@@ -182,7 +183,7 @@ class Affine:
                 values.append(jnp.zeros(var.shape, var.aval.dtype))
             else:
                 values.append(read(self._env, var))
-        return node.evaluate(values)[0]
+        return node.evaluate(values)
 
     def _signed(self, positive: bool) -> Linear:
         """The entries of A with the given sign."""
@@ -216,7 +217,8 @@ class Affine:
         """
 
         def run(env: Mapping[Var, Any], factors: Mapping[Var, Any]) -> Any:
-            return self._step(node, env, factors, True) if set(node.inputs) & set(env) else None
+            # what multiplies or adds, and all that a chain holds, has one output
+            return self._step(node, env, factors, True)[0] if set(node.inputs) & set(env) else None
 
         role = node.row.role
         if role is Role.NEGATION:
