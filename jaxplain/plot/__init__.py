@@ -9,6 +9,7 @@ from .grid import save as save
 from .heatmap import heatmap as heatmap
 from .heatmap import normalize as normalize
 from .heatmap import overlay as overlay
+from .ledger import ledger as ledger
 from .palettes import PALETTES as PALETTES
 from .palettes import Palette as Palette
 from .palettes import colormap as colormap

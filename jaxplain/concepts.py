@@ -1,0 +1,161 @@
+"""Concepts: the channels of a layer, what each contributes, and the samples that show its meaning.
+
+References:
+    Achtibat et al., "From attribution maps to human-understandable explanations through Concept
+    Relevance Propagation", Nature Machine Intelligence 2023.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxplain.methods import Explainer
+from jaxplain.plan import LayerSpec
+from jaxplain.targets import Target
+
+
+def concept_relevance(
+    explain: Explainer,
+    *args: Any,
+    layer: LayerSpec,
+    channels: Sequence[int] | None = None,
+    axis: int = -1,
+    target: Target = None,
+    batch_size: int | None = None,
+) -> Any:
+    """The attribution conditional on each channel of a layer.
+
+    For channel c, relevance passes the layer's output only through c: R(x | c). Where all relevance
+    flows through the layer, the maps of all channels add up to the attribution. The forward pass
+    and the backward pass above the layer are computed once for all channels.
+
+    Args:
+        explain: the explainer.
+        *args: as for a call of `explain`.
+        layer: the layer, as `Explainer.start` names one.
+        channels: which channels; all of them by default.
+        axis: the axis of the layer's output that counts channels.
+        target: as for a call, but for "all".
+        batch_size: how many channels are computed at a time; all by default.
+
+    Returns:
+        The attribution with a leading axis, one entry per channel.
+
+    Raises:
+        ValueError: no layer or several match, or a channel does not exist.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> import jaxplain as jxp
+        >>> w = jnp.array([[1.0, 0.0], [1.0, 2.0]])
+        >>> f = lambda x: jax.nn.relu(x @ w) @ jnp.ones((2, 1))
+        >>> explain = jxp.lrp(f, jxp.rules.Z())
+        >>> print(jxp.concept_relevance(explain, jnp.ones((1, 2)), layer="dense"))
+        [[[1. 1.]]
+        <BLANKLINE>
+         [[0. 2.]]]
+    """
+    chosen = explain.plan(*args).find_one(layer)
+    shape = chosen.exit.shape
+    count = shape[axis]
+    wanted = np.arange(count) if channels is None else np.asarray(channels)
+    if wanted.ndim != 1 or not ((-count <= wanted) & (wanted < count)).all():
+        raise ValueError(f"layer {chosen.name!r} has {count} channels, got channels={channels}")
+    spread = [count if i == axis % len(shape) else 1 for i in range(len(shape))]
+    masks = jnp.asarray(np.eye(count)[wanted].reshape(-1, *spread))
+
+    def conditional(mask: jax.Array) -> Any:
+        return explain(*args, target=target, masks={chosen.name: mask})
+
+    if batch_size is None:
+        return jax.vmap(conditional)(masks)
+    return jax.lax.map(conditional, masks, batch_size=batch_size)
+
+
+@dataclass(frozen=True)
+class ReferenceSamples:
+    """For every channel of a layer, the samples with the highest scores, the best first.
+
+    Attributes:
+        indices: positions in the data set, (channels, top).
+        scores: what the samples were ranked by, (channels, top).
+    """
+
+    indices: np.ndarray
+    scores: np.ndarray
+
+
+def reference_samples(
+    explain: Explainer,
+    data: Iterable[Any],
+    *args: Any,
+    layer: LayerSpec,
+    by: Literal["relevance", "activation"] = "relevance",
+    top: int = 8,
+    axis: int = -1,
+    reduce: Literal["sum", "max"] = "sum",
+    target: Target = None,
+) -> ReferenceSamples:
+    """The samples of a data set that a layer's channels respond to, or matter for, most.
+
+    Args:
+        explain: the explainer.
+        data: batches, each an array whose leading axis counts examples; it is passed over once.
+        *args: the other arguments of the explained function.
+        layer: the layer, as `Explainer.start` names one.
+        by: "relevance" (relevance maximisation: samples in whose explanation the channel matters
+            most) or "activation" (activation maximisation).
+        top: how many samples per channel are kept.
+        axis: the axis of the layer's output that counts channels; the first counts examples.
+        reduce: how the other axes (positions) are taken together.
+        target: as for a call of `explain`, but for "all" and one array for all batches.
+
+    Returns:
+        Indices and scores, (channels, top); fewer columns when there are fewer samples.
+
+    Raises:
+        ValueError: an option is unknown, `data` is empty, or no layer or several match.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> import jaxplain as jxp
+        >>> explain = jxp.lrp(lambda x: jax.nn.relu(x @ jnp.eye(2)) @ jnp.ones((2, 1)))
+        >>> batches = [jnp.array([[1.0, 0.0], [3.0, 1.0]]), jnp.array([[2.0, 5.0]])]
+        >>> print(jxp.reference_samples(explain, batches, layer="dense", top=2).indices)
+        [[1 2]
+         [2 1]]
+    """
+    if by not in ("relevance", "activation") or reduce not in ("sum", "max"):
+        raise ValueError(
+            'by is "relevance" or "activation" and reduce is "sum" or "max", '
+            f"got by={by!r}, reduce={reduce!r}"
+        )
+    stopped = replace(explain, stop=layer, capture=None, with_output=False)
+    indices, scores, seen = None, None, 0
+    for batch in data:
+        if by == "relevance":
+            values = stopped(batch, *args, target=target)
+        else:
+            explain.plan(batch, *args).find_one(layer)
+            (values,) = explain.activations(batch, *args, layers=layer).values()
+        found = _per_channel(values, axis, reduce)
+        here = np.broadcast_to(seen + np.arange(found.shape[1]), found.shape)
+        scores = found if scores is None else np.concatenate([scores, found], 1)
+        indices = here if indices is None else np.concatenate([indices, here], 1)
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :top]
+        scores, indices = (np.take_along_axis(v, order, 1) for v in (scores, indices))
+        seen += found.shape[1]
+    if indices is None or scores is None:
+        raise ValueError("data holds no batches")
+    return ReferenceSamples(indices, scores)
+
+
+def _per_channel(values: jax.Array, axis: int, reduce: str) -> np.ndarray:
+    """(channels, examples)."""
+    channels_first = np.moveaxis(np.asarray(values, np.float64), axis, 0)
+    flat = channels_first.reshape(*channels_first.shape[:2], -1)
+    return flat.sum(-1) if reduce == "sum" else flat.max(-1)
