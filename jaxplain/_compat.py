@@ -69,17 +69,36 @@ def floating(atom: Any) -> bool:
     return jnp.issubdtype(atom.aval.dtype, jnp.inexact)
 
 
-def bind(eqn: Eqn, values: Sequence[Any], name: str = "") -> list[Any]:
+def bind(eqn: Eqn, values: Sequence[Any], name: str = "", dtype: Any = None) -> list[Any]:
     """Evaluates one equation on `values`; its outputs, always as a list.
 
     The user's traceback and the layer's name travel along, so that profiles and later errors speak
     of the user's code.
+
+    Args:
+        eqn: the equation.
+        values: its operands.
+        name: where it stands in the user's model.
+        dtype: computed in this dtype whatever the equation says, and the operands. Kernels that
+            multiply bfloat16 by bfloat16 go on to do so, and accumulate in it.
     """
+    params = eqn.params
+    if dtype is not None:
+        typed = {k: dtype for k in ("preferred_element_type", "new_dtype") if k in params}
+        own: list[Any] = [atom.aval for atom in eqn.invars]
+        written = all(a.dtype == jnp.bfloat16 for a in own)
+        still = any(value.dtype == jnp.bfloat16 for value in values)
+        narrow = "preferred_element_type" in typed and written and still
+        values = [
+            jnp.asarray(value, jnp.bfloat16 if narrow else dtype) if floating(atom) else value
+            for atom, value in zip(eqn.invars, values, strict=True)
+        ]
+        params = params | typed
     stack = source_info_util.current_name_stack()
     if name:
         stack = stack.extend(name)
     with source_info_util.user_context(eqn.source_info.traceback, name_stack=stack), _context(eqn):
-        outputs = eqn.primitive.bind(*values, **eqn.primitive.get_bind_params(eqn.params))
+        outputs = eqn.primitive.bind(*values, **eqn.primitive.get_bind_params(params))
     return list(outputs) if eqn.primitive.multiple_results else [outputs]
 
 

@@ -7,12 +7,14 @@ gradient) is the rules' business.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxplain.graph.layers import Layer
+from jaxplain.graph.linear import wide
 from jaxplain.graph.program import Program, Var, read
 from jaxplain.plan import Plan
 from jaxplain.rules import TERMS, Gradient, Move, Rule, View
@@ -185,8 +187,8 @@ def _ruled(
         else:
             view = View(layer, lambda *x: _forward(layer, env, x)[0], env, xs, bool(entries))
             (z,), (r,) = zs, rs
-            dtype = jnp.promote_types(z.dtype, jnp.float32)
-            received = rule.relevance(view, xs, z.astype(dtype), r.astype(dtype))
+            wider = partial(jnp.asarray, dtype=wide(*(v.dtype for v in (z, r, *xs))))
+            received = rule.relevance(view, tuple(map(wider, xs)), wider(z), wider(r))
             _check(layer, rule, received, xs)
             booked = view.booked or {}
         if not relevance:
@@ -250,7 +252,7 @@ _tap.defvjp(lambda value, mask, slot: (value, (mask, slot)), _tap_backward)
 
 
 def _wide(value: jax.Array) -> jax.Array:
-    return value.astype(jnp.promote_types(value.dtype, jnp.float32))
+    return value.astype(wide(value.dtype))
 
 
 #: The value in at least float32, whose cotangent stays so.

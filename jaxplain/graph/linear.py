@@ -5,15 +5,21 @@ entry of A is one weight times the scales before and behind it, so |A|, A*A and 
 come from |.|, the square and one applied to each constant. For the positive and negative parts of A
 the scales are folded into the weights where they vary along the weights' own features; elsewhere
 what came through weights of either sign is carried through the operations apart.
+
+Half precision layers are applied in float32, where sums neither overflow nor lose relevance: z+ may
+be far larger than z. Kernels in bfloat16 stay so and only accumulate wider; their transposes run as
+written, behind quotients scaled to 1. float16 has too small a range for that.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial, reduce
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from jaxplain import _compat
 from jaxplain.graph import folding
 from jaxplain.graph.chains import is_kernel
 from jaxplain.graph.invariance import literal_value
@@ -24,11 +30,25 @@ from jaxplain.graph.program import Node, Var, read
 Arrays = tuple[jax.Array, ...]
 
 
-class Linear:
-    """A linear map of a list of arrays to one array, with its transpose."""
+def wide(*dtypes: Any) -> Any:
+    """The dtype that the arithmetic of rules is in: the widest, at least float32."""
+    return reduce(np.promote_types, dtypes, np.dtype(np.float32))
 
-    def __init__(self, apply: Callable[..., jax.Array], inputs: Sequence[Any]):
+
+class Linear:
+    """A linear map of a list of arrays to one array, with its transpose.
+
+    Args:
+        apply: the map.
+        back: the same map, as it is transposed: possibly in other dtypes.
+        inputs: arrays like those that `back` takes.
+    """
+
+    def __init__(
+        self, apply: Callable[..., jax.Array], back: Callable[..., jax.Array], inputs: Sequence[Any]
+    ):
         self._apply = apply
+        self._back = back
         self._inputs = tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in inputs)
 
     def __call__(self, xs: Arrays) -> jax.Array:
@@ -37,15 +57,20 @@ class Linear:
 
     def transpose(self, s: jax.Array) -> Arrays:
         """A^T s, one array per input."""
-        transposed = jax.linear_transpose(self._apply, *self._inputs)
-        return pull_back(transposed, s, jax.eval_shape(self._apply, *self._inputs).dtype)
+        transposed = jax.linear_transpose(self._back, *self._inputs)
+        return pull_back(transposed, s, jax.eval_shape(self._back, *self._inputs).dtype)
 
     def __add__(self, other: "Linear") -> "Linear":
-        return Linear(lambda *xs: self._apply(*xs) + other._apply(*xs), self._inputs)
+        def plus(f: Callable[..., Any], g: Callable[..., Any]) -> Callable[..., Any]:
+            return lambda *xs: f(*xs) + g(*xs)
+
+        apply, back = plus(self._apply, other._apply), plus(self._back, other._back)
+        return Linear(apply, back, self._inputs)
 
     def scaled(self, factor: float) -> "Linear":
         """factor * A."""
-        return Linear(lambda *xs: factor * self._apply(*xs), self._inputs)
+        apply, back = (lambda *xs, f=f: factor * f(*xs) for f in (self._apply, self._back))
+        return Linear(apply, back, self._inputs)
 
 
 def pull_back(transposed: Callable[[jax.Array], Any], s: jax.Array, dtype: Any) -> Arrays:
@@ -72,6 +97,10 @@ class Affine:
 
     def __init__(self, layer: Layer, constants: Mapping[Var, Any], xs: Arrays):
         self._layer = layer
+        floats = {v for n in layer.nodes for v in (*n.inputs, *n.outputs) if v.floating}
+        dtypes = {v.aval.dtype for v in floats}
+        self._dtype = None if dtypes == {wide(*dtypes)} else wide(*dtypes)
+        self._narrow = jnp.bfloat16 in dtypes and jnp.float16 not in dtypes
         self._env = dict(constants)
         self._inputs = xs
         self._nodes = tuple(n for n in layer.nodes if n.outputs[0] in layer.live)
@@ -96,7 +125,7 @@ class Affine:
     @cached_property
     def square(self) -> Linear:
         """A * A, elementwise."""
-        return self._map(jnp.square)
+        return self._map(lambda v: jnp.square(jnp.asarray(v, self._dtype)), exact=True)
 
     @cached_property
     def flat(self) -> Linear:
@@ -123,44 +152,60 @@ class Affine:
             if not offset and not any(v in env for v in operands):
                 continue
             values = [self._value(env, v) for v in node.inputs]
-            env.update(zip(node.outputs, node.evaluate(values), strict=True))
+            env.update(zip(node.outputs, _evaluate(node, values, self._dtype), strict=True))
         return self._value(env, self._layer.exit)
 
     def _value(self, env: Mapping[Var, Any], var: Var) -> Any:
         if var in self._layer.live:
-            return env[var] if var in env else jnp.zeros(var.shape, var.aval.dtype)
+            return env[var] if var in env else jnp.zeros(var.shape, self._dtype or var.aval.dtype)
         return read(self._env, var)
 
+    def _linear(self, apply: Callable[..., jax.Array], exact: bool = False) -> Linear:
+        """A map that `apply` computes in the dtype it is given; None: as the layer is written."""
+        written = self._dtype is None or (self._narrow and not exact)
+        dtype = None if written else self._dtype
+        inputs = [jax.ShapeDtypeStruct(x.shape, dtype or x.dtype) for x in self._inputs]
+        return Linear(partial(apply, self._dtype), partial(apply, dtype), inputs)
+
     def _map(
-        self, change: Callable[[Any], Any], weights: Mapping[Node, Any] | None = None
+        self,
+        change: Callable[[Any], Any],
+        weights: Mapping[Node, Any] | None = None,
+        exact: bool = False,
     ) -> Linear:
         """The linear part with `change` applied to every constant factor.
 
         Args:
             change: applied to weights and scales.
             weights: kernels to use as they are instead of the layer's own.
+            exact: nothing may be in half precision.
         """
         layer = self._layer
 
-        def apply(*xs: jax.Array) -> jax.Array:
+        def apply(dtype: Any, *xs: jax.Array) -> jax.Array:
             env = dict(zip(layer.sources, xs, strict=True))
             for node in self._nodes:
                 factors = {
                     v: (weights or {}).get(node, change(read(self._env, v)))
                     for v in self._factors(node)
                 }
-                outputs = self._step(node, env, factors, change is _identity)
+                outputs = self._step(node, env, factors, change is _identity, dtype)
                 env.update(zip(node.outputs, outputs, strict=True))
             return env[layer.exit]
 
-        return Linear(apply, self._inputs)
+        return self._linear(apply, exact)
 
     def _factors(self, node: Node) -> tuple[Var, ...]:
         """The constants that the operation multiplies by."""
         return tuple(v for v in node.inputs if v not in self._layer.live and _is_factor(node))
 
     def _step(
-        self, node: Node, env: Mapping[Var, Any], factors: Mapping[Var, Any], signed: bool
+        self,
+        node: Node,
+        env: Mapping[Var, Any],
+        factors: Mapping[Var, Any],
+        signed: bool,
+        dtype: Any,
     ) -> list[Any]:
         """One operation without its offset: constants other than factors count as zero."""
         role, shape = node.row.role, node.outputs[0].shape
@@ -183,7 +228,7 @@ class Affine:
                 values.append(jnp.zeros(var.shape, var.aval.dtype))
             else:
                 values.append(read(self._env, var))
-        return node.evaluate(values)
+        return _evaluate(node, values, dtype)
 
     def _signed(self, positive: bool) -> Linear:
         """The entries of A with the given sign."""
@@ -195,21 +240,23 @@ class Affine:
                 part = jnp.maximum(folded, 0) if positive else jnp.minimum(folded, 0)
                 return self._map(jnp.ones_like, weights={layer.mixing[0]: part})
 
-        def apply(*xs: jax.Array) -> jax.Array:
+        def apply(dtype: Any, *xs: jax.Array) -> jax.Array:
             above: dict[Var, Any] = dict(zip(layer.sources, xs, strict=True))
             below: dict[Var, Any] = {}
             for node in self._nodes:
-                parts = self._split(node, above, below)
+                parts = self._split(node, above, below, dtype)
                 for env, part in zip((above, below), parts, strict=True):
                     if part is not None:
                         env[node.outputs[0]] = part
             result = (above if positive else below).get(layer.exit)
-            return jnp.zeros(layer.exit.shape, layer.exit.aval.dtype) if result is None else result
+            if result is None:
+                return jnp.zeros(layer.exit.shape, dtype or layer.exit.aval.dtype)
+            return result
 
-        return Linear(apply, self._inputs)
+        return self._linear(apply)
 
     def _split(
-        self, node: Node, above: Mapping[Var, Any], below: Mapping[Var, Any]
+        self, node: Node, above: Mapping[Var, Any], below: Mapping[Var, Any], dtype: Any
     ) -> tuple[Any, Any]:
         """One operation on what came through positive and through negative weights.
 
@@ -217,8 +264,10 @@ class Affine:
         """
 
         def run(env: Mapping[Var, Any], factors: Mapping[Var, Any]) -> Any:
+            if not set(node.inputs) & set(env):
+                return None
             # what multiplies or adds, and all that a chain holds, has one output
-            return self._step(node, env, factors, True)[0] if set(node.inputs) & set(env) else None
+            return self._step(node, env, factors, True, dtype)[0]
 
         role = node.row.role
         if role is Role.NEGATION:
@@ -242,6 +291,10 @@ class Affine:
         if value is not None and value > 0:
             return kept, crossed
         return _choose(c > 0, kept, crossed), _choose(c > 0, crossed, kept)
+
+
+def _evaluate(node: Node, values: Sequence[Any], dtype: Any) -> list[Any]:
+    return _compat.bind(node.eqn, values, node.names[0], dtype)
 
 
 def _sum(a: Any, b: Any) -> Any:
