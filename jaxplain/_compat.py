@@ -35,6 +35,7 @@ _LIBRARIES = tuple(
     f"{os.sep}{package}{os.sep}"
     for package in ("jax", "jaxlib", "flax", "equinox", "keras", "haiku", "optax", "jaxtyping")
 )
+_FOREIGN = (*_LIBRARIES, f"{os.sep}numpy{os.sep}")
 _STANDARD_LIBRARY = (os.path.dirname(os.__file__) + os.sep, sys.prefix + os.sep + "bin")
 
 
@@ -45,6 +46,41 @@ def trace(f: Callable[..., Any], *args: Any) -> tuple[Any, Any]:
     in-place update of a model, or inside another transformation, they would be stale.
     """
     return jax.make_jaxpr(lambda *a: f(*a), return_shape=True)(*args)
+
+
+def aval(value: Any) -> Any:
+    """The shape and dtype of anything that JAX takes for an array; None when it does not."""
+    try:
+        return jax.typeof(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def spelled(value: Any) -> str:
+    """What a value is, for messages: "float32[5, 4]", "str", "ndarray of dtype object"."""
+    known = aval(value)
+    if known is not None:
+        return f"{known.dtype}{list(known.shape)}"
+    dtype = f" of dtype {value.dtype}" if hasattr(value, "dtype") else ""
+    return f"{type(value).__name__}{dtype}"
+
+
+def end_in_user_code(error: BaseException) -> None:
+    """Cuts the frames of JAX and other libraries off the end of an error's traceback.
+
+    What is left ends in the user's code, or in jaxplain where the user's is not to blame. As JAX's
+    own filter it does nothing when `jax_traceback_filtering` is off.
+    """
+    frame, last = error.__traceback__, None
+    while frame is not None:
+        file = frame.tb_frame.f_code.co_filename
+        standard = file.startswith(_STANDARD_LIBRARY[0]) and "site-packages" not in file
+        if not standard and not any(package in file for package in _FOREIGN):
+            last = frame
+        frame = frame.tb_next
+    filtering = jax.config.jax_traceback_filtering  # type: ignore[attr-defined]
+    if last is not None and filtering != "off":
+        last.tb_next = None
 
 
 def open_jaxpr(jaxpr: Any) -> tuple[Jaxpr, Sequence[Any]]:

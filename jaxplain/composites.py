@@ -49,9 +49,13 @@ class Match:
         return self.test(layer)
 
     def __and__(self, other: "Match") -> "Match":
+        if not callable(other):
+            return NotImplemented
         return Match(lambda layer: self(layer) and other(layer), f"{self} & {other}")
 
     def __or__(self, other: "Match") -> "Match":
+        if not callable(other):
+            return NotImplemented
         return Match(lambda layer: self(layer) or other(layer), f"({self} | {other})")
 
     def __invert__(self) -> "Match":
@@ -68,6 +72,10 @@ def _join(values: Iterable[Any]) -> str:
 
 def kind(*kinds: str) -> Match:
     """Layers of the given kinds (see `Layer.kind`)."""
+    if unknown := [k for k in kinds if k not in Gradient.kinds]:
+        raise ValueError(
+            f"no kind is called {unknown[0]!r}; there are: {_join(sorted(Gradient.kinds))}"
+        )
     return Match(lambda layer: layer.kind in kinds, f"kind({_join(kinds)})")
 
 
@@ -78,7 +86,10 @@ def op(*ops: str) -> Match:
 
 def name(pattern: str) -> Match:
     """Layers whose name contains a match of the regular expression."""
-    compiled = re.compile(pattern)
+    try:
+        compiled = re.compile(pattern)
+    except (re.error, TypeError) as error:
+        raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
     return Match(lambda layer: compiled.search(layer.name) is not None, f"name({pattern!r})")
 
 
@@ -117,6 +128,9 @@ class Composite:
             wins.
         name: what the plan calls it.
         base: what applies to layers that no entry matches.
+        strict: an entry that matches no layer of a model is an error when the model is planned: it
+            is misspelled more often than not. One whose layers all went to earlier entries is not.
+            The presets are not strict.
 
     Raises:
         TypeError: an entry is not a pair of a predicate and a rule.
@@ -134,8 +148,11 @@ class Composite:
         *,
         name: str = "Composite",
         base: Iterable[tuple[Match, Rule]] = BASE,
+        strict: bool = True,
     ):
         checked = []
+        if not isinstance(entries, Iterable):
+            raise TypeError(f"a composite is a list of pairs (match, rule), got {entries!r}")
         for entry in entries:
             if not (isinstance(entry, tuple) and len(entry) == 2 and callable(entry[0])):
                 raise TypeError(f"a composite's entries are pairs (match, rule), got {entry!r}")
@@ -148,9 +165,21 @@ class Composite:
         self.entries: _Entries = tuple(checked)
         self.base: _Entries = tuple(base)
         self.name = name
+        self.strict = strict
 
     def assign(self, graph: Graph) -> list[tuple[Layer, Rule | None, str]]:
-        """For every layer its rule (None when there is none) and why."""
+        """For every layer its rule (None when there is none) and why.
+
+        Raises:
+            ValueError: an entry of a strict composite matches no layer.
+        """
+        for match, rule in self.entries if self.strict else ():
+            if not matching(match, graph.layers):
+                raise ValueError(
+                    f"{self.name}: {match} -> {describe(rule)} is for no layer of this model. Its "
+                    f"layers are {spelled(graph.layers)}. For a composite that may hold more than "
+                    "one model needs: Composite(..., strict=False)"
+                )
         return [(layer, *self._choose(layer)) for layer in graph.layers]
 
     def _choose(self, layer: Layer) -> tuple[Rule | None, str]:
@@ -168,6 +197,16 @@ class Composite:
     __repr__ = __str__
 
 
+def matching(match: Callable[[Layer], bool], layers: Iterable[Layer]) -> tuple[Layer, ...]:
+    """The layers that match."""
+    return tuple(layer for layer in layers if match(layer))
+
+
+def spelled(layers: Iterable[Layer]) -> str:
+    """The names of layers, each with what `kind` and `op` would match."""
+    return ", ".join(f"{layer.name} ({layer.kind} {layer.op})" for layer in layers)
+
+
 def describe(rule: Rule) -> str:
     """A rule with the options that are not its defaults."""
     fields = getattr(rule, "__dataclass_fields__", {})
@@ -182,17 +221,21 @@ def describe(rule: Rule) -> str:
     return f"{type(rule).__name__}({', '.join(options)})"
 
 
+def _preset(name: str, *entries: tuple[Match, Rule]) -> Composite:
+    return Composite(entries, name=name, strict=False)
+
+
 _CONVOLUTION, _DENSE = kernel & op("convolution"), kernel & op("dense")
 
 
 def of_kernels(rule: Rule) -> Composite:
     """One rule for every kernel layer."""
-    return Composite([(kernel, rule)], name=describe(rule))
+    return _preset(describe(rule), (kernel, rule))
 
 
 def EpsilonPlus(epsilon: Stabilizer = 1e-6) -> Composite:
     """Convolutions z+, dense layers epsilon."""
-    return Composite([(_CONVOLUTION, ZPlus()), (_DENSE, Epsilon(epsilon))], name="EpsilonPlus")
+    return _preset("EpsilonPlus", (_CONVOLUTION, ZPlus()), (_DENSE, Epsilon(epsilon)))
 
 
 def EpsilonPlusFlat(epsilon: Stabilizer = 1e-6) -> Composite:
@@ -202,8 +245,8 @@ def EpsilonPlusFlat(epsilon: Stabilizer = 1e-6) -> Composite:
 
 def EpsilonAlpha2Beta1(epsilon: Stabilizer = 1e-6) -> Composite:
     """Convolutions alpha-beta (2, 1), dense layers epsilon."""
-    entries = [(_CONVOLUTION, AlphaBeta(2, 1)), (_DENSE, Epsilon(epsilon))]
-    return Composite(entries, name="EpsilonAlpha2Beta1")
+    entries = (_CONVOLUTION, AlphaBeta(2, 1)), (_DENSE, Epsilon(epsilon))
+    return _preset("EpsilonAlpha2Beta1", *entries)
 
 
 def EpsilonAlpha2Beta1Flat(epsilon: Stabilizer = 1e-6) -> Composite:
@@ -222,12 +265,12 @@ def EpsilonGammaBox(
         gamma: of the gamma rule.
         epsilon: of the epsilon rule.
     """
-    entries = [
+    return _preset(
+        "EpsilonGammaBox",
         (first & _CONVOLUTION, ZBox(low, high)),
         (_CONVOLUTION, Gamma(gamma)),
         (_DENSE, Epsilon(epsilon)),
-    ]
-    return Composite(entries, name="EpsilonGammaBox")
+    )
 
 
 def ExcitationBackprop() -> Composite:
@@ -236,19 +279,19 @@ def ExcitationBackprop() -> Composite:
     References:
         Zhang et al., "Top-Down Neural Attention by Excitation Backprop", IJCV 2018.
     """
-    return Composite([(kernel, ZPlus())], name="ExcitationBackprop")
+    return _preset("ExcitationBackprop", (kernel, ZPlus()))
 
 
 def SequentialPresetA(epsilon: Stabilizer = 0.1) -> Composite:
     """iNNvestigate's preset A: dense layers epsilon, convolutions alpha-beta (1, 0)."""
-    entries = [(_DENSE, Epsilon(epsilon)), (_CONVOLUTION, AlphaBeta(1, 0))]
-    return Composite(entries, name="SequentialPresetA")
+    entries = (_DENSE, Epsilon(epsilon)), (_CONVOLUTION, AlphaBeta(1, 0))
+    return _preset("SequentialPresetA", *entries)
 
 
 def SequentialPresetB(epsilon: Stabilizer = 0.1) -> Composite:
     """iNNvestigate's preset B: dense layers epsilon, convolutions alpha-beta (2, 1)."""
-    entries = [(_DENSE, Epsilon(epsilon)), (_CONVOLUTION, AlphaBeta(2, 1))]
-    return Composite(entries, name="SequentialPresetB")
+    entries = (_DENSE, Epsilon(epsilon)), (_CONVOLUTION, AlphaBeta(2, 1))
+    return _preset("SequentialPresetB", *entries)
 
 
 def SequentialPresetAFlat(epsilon: Stabilizer = 0.1) -> Composite:
@@ -262,9 +305,13 @@ def SequentialPresetBFlat(epsilon: Stabilizer = 0.1) -> Composite:
 
 
 def _flat(composite: Composite, name: str) -> Composite:
-    return Composite([(first, Flat()), *composite.entries], name=name)
+    return _preset(name, (first, Flat()), *composite.entries)
 
 
 GRADIENT = Composite([], name="Gradient", base=[(any_layer, Gradient())])
-DECONVNET = Composite([(rectifier, Deconvnet())], name="Deconvnet", base=GRADIENT.base)
-GUIDED = Composite([(rectifier, GuidedBackprop())], name="GuidedBackprop", base=GRADIENT.base)
+DECONVNET = Composite(
+    [(rectifier, Deconvnet())], name="Deconvnet", base=GRADIENT.base, strict=False
+)
+GUIDED = Composite(
+    [(rectifier, GuidedBackprop())], name="GuidedBackprop", base=GRADIENT.base, strict=False
+)

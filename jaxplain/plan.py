@@ -48,7 +48,8 @@ class Plan:
 
     Raises:
         NotAnalyzableError: a layer has no rule.
-        ValueError: a rule cannot be given to the layer that the composite gave it to.
+        ValueError: a rule cannot be given to the layer that the composite gave it to, or an entry
+            of the composite is for no layer.
     """
 
     def __init__(self, graph: Graph, composite: Composite, unknown: str = "error"):
@@ -95,10 +96,10 @@ class Plan:
         if exact:
             return exact
         test = composites.name(which) if isinstance(which, str) else which
-        found = tuple(layer for layer in self.layers if test(layer))
+        found = composites.matching(test, self.layers)
         if not found:
-            names = ", ".join(layer.name for layer in self.layers)
-            raise ValueError(f"no layer matches {_spelled(which)}; there are: {names}")
+            there = composites.spelled(self.layers)
+            raise ValueError(f"no layer matches {_spelled(which)}; there are: {there}")
         return found
 
     def find_one(self, which: LayerSpec) -> Layer:

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxplain import _compat
+
 Target = None | int | Any | Literal["all"] | Callable[[Any], Any]
 
 
@@ -42,12 +44,13 @@ def check(target: Target, heads: Any) -> None:
             )
         if output.ndim == 0:
             raise ValueError('target="all" needs an output with a class axis, got a scalar')
-        return
-    if target is None:
+    if output.shape[-1:] == (0,):
+        raise ValueError(f"the output of shape {output.shape} has no classes to explain")
+    if target is None or isinstance(target, str):
         return
     if isinstance(target, list | tuple):
         raise TypeError(f"target is a {type(target).__name__}: give an array of ints instead")
-    countable = hasattr(target, "__index__") or hasattr(target, "shape")
+    countable = isinstance(target, int) or _compat.aval(target) is not None
     if isinstance(target, bool | float | complex) or not countable:
         raise TypeError(
             f'target must be None, an int, an array, "all" or a callable, got {target!r}'
@@ -81,7 +84,7 @@ def one_hot(output: jax.Array, target: Any) -> jax.Array:
     classes = output.shape[-1]
     if target is None:
         target = jnp.argmax(output, axis=-1)
-    target = jnp.asarray(target)
+    target = jnp.asarray(target).astype(int)  # `%` must not overflow a uint8
     target = target.reshape(target.shape + (1,) * (output.ndim - 1 - target.ndim))
     target = jnp.broadcast_to(target, output.shape[:-1]) if target.size == 1 else target
     inside = (target >= -classes) & (target < classes)

@@ -1,9 +1,7 @@
-"""Explainers as a user meets them: targets, trees, dtypes, models as pytrees, wrong calls."""
+"""Explainers as a user meets them: targets, trees, dtypes, models as pytrees."""
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -15,7 +13,7 @@ import pytest
 import jaxplain as jxp
 from jaxplain import composites
 from jaxplain.composites import Composite, any_layer, index, kind, last, name, op
-from jaxplain.rules import AlphaBeta, Epsilon, Flat, Norm, Pass, Rule, Uniform, Z, ZBox, ZPlus
+from jaxplain.rules import AlphaBeta, Flat, Norm, Pass, Rule, Z, ZPlus
 
 W = jnp.asarray(np.random.default_rng(0).normal(size=(4, 6)), jnp.float32)
 V = jnp.asarray(np.random.default_rng(1).normal(size=(6, 3)), jnp.float32)
@@ -300,88 +298,7 @@ def test_a_rule_of_ones_own_sees_the_layer() -> None:
     close(found, expected)
 
 
-# Wrong calls: an error before any compute that says what, where and what to do
-
-
-def pick(explain: Callable[..., Any], **options: Any) -> Callable[[], Any]:
-    return partial(explain, X, **options)
-
-
-WRONG: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
-    "not a function": (lambda: jxp.lrp(3), TypeError, "must be a function"),
-    "rule class": (lambda: jxp.lrp(f, Epsilon), TypeError, r"give an instance: Epsilon\(\)"),
-    "no rule": (lambda: jxp.lrp(f, "epsilon"), TypeError, "a rule or a composite"),
-    "entry": (lambda: Composite([(1, 2)]), TypeError, "pairs"),
-    "entry rule class": (
-        lambda: Composite([(any_layer, Flat)]),
-        TypeError,
-        r"did you mean Flat\(\)",
-    ),
-    "unknown option": (lambda: jxp.lrp(f, unknown="ignore"), ValueError, "unknown must be one of"),
-    "alpha": (lambda: AlphaBeta(2, 2), ValueError, "alpha - beta must be 1"),
-    "negative beta": (lambda: AlphaBeta(0, -1), ValueError, "must be >= 0"),
-    "epsilon": (lambda: Epsilon(-1e-6), ValueError, "epsilon must be a number >= 0"),
-    "epsilon text": (lambda: ZPlus("small"), ValueError, "epsilon must be a number >= 0"),
-    "box": (lambda: ZBox(1.0, 0.0), ValueError, "low must not exceed high"),
-    "box shape": (
-        pick(jxp.lrp(f, ZBox(np.zeros(3), 1.0))),
-        ValueError,
-        r"low of ZBox has shape \(3,\)",
-    ),
-    "target too large": (pick(jxp.lrp(f), target=3), IndexError, "target 3 is out of range for 3"),
-    "target too small": (pick(jxp.lrp(f), target=-4), IndexError, "target -4 is out of range"),
-    "one bad label": (
-        pick(jxp.lrp(f), target=np.asarray([0, 1, 2, 9, 0])),
-        IndexError,
-        "target 9 is out of range",
-    ),
-    "float target": (pick(jxp.lrp(f), target=1.0), TypeError, "target must be"),
-    "float labels": (pick(jxp.lrp(f), target=np.ones(5)), TypeError, "must hold integers"),
-    "boolean target": (pick(jxp.lrp(f), target=True), TypeError, "target must be"),
-    "list target": (pick(jxp.lrp(f), target=[0, 1, 2, 0, 1]), TypeError, "array of ints"),
-    "label count": (
-        pick(jxp.lrp(f), target=np.zeros(4, int)),
-        ValueError,
-        r"shape \(4,\) does not",
-    ),
-    "named target": (pick(jxp.lrp(f), target="cat"), ValueError, '"all" or a callable'),
-    "seed shape": (pick(jxp.lrp(f), target=lambda y: y[0]), ValueError, "seed in the shape"),
-    "integer input": (lambda: jxp.lrp(f)(jnp.ones((5, 4), int)), TypeError, "has dtype int32"),
-    "no arrays": (lambda: jxp.lrp(lambda x: X)(None), TypeError, "holds no arrays"),
-    "text argument": (
-        lambda: jxp.lrp(lambda x, mode: f(x))(X, "eval"),
-        TypeError,
-        "argument 1 holds a str",
-    ),
-    "argnums": (lambda: jxp.lrp(f, argnums=1)(X), ValueError, "argnums=1 is out of range"),
-    "integer output": (pick(jxp.lrp(lambda x: f(x).argmax(-1))), TypeError, "return the scores"),
-    "no output": (pick(jxp.lrp(lambda x: None)), TypeError, "returns no array"),
-    "two outputs": (pick(jxp.lrp(lambda x: (f(x), x))), TypeError, "returns 2 arrays"),
-    "rule for another kind": (
-        pick(jxp.lrp(f, Composite([(any_layer, Epsilon())]))),
-        ValueError,
-        r"layer 1 \(rectifier\) at test_explainer.py:\d+: Epsilon.* not Activation",
-    ),
-    "product rule": (
-        pick(jxp.lrp(f, Composite([(op("dense"), Uniform())]))),
-        ValueError,
-        "is for Matmul, Product layers",
-    ),
-    "pass": (
-        pick(jxp.lrp(f, Composite([(op("dense"), Pass())]))),
-        ValueError,
-        "one output per input",
-    ),
-    "linen": (lambda: jxp.from_linen(f, {}), TypeError, "flax.linen.Module"),
-    "linen variables": (lambda: jxp.from_linen(Network(), 3), TypeError, "mapping of collections"),
-}
-
-
-@pytest.mark.parametrize("case", WRONG)
-def test_wrong_calls(case: str) -> None:
-    call, error, message = WRONG[case]
-    with pytest.raises(error, match=message):
-        call()
+# Errors
 
 
 def test_a_rule_must_return_the_inputs_shapes() -> None:

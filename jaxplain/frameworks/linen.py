@@ -80,7 +80,7 @@ def from_linen(module: Any, variables: Any, *, method: Any = None, **kwargs: Any
     except ImportError as error:
         raise ImportError('from_linen needs flax: pip install "jaxplain[flax]"') from error
     if not isinstance(module, nn.Module):
-        raise TypeError(f"from_linen needs a flax.linen.Module, got {type(module).__name__}")
+        raise TypeError(f"from_linen needs a flax.linen.Module, an instance, got {module!r}")
     if not isinstance(variables, Mapping) or not all(isinstance(k, str) for k in variables):
         raise TypeError(
             "variables must be a mapping of collections such as {'params': ...}, as module.init "

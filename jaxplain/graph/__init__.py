@@ -108,6 +108,8 @@ def explained_leaves(args: Sequence[Any], argnums: int | Sequence[int]) -> tuple
                 f"argnums={number} is out of range: the function got {len(args)} arguments"
             )
     numbers = {number % len(args) for number in wanted}
+    if len(numbers) < len(wanted):
+        raise ValueError(f"argnums={wanted} names an argument twice")
     positions: list[int] = []
     offset = 0
     for number, arg in enumerate(args):

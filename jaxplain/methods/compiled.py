@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from jaxplain import finite, targets
+from jaxplain import _compat, finite, targets
 from jaxplain.errors import NotAnalyzableError
 from jaxplain.graph import Graph, explained_leaves
 from jaxplain.graph.layers import Layer
@@ -15,6 +14,7 @@ from jaxplain.graph.program import Program, flatten
 from jaxplain.interpreter import ENTRIES, Taps, evaluate, forward
 from jaxplain.ledger import Ledger
 from jaxplain.plan import Plan
+from jaxplain.rules.base import fits
 from jaxplain.targets import Target
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Compiled:
         self.held = len(arrays)
         positions = explained_leaves(args, explainer.argnums)
         program = flatten(
-            lambda model, *rest: rebuild(model)(*rest),
+            _pure(rebuild, _name(explainer.f)),
             (arrays, *args),
             keep_derivatives=not explainer.relevance,
         )
@@ -45,18 +45,21 @@ class Compiled:
         graph = Graph(program, tuple(program.inputs[i] for i in self.positions), explainer.logits)
         if explainer.relevance and not any(v.carries for v in graph.heads):
             raise NotAnalyzableError(
-                f"no relevance can reach the explained input of {explainer.f!r}: its output is cut "
-                "off from it by discrete operations or stop_gradient, or does not depend on it"
+                f"no relevance can reach the explained input of {_name(explainer.f)}: its "
+                "output is cut off from it by discrete operations or stop_gradient, or does not "
+                "depend on it"
             )
         self.plan = plan = Plan(graph, explainer.composite, explainer.unknown)
         start, stop, capture = explainer.start, explainer.stop, explainer.capture
         self.stop = None if stop is None else plan.find_one(stop)
         self.captured = () if capture is None else plan.find(capture)
-        self.out_tree = jax.tree.structure(program.out_tree)
+        self.out_tree: Any = jax.tree.structure(program.out_tree)
         self.head_vars = graph.heads
         if start is not None:
             self.out_tree = jax.tree.structure(0)
             self.head_vars = (plan.find_one(start).exit,)
+            if self.stop is not None:
+                self._below_start(self.stop)
         self.heads = jax.tree.unflatten(self.out_tree, [v.aval for v in self.head_vars])
         self.constants = [value for _, value in program.constants]
         self._explain = jax.jit(self._run, static_argnames=("kind",))
@@ -71,17 +74,38 @@ class Compiled:
 
     def masks(self, masks: Mapping[str, Any] | None) -> dict[int, jax.Array]:
         """Masks by the index of their layer, checked."""
-        found = {}
+        if not isinstance(masks, Mapping | None):
+            raise TypeError(f"masks are a dictionary from layer to array, got {masks!r}")
+        found: dict[int, jax.Array] = {}
         for name, mask in (masks or {}).items():
             layer = self.plan.find_one(name)
+            self._below_start(layer)
             shape = layer.exit.shape
-            if not _broadcasts(jnp.shape(mask), shape):
+            if layer.index in found:
+                raise ValueError(f"masks give layer {layer.name!r} twice")
+            if not fits(mask, shape):
                 raise ValueError(
-                    f"the mask of layer {layer.name!r} has shape {jnp.shape(mask)}, which does not "
-                    f"broadcast to the layer's output of shape {shape}"
+                    f"the mask of layer {layer.name!r} must be a real array that broadcasts to the "
+                    f"layer's output of shape {shape}, got {_compat.spelled(mask)}"
                 )
             found[layer.index] = jnp.asarray(mask)
         return found
+
+    def _below_start(self, layer: Layer) -> None:
+        """Raises ValueError for a layer that relevance never reaches from `start`."""
+        if self.explainer.start is None:
+            return
+        reached, stack = set(), list(self.head_vars)
+        while stack:
+            var = stack.pop()
+            if var not in reached:
+                reached.add(var)
+                stack += var.producer.inputs if var.producer else ()
+        if layer.exit not in reached:
+            raise ValueError(
+                f"layer {layer.name!r} is not below the start {self.explainer.start!r}: no "
+                "attribution arrives there"
+            )
 
     def __call__(
         self, arrays: list[Any], args: Sequence[Any], target: Target, masks: dict[int, jax.Array]
@@ -133,7 +157,10 @@ class Compiled:
         return [trees[n % len(args)] for n in numbers]
 
     def _flat(self, arrays: list[Any], args: Sequence[Any]) -> list[Any]:
-        return [*arrays, *jax.tree.leaves(tuple(args))]
+        flat = [*arrays, *jax.tree.leaves(tuple(args))]
+        if any(isinstance(v, jax.ShapeDtypeStruct) for v in flat):
+            raise TypeError("a jax.ShapeDtypeStruct holds no values: only plan() takes one")
+        return flat
 
     def _evaluate(
         self, constants: list[Any], flat: list[Any], explained: Sequence[Any], taps: Taps
@@ -240,13 +267,18 @@ class Compiled:
         return finite.flags(self.plan, constants, flat, outputs)
 
     def _check_seed(self, seed: Any, heads: list[Any]) -> list[Any]:
-        leaves = jax.tree.leaves(seed)
-        shapes, wanted = [jnp.shape(v) for v in leaves], [h.shape for h in heads]
-        if shapes != wanted:
+        leaves, tree = jax.tree.flatten(seed)
+        if tree != self.out_tree:
             raise ValueError(
-                f"target's callable must return a seed in the shape of the output, {wanted}, got "
-                f"{shapes}; to explain a scalar g(output), return jax.grad(g)(output)"
+                f"target's callable must return a tree like the output, {self.out_tree}, got {tree}"
             )
+        for leaf, head in zip(leaves, heads, strict=True):
+            if not fits(leaf, head.shape) or jnp.shape(leaf) != head.shape:
+                raise ValueError(
+                    "target's callable must return a real seed in the shape of the output, "
+                    f"{head.shape}, got {_compat.spelled(leaf)}; to explain a scalar g(output), "
+                    "return jax.grad(g)(output)"
+                )
         return [jnp.asarray(v, h.dtype) for v, h in zip(leaves, heads, strict=True)]
 
 
@@ -257,20 +289,55 @@ def _static(target: Target) -> tuple[Any, Any]:
     return "index", jnp.asarray(target)
 
 
-def _broadcasts(shape: tuple[int, ...], onto: tuple[int, ...]) -> bool:
-    try:
-        return np.broadcast_shapes(shape, onto) == onto
-    except ValueError:
-        return False
+def _pure(rebuild: Callable[[list[Any]], Callable[..., Any]], name: str) -> Callable[..., Any]:
+    """The model as a function of its arrays and arguments, refused where it is none."""
+
+    def call(arrays: list[Any], *args: Any) -> Any:
+        model = rebuild(arrays)
+        before = _by_path(model)
+        output = model(*args)
+        after = _by_path(model)
+        changed = [path for path, leaf in before.items() if after.get(path, leaf) is not leaf]
+        if changed:
+            raise TypeError(
+                f"{name} changes its own arrays when it is called ({', '.join(changed[:4])}), as "
+                "dropout and BatchNorm do in training mode: put it into evaluation mode "
+                "(model.eval() for nnx), or explain a pure function of it"
+            )
+        for leaf in jax.tree.leaves(output):
+            if _compat.aval(leaf) is None:
+                raise TypeError(
+                    f"{name} returns a {_compat.spelled(leaf)}, not an array: explain a function "
+                    "that returns only the scores"
+                )
+        return output
+
+    return call
+
+
+def _by_path(model: Any) -> dict[str, Any]:
+    """The traced arrays that a model holds."""
+    leaves = jax.tree_util.tree_flatten_with_path(model)[0]
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for path, leaf in leaves
+        if isinstance(leaf, jax.core.Tracer)
+    }
+
+
+def _name(f: Any) -> str:
+    """What messages call a function: models print at length."""
+    return getattr(f, "__name__", type(f).__name__)
 
 
 def _check_output(program: Program, f: Any) -> None:
+    name = _name(f)
     if not program.outputs:
-        raise TypeError(f"{f!r} returns no array: there is nothing to explain")
+        raise TypeError(f"{name} returns no array: there is nothing to explain")
     for var in program.outputs:
-        if not var.floating:
+        if not jnp.issubdtype(var.aval.dtype, jnp.floating):
             raise TypeError(
-                f"{f!r} returns dtype {var.aval.dtype}: only floating outputs can be explained; "
+                f"{name} returns dtype {var.aval.dtype}: only floating outputs can be explained; "
                 "return the scores instead of the decision"
             )
 

@@ -2,14 +2,16 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypedDict
+from numbers import Integral
+from typing import Any, Never, TypedDict
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxplain import targets
+from jaxplain import _compat, targets
 from jaxplain.composites import Composite
+from jaxplain.errors import readable
 from jaxplain.graph import explained_leaves
 from jaxplain.ledger import Ledger
 from jaxplain.methods.compiled import Compiled
@@ -84,14 +86,21 @@ class Explainer:
             raise TypeError(f"the first argument must be a function of arrays, got {self.f!r}")
         if self.unknown not in _UNKNOWN:
             raise ValueError(f"unknown must be one of {_UNKNOWN}, got {self.unknown!r}")
-        numbers = self.argnums if isinstance(self.argnums, Sequence) else (self.argnums,)
-        if not numbers or not all(hasattr(n, "__index__") for n in numbers):
+        numbers = tuple(self.argnums) if isinstance(self.argnums, Sequence) else (self.argnums,)
+        if not numbers or any(isinstance(n, bool) or not isinstance(n, Integral) for n in numbers):
             raise TypeError(f"argnums must be an int or a sequence of ints, got {self.argnums!r}")
-        if isinstance(self.argnums, Sequence):
-            object.__setattr__(self, "argnums", tuple(self.argnums))
+        exact = tuple(map(int, numbers))
+        object.__setattr__(
+            self, "argnums", exact if isinstance(self.argnums, Sequence) else exact[0]
+        )
 
+    @readable
     def __call__(
-        self, *args: Any, target: Target = None, masks: Mapping[str, Any] | None = None
+        self,
+        *args: Any,
+        target: Target = None,
+        masks: Mapping[str, Any] | None = None,
+        **keywords: Never,
     ) -> Any:
         """Explains `f(*args)`.
 
@@ -106,6 +115,7 @@ class Explainer:
                 way down: an array that broadcasts against the layer's output. With ones at some
                 channels and zeros elsewhere this is the relevance conditional on them. The forward
                 pass does not depend on masks: `jax.vmap` over them computes it once.
+            **keywords: none; options of `f` are bound with `functools.partial`.
 
         Returns:
             The attribution, a tree like the explained argument (a tuple of them for a sequence of
@@ -117,10 +127,16 @@ class Explainer:
             TypeError, ValueError, IndexError: wrong arguments; raised before any compute.
             FloatingPointError: something is not finite, with `check_finite=True`.
         """
+        if keywords:
+            raise TypeError(
+                f"an explainer takes target= and masks=, not {next(iter(keywords))}=; give options "
+                "to the function before it is explained: functools.partial(f, train=False)"
+            )
         compiled, arrays = self._compiled(args)
         targets.check(target, compiled.heads)
         return compiled(arrays, args, target, compiled.masks(masks))
 
+    @readable
     def plan(self, *args: Any) -> Plan:
         """What would run, layer by layer; nothing is computed.
 
@@ -129,6 +145,7 @@ class Explainer:
         """
         return self._compiled(args)[0].plan
 
+    @readable
     def ledger(
         self,
         *args: Any,
@@ -194,6 +211,7 @@ class Explainer:
         batch = [jnp.asarray(leaves[i]) for i in positions]
         return jax.vmap(one, in_axes=(0, 0 if labelled else None))(batch, label)
 
+    @readable
     def activations(self, *args: Any, layers: LayerSpec) -> dict[str, jax.Array]:
         """The outputs of layers, by name.
 
@@ -248,9 +266,10 @@ def _key(arrays: Any, static: Any) -> Any:
 
 def _check_leaves(args: Sequence[Any]) -> None:
     for number, arg in enumerate(args):
-        for leaf in jax.tree.leaves(arg):
-            if not hasattr(leaf, "dtype") and not isinstance(leaf, int | float | complex):
+        for path, leaf in jax.tree_util.tree_flatten_with_path(arg)[0]:
+            if _compat.aval(leaf) is None:
                 raise TypeError(
-                    f"argument {number} holds a {type(leaf).__name__}, not an array: fix options "
-                    "with functools.partial or a lambda, and pass only arrays"
+                    f"argument {number}{jax.tree_util.keystr(path)} is of type "
+                    f"{_compat.spelled(leaf)}, which is no array to JAX: pass numeric arrays, and "
+                    "fix options with functools.partial"
                 )

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxplain.rules.base import Arrays, Rule, Stabilizer, View, check_epsilon, plus
+from jaxplain.rules.base import Arrays, Rule, Stabilizer, View, check_epsilon, check_number, plus
 from jaxplain.rules.split import Part, excitation, inhibition
 
 
@@ -46,8 +46,8 @@ class AlphaBeta(Rule):
 
     def __post_init__(self) -> None:
         check_epsilon(self.epsilon)
-        if self.alpha < 0 or self.beta < 0:
-            raise ValueError(f"alpha and beta must be >= 0, got {self.alpha} and {self.beta}")
+        check_number(self.alpha, "alpha")
+        check_number(self.beta, "beta")
         if not math.isclose(self.alpha - self.beta, 1, abs_tol=1e-6):
             raise ValueError(f"alpha - beta must be 1, got {self.alpha} - {self.beta}")
 

@@ -3,11 +3,13 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Real
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
+from jaxplain import _compat
 from jaxplain.graph.layers import Layer
 from jaxplain.graph.linear import Affine, Linear, is_splittable, pull_back
 from jaxplain.graph.program import Var
@@ -187,7 +189,9 @@ class Rule:
         Returns:
             One array per input, in its shape.
         """
-        raise NotImplementedError
+        raise NotImplementedError(
+            f"{type(self).__name__} has no method relevance(self, layer, x, z, r)"
+        )
 
     def objection(self, layer: Layer) -> str:
         """Why the rule cannot be given to a layer; "" when it can."""
@@ -218,6 +222,11 @@ def minus(x: Arrays, y: Arrays) -> Arrays:
 def stabilize(z: jax.Array, epsilon: Stabilizer) -> jax.Array:
     """z + epsilon * sgn(z) with sgn(0) = +1; `epsilon` a number or a function of z."""
     amount = epsilon(z) if callable(epsilon) else epsilon
+    if not fits(amount, z.shape):
+        raise ValueError(
+            "epsilon must return a real array that broadcasts to z, of shape "
+            f"{z.shape}, got {_compat.spelled(amount)}"
+        )
     return z + jnp.where(z < 0, -1, 1).astype(z.dtype) * jnp.asarray(amount, z.dtype)
 
 
@@ -228,15 +237,34 @@ def divide(r: jax.Array, z: jax.Array, epsilon: Stabilizer = 0.0) -> jax.Array:
     return jnp.where(zero, 0, r / jnp.where(zero, 1, denominator))
 
 
+_REAL = (jnp.bool_, jnp.integer, jnp.floating)
+
+
+def fits(value: Any, shape: tuple[int, ...]) -> bool:
+    """Whether a value is a real array that broadcasts to a shape."""
+    aval = _compat.aval(value)
+    if aval is None or not any(jnp.issubdtype(aval.dtype, kind) for kind in _REAL):
+        return False
+    try:
+        return jnp.broadcast_shapes(aval.shape, shape) == shape
+    except ValueError:
+        return False
+
+
 def reduced(r: jax.Array, like: jax.Array) -> jax.Array:
     """Sums `r` over the axes along which `like` was repeated to its shape."""
     axes = tuple(i for i, n in enumerate(like.shape) if n == 1 and r.shape[i] != 1)
     return r.sum(axes, keepdims=True)
 
 
-def check_epsilon(epsilon: Stabilizer, name: str = "epsilon") -> None:
-    """Raises ValueError for a negative or non-numeric stabiliser."""
-    if callable(epsilon):
-        return
-    if not isinstance(epsilon, int | float) or isinstance(epsilon, bool) or not epsilon >= 0:
-        raise ValueError(f"{name} must be a number >= 0 or a function of z, got {epsilon!r}")
+def check_epsilon(epsilon: Stabilizer) -> None:
+    """Raises ValueError for a stabiliser that is neither a function nor a number >= 0."""
+    if not callable(epsilon):
+        check_number(epsilon, "epsilon", " or a function of z")
+
+
+def check_number(value: Any, name: str, alternative: str = "") -> None:
+    """Raises ValueError for anything but a finite number >= 0."""
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    if not number or not 0 <= value < float("inf"):
+        raise ValueError(f"{name} must be a finite number >= 0{alternative}, got {value!r}")

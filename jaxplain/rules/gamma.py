@@ -6,7 +6,16 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxplain.rules.base import Arrays, Rule, Stabilizer, View, check_epsilon, plus, times
+from jaxplain.rules.base import (
+    Arrays,
+    Rule,
+    Stabilizer,
+    View,
+    check_epsilon,
+    check_number,
+    plus,
+    times,
+)
 from jaxplain.rules.split import excitation, inhibition
 
 
@@ -42,7 +51,7 @@ class Gamma(Rule):
 
     def __post_init__(self) -> None:
         check_epsilon(self.epsilon)
-        check_epsilon(self.gamma, "gamma")
+        check_number(self.gamma, "gamma")
 
     def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""

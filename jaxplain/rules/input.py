@@ -7,12 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxplain import _compat
 from jaxplain.rules.base import (
     Arrays,
     Rule,
     Stabilizer,
     View,
     check_epsilon,
+    fits,
     minus,
     times,
 )
@@ -44,19 +46,18 @@ class ZBox(Rule):
 
     def __post_init__(self) -> None:
         check_epsilon(self.epsilon)
-        concrete = not any(isinstance(v, jax.core.Tracer) for v in (self.low, self.high))
-        if concrete and (np.asarray(self.low) > np.asarray(self.high)).any():
-            raise ValueError(f"low must not exceed high, got low={self.low}, high={self.high}")
+        bounds = (self.low, self.high)
+        if not any(isinstance(v, jax.core.Tracer) for v in bounds) and not _ordered(*bounds):
+            raise ValueError(
+                "ZBox needs numbers low <= high (scalars or arrays that broadcast to the input), "
+                f"got low={self.low!r}, high={self.high!r}"
+            )
 
     def objection(self, layer: Any) -> str:
         """Bounds must fit the layer's inputs."""
         for source in layer.sources:
             for name, bound in (("low", self.low), ("high", self.high)):
-                try:
-                    fits = np.broadcast_shapes(np.shape(bound), source.shape) == source.shape
-                except ValueError:
-                    fits = False
-                if not fits:
+                if not fits(bound, source.shape):
                     return (
                         f"{name} of ZBox has shape {np.shape(bound)}, which does not broadcast to "
                         f"the layer's input of shape {source.shape}"
@@ -132,3 +133,12 @@ class Flat(Rule):
         flat = layer.flat()
         count = flat(tuple(map(jnp.ones_like, x)))
         return flat.transpose(layer.divide(r, count, self.epsilon))
+
+
+def _ordered(low: Any, high: Any) -> bool:
+    if _compat.aval(low) is None or _compat.aval(high) is None:
+        return False
+    try:
+        return bool(np.all(np.asarray(low) <= np.asarray(high)))
+    except ValueError:  # they do not broadcast
+        return False
