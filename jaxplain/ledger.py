@@ -11,9 +11,9 @@ from jaxplain.composites import describe
 from jaxplain.graph.layers import Layer
 from jaxplain.plan import Plan
 from jaxplain.rules import TERMS, Gradient
+from jaxplain.tables import Cells
 
-_HEADER = ("", "layer", "rule", "arrived", "handed on", *TERMS, "gap", "")
-_RIGHT = tuple(range(3, len(_HEADER) - 1))
+_HEADER = ("", "layer", "rule", "arrived", "handed on", *TERMS, "gap", " ")
 
 
 @dataclass(frozen=True, repr=False)
@@ -120,13 +120,29 @@ class Ledger:
             kept = any(column[i] != 0 for column in columns[2:])
             if rule is None and not kept:  # moves values, keeps nothing
                 continue
-            shown = ["" if not v[i] else _percent(v[i] * scale) for v in columns]
+            shown = [_percent(v[i] * scale) for v in columns]
             size = abs(gap[i]) / flow[i] if flow[i] > 0 else 0.0
-            mark = "!" if size > 1e-4 else "*" if layer in worst else ""
+            closed = size <= 1e3 * np.finfo(np.asarray(self.gap).dtype).eps
+            mark = ("*" if layer in worst else "") + ("" if closed else "!")
             name = describe(rule) if rule is not None else ""
             number = str(layer.index) if layer.index >= 0 else ""
-            rows.append((number, layer.name or layer.op, name, *shown, f"{size:.0e}", mark))
+            rows.append(
+                (
+                    number,
+                    layer.name or layer.op,
+                    name,
+                    *shown,
+                    "" if closed else f"{size:.0e}",
+                    mark,
+                )
+            )
         return rows
+
+    def _table(self) -> tuple[Cells, list[Cells]]:
+        """Header and rows, without columns of numbers that are empty."""
+        rows = self._cells()
+        kept = [i for i in range(len(_HEADER)) if i < 5 or any(row[i] for row in rows)]
+        return [_HEADER[i] for i in kept], [[row[i] for i in kept] for row in rows]
 
     def notes(self) -> list[str]:
         """What the table's signs mean, and where most was kept."""
@@ -138,7 +154,7 @@ class Ledger:
         ]
         if worst := self.worst():
             lines.append("* kept most: " + ", ".join(self._why(layer) for layer in worst))
-        if any(row[-1] == "!" for row in self._cells()):
+        if any("!" in row[-1] for row in self._cells()):
             lines.append("! no term accounts for this gap: the rule does not conserve relevance")
         return lines
 
@@ -150,17 +166,21 @@ class Ledger:
         return f"{layer.name or layer.op}{at} ({term if kept[term] else 'gap'})"
 
     def __str__(self) -> str:
-        table = tables.text(_HEADER, self._cells(), _RIGHT)
+        header, rows = self._table()
+        numbers = range(3, len(header) - (header[-1] == _HEADER[-1]))
+        table = tables.text(header, rows, numbers)
         return "\n".join([f"Ledger of {self.plan.composite.name}", table, *self.notes()])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
         caption = f"Ledger of {self.plan.composite.name}"
-        return tables.html(_HEADER, self._cells(), caption, self.notes())
+        return tables.html(*self._table(), caption, self.notes())
 
 
 def _percent(value: float) -> str:
+    if abs(value) < 1e-3:
+        return "~0" if value else ""
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:.1e}"
 
 

@@ -102,7 +102,10 @@ def test_it_closes_for_whole_blocks(build: Callable[[], zoo.Model], rule: str) -
     closes(jxp.lrp(model.f, RULES[rule]).ledger(*model.args, target=everywhere))
 
 
-@pytest.mark.parametrize("name", ["llama", "highway", "film", "squeeze_excite", "lstm", "gru"])
+BLOCKS = ["llama", "highway", "film", "squeeze_excite", "lstm", "gru"]
+
+
+@pytest.mark.parametrize("name", BLOCKS)
 def test_it_closes_for_products_gates_and_attention(name: str) -> None:
     model = zoo.BLOCKS[name]()
     closes(jxp.lrp(model.f).ledger(*model.args, target=everywhere))
@@ -266,6 +269,12 @@ def test_the_table_points_at_the_worst_layers() -> None:
     assert html.count("<tr>") == 1 + 3 and "kept most" in html
 
 
+def test_the_page_is_generated_from_these_tests() -> None:
+    import ledger_page
+
+    assert ledger_page.PAGE.read_text() == ledger_page.markdown()
+
+
 # Broken on purpose: each is a mistake that a peer has made
 
 
@@ -304,16 +313,16 @@ def residual(x: Any) -> Any:
     return (x + jax.nn.relu(x @ w + b)) @ zoo.normal(6, 3, seed=3)
 
 
-@pytest.mark.parametrize(
-    "broken",
-    [
-        Composite([(kernel, BiasTwice())]),
-        Composite([(kind("Merge"), ForgottenResidual())]),
-        Composite([(kind("Merge"), DoubledResidual())]),
-    ],
-    ids=["bias twice", "forgotten residual", "doubled residual"],
-)
-def test_a_broken_rule_is_caught_by_the_ledger(broken: Composite) -> None:
+BROKEN = {
+    "bias counted twice": Composite([(kernel, BiasTwice())]),
+    "forgotten residual": Composite([(kind("Merge"), ForgottenResidual())]),
+    "doubled residual": Composite([(kind("Merge"), DoubledResidual())]),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_rule_is_caught_by_the_ledger(name: str) -> None:
+    broken = BROKEN[name]
     x = zoo.normal(4, 6, seed=4)
     closes(jxp.lrp(residual).ledger(x))
     ledger = jxp.lrp(residual, broken).ledger(x)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from typing import Any
 
 import matplotlib
 import matplotlib.colors
@@ -388,3 +389,45 @@ for call in (lambda: plot.colormap("hot"), lambda: plot.grid(picture, [picture])
         raise AssertionError("no ImportError")
 """
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def _ledger(layers: int) -> Any:
+    """A ledger of dense layers with heavy biases."""
+    import jax.numpy as jnp
+
+    import jaxplain as jxp
+
+    def f(x: Any) -> Any:
+        for i in range(layers):
+            x = jnp.tanh(x @ jnp.eye(3) + jnp.arange(3.0) * (i == 2))
+        return x
+
+    return jxp.lrp(f).ledger(jnp.ones((2, 3)))
+
+
+@pytest.mark.parametrize("layers", [3, 20])
+def test_the_ledger_is_drawn_from_the_output_to_the_input(layers: int) -> None:
+    ledger = _ledger(layers)
+    (axes,) = plot.ledger(ledger).axes
+    (line, _) = axes.lines
+    remains = line.get_ydata()
+    assert len(remains) == 2 * layers
+    share = 100 * float(ledger.inputs) / float(ledger.output)
+    assert remains[-1] == pytest.approx(share, rel=1e-4)
+    # the bar of the bias stands where the remainder drops
+    heights = {b.get_x() + b.get_width() / 2: b.get_height() for b in axes.patches}
+    where = max(heights, key=heights.get)
+    drops = -np.diff(remains, prepend=100)
+    assert where == np.argmax(drops) and heights[where] == pytest.approx(drops.max(), rel=1e-3)
+    named = [t.get_text() for t in axes.texts] or [t.get_text() for t in axes.get_xticklabels()]
+    assert "dense@3" in named
+
+
+def test_a_ledger_of_nothing_has_no_shares() -> None:
+    import jax.numpy as jnp
+
+    import jaxplain as jxp
+
+    ledger = jxp.lrp(lambda x: x @ jnp.eye(3)).ledger(jnp.zeros((1, 3)))
+    with pytest.raises(ValueError, match="adds up to zero"):
+        plot.ledger(ledger)

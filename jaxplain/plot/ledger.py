@@ -20,14 +20,16 @@ _COLORS = {
     "gap": "#d55e00",
 }
 _INK = "#333333"
+_NAMED = 24  # more names than this do not fit side by side
 
 
 def ledger(ledger: Any, *, width: float = 7.0, height: float = 3.2) -> Figure:
     """What each layer keeps of the output's relevance, from the output (left) to the input.
 
     Bars show what a layer keeps, by term, in percent of the output's relevance; below zero where a
-    term adds relevance. The line is what remains of it after the layer, on every path together. A
-    gap, where a rule does not conserve relevance, is a term of its own.
+    term adds relevance. The line is what remains of it below the layer, on every path together. A
+    gap, where a rule does not conserve relevance, is a term of its own. In deep networks only the
+    layers that keep most are named; the others are counted as in the plan.
 
     Args:
         ledger: a `jaxplain.Ledger`; examples are added up.
@@ -62,12 +64,43 @@ def ledger(ledger: Any, *, width: float = 7.0, height: float = 3.2) -> Figure:
     axes.plot(x, remaining, color=_INK, marker=".", markersize=4, linewidth=1, label="remains")
     axes.axhline(0, color=_INK, linewidth=0.6)
     names = [ledger.steps[i].name or ledger.steps[i].op for i in shown]
-    axes.set_xticks(x, names, rotation=60, ha="right", rotation_mode="anchor", fontsize=7)
+    if len(shown) <= _NAMED:
+        axes.set_xticks(x, names, rotation=45, ha="right", rotation_mode="anchor", fontsize=7)
+    else:
+        ends = np.where(tops >= -bottoms, tops, bottoms)
+        _name_the_worst(axes, ledger, shown, _without_common_scope(names), ends)
     axes.set_ylabel("% of the output's relevance", fontsize=8, color=_INK)
     axes.tick_params(axis="y", labelsize=7)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=7, ncols=4, loc="lower left", bbox_to_anchor=(0, 1))
     return figure
+
+
+def _name_the_worst(
+    axes: Any, ledger: Any, shown: list[int], names: list[str], ends: np.ndarray
+) -> None:
+    indices = [ledger.steps[i].index for i in shown]
+    ticks = range(0, len(shown), max(1, len(shown) // 10))
+    axes.set_xticks(ticks, [str(indices[k]) for k in ticks], fontsize=7)
+    axes.set_xlabel("layer, from the output to the input", fontsize=8, color=_INK)
+    for layer in ledger.worst():
+        k = indices.index(layer.index)
+        axes.annotate(
+            names[k],
+            (k, ends[k]),
+            xytext=(4, 2 if ends[k] > 0 else -8),
+            textcoords="offset points",
+            fontsize=7,
+            color=_INK,
+        )
+
+
+def _without_common_scope(names: list[str]) -> list[str]:
+    """Names without the module that all of them stand in."""
+    scope = names[0].partition("/")[0] + "/"
+    return (
+        [n.removeprefix(scope) for n in names] if all(n.startswith(scope) for n in names) else names
+    )
 
 
 def _summed(values: Any) -> np.ndarray:
