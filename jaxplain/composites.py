@@ -6,7 +6,7 @@ A composite is an ordered list of `(match, rule)`; the first match wins. Every c
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from jaxplain.graph import Graph
@@ -209,10 +209,9 @@ def spelled(layers: Iterable[Layer]) -> str:
 
 def describe(rule: Rule) -> str:
     """A rule with the options that are not its defaults."""
-    fields = getattr(rule, "__dataclass_fields__", {})
     options = []
-    for key, field in fields.items():
-        value = getattr(rule, key)
+    for field in fields(rule):
+        key, value = field.name, getattr(rule, field.name)
         shape = getattr(value, "shape", ())
         if shape:
             options.append(f"{key}=array{list(shape)}")
