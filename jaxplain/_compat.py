@@ -3,6 +3,7 @@
 No other file imports `jax.extend`, binds a primitive or reads the parameters of a container.
 """
 
+import importlib.util
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -31,11 +32,17 @@ CUSTOM_DERIVATIVE = {"custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_j
 
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _MODELS = _HERE + "models" + os.sep  # a user's model as any other
-_LIBRARIES = tuple(
-    f"{os.sep}{package}{os.sep}"
-    for package in ("jax", "jaxlib", "flax", "equinox", "keras", "haiku", "optax", "jaxtyping")
-)
-_FOREIGN = (*_LIBRARIES, f"{os.sep}numpy{os.sep}")
+
+
+def _folders(*packages: str) -> tuple[str, ...]:
+    """Where packages are installed; nothing is imported."""
+    specs = filter(None, map(importlib.util.find_spec, packages))
+    return tuple(f"{where}{os.sep}" for s in specs for where in s.submodule_search_locations or ())
+
+
+_JAX = _folders("jax", "jaxlib")
+_LIBRARIES = (*_JAX, *_folders("flax", "equinox", "keras", "haiku", "optax", "jaxtyping"))
+_FOREIGN = (*_LIBRARIES, *_folders("numpy"))
 _STANDARD_LIBRARY = (os.path.dirname(os.__file__) + os.sep, sys.prefix + os.sep + "bin")
 
 
@@ -75,7 +82,7 @@ def end_in_user_code(error: BaseException) -> None:
     while frame is not None:
         file = frame.tb_frame.f_code.co_filename
         standard = file.startswith(_STANDARD_LIBRARY[0]) and "site-packages" not in file
-        if not standard and not any(package in file for package in _FOREIGN):
+        if not standard and not file.startswith(_FOREIGN):
             last = frame
         frame = frame.tb_next
     filtering = jax.config.jax_traceback_filtering  # type: ignore[attr-defined]
@@ -148,7 +155,7 @@ def is_library(jaxpr: Jaxpr) -> bool:
     Its equations may remember an earlier call: the user's line is that of the call.
     """
     where = getattr(jaxpr.debug_info, "func_filename", None) or ""
-    return any(package in where for package in _LIBRARIES)
+    return where.startswith(_LIBRARIES)
 
 
 def scopes(eqn: Eqn) -> tuple[str, ...]:
@@ -174,10 +181,10 @@ def source_line(eqn: Eqn) -> str:
             continue
         if file.startswith(("<", _STANDARD_LIBRARY[1])):
             continue
-        if any(package in file for package in _LIBRARIES[:2]):
+        if file.startswith(_JAX):
             continue
         where = f"{os.path.basename(file)}:{frame.line_num}"
-        if any(package in file for package in _LIBRARIES):
+        if file.startswith(_LIBRARIES):
             fallback = fallback or where
             continue
         if file.startswith(_STANDARD_LIBRARY[0]) and "site-packages" not in file:

@@ -107,6 +107,23 @@ rectifier = kind("Activation") & op("rectifier")
 
 _Entries = tuple[tuple[Match, Rule], ...]
 
+
+def _checked(entries: Iterable[tuple[Callable[[Layer], bool], Rule]]) -> _Entries:
+    checked = []
+    if not isinstance(entries, Iterable):
+        raise TypeError(f"a composite is a list of pairs (match, rule), got {entries!r}")
+    for entry in entries:
+        if not (isinstance(entry, tuple) and len(entry) == 2 and callable(entry[0])):
+            raise TypeError(f"a composite's entries are pairs (match, rule), got {entry!r}")
+        match, rule = entry
+        if not isinstance(rule, Rule):
+            hint = f"; did you mean {rule.__name__}()?" if isinstance(rule, type) else ""
+            raise TypeError(f"{rule!r} is not a rule{hint}")
+        label = getattr(match, "__name__", repr(match))
+        checked.append((match if isinstance(match, Match) else Match(match, label), rule))
+    return tuple(checked)
+
+
 BASE: _Entries = (
     (kind("Activation"), Pass()),
     (kind("Merge"), Norm()),
@@ -147,23 +164,11 @@ class Composite:
         entries: Iterable[tuple[Callable[[Layer], bool], Rule]],
         *,
         name: str = "Composite",
-        base: Iterable[tuple[Match, Rule]] = BASE,
+        base: Iterable[tuple[Callable[[Layer], bool], Rule]] = BASE,
         strict: bool = True,
     ):
-        checked = []
-        if not isinstance(entries, Iterable):
-            raise TypeError(f"a composite is a list of pairs (match, rule), got {entries!r}")
-        for entry in entries:
-            if not (isinstance(entry, tuple) and len(entry) == 2 and callable(entry[0])):
-                raise TypeError(f"a composite's entries are pairs (match, rule), got {entry!r}")
-            match, rule = entry
-            if not isinstance(rule, Rule):
-                hint = f"; did you mean {rule.__name__}()?" if isinstance(rule, type) else ""
-                raise TypeError(f"{rule!r} is not a rule{hint}")
-            label = getattr(match, "__name__", repr(match))
-            checked.append((match if isinstance(match, Match) else Match(match, label), rule))
-        self.entries: _Entries = tuple(checked)
-        self.base: _Entries = tuple(base)
+        self.entries = _checked(entries)
+        self.base = _checked(base)
         self.name = name
         self.strict = strict
 

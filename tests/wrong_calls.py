@@ -280,12 +280,12 @@ def error_of_the_model_itself() -> None:
 wrong = section("Models")
 
 
-@wrong(TypeError, "needs a flax.linen.Module, an instance")
+@wrong(TypeError, "needs an instance of flax.linen.Module, got f")
 def no_module() -> None:
     jxp.from_linen(f, {})
 
 
-@wrong(TypeError, "needs a flax.linen.Module, an instance, got <class")
+@wrong(TypeError, "needs an instance of flax.linen.Module, got Net")
 def module_class() -> None:
     jxp.from_linen(Net, variables)
 
@@ -419,14 +419,14 @@ def input_shape() -> None:
     jxp.lrp(f)(x[:, :3])
 
 
-@wrong(TypeError, "has dtype int32: only floating inputs")
-def integer_input() -> None:
-    jxp.lrp(f)(jnp.ones((5, 4), int))
+@wrong(TypeError, "has dtype uint8: only floating inputs")
+def image_of_bytes() -> None:
+    jxp.lrp(f)(np.zeros((5, 4), np.uint8))
 
 
 @wrong(TypeError, "has dtype complex64: only floating inputs")
 def complex_input() -> None:
-    jxp.gradient(lambda x: jnp.abs(x @ w))(1j * x)
+    jxp.gradient(lambda x: jnp.abs(x @ w))(x.astype(jnp.complex64))
 
 
 @wrong(TypeError, "only floating inputs")
@@ -566,7 +566,7 @@ def seed_of_another_tree() -> None:
 
 @wrong(ValueError, "must return a real seed")
 def complex_seed() -> None:
-    jxp.lrp(f)(x, target=lambda output: 1j * output)
+    jxp.lrp(f)(x, target=lambda output: output.astype(complex))
 
 
 @wrong(jax.errors.TracerBoolConversionError, "not known yet", by="JAX")
@@ -673,6 +673,11 @@ def composite_of_a_rule() -> None:
 @wrong(TypeError, r"entries are pairs \(match, rule\)")
 def entry_by_name() -> None:
     Composite([("head", Flat())])
+
+
+@wrong(TypeError, r"entries are pairs \(match, rule\)")
+def entry_of_the_base() -> None:
+    Composite([], base=[(Flat(), any_layer)])
 
 
 @wrong(TypeError, r"did you mean Flat\(\)")
@@ -841,8 +846,9 @@ def overflow() -> None:
 INTRODUCTION = """\
 # Wrong calls
 
-What each wrong call raises, before anything is computed. The page is generated from the tests
-(`tests/wrong_calls.py`); `f` is a small network with a hidden layer, `x` a batch of five inputs.
+What each wrong call raises, before any attribution is computed. The page is generated from
+`tests/wrong_calls.py`, which is also what checks it; `f` is a small network with a hidden layer,
+`x` a batch of five inputs.
 
 An error of the model itself stays what it is, in type and message. Where it comes from inside JAX
 or another library, its traceback ends at the line of the model that caused it, and a note says what

@@ -80,7 +80,8 @@ def from_linen(module: Any, variables: Any, *, method: Any = None, **kwargs: Any
     except ImportError as error:
         raise ImportError('from_linen needs flax: pip install "jaxplain[flax]"') from error
     if not isinstance(module, nn.Module):
-        raise TypeError(f"from_linen needs a flax.linen.Module, an instance, got {module!r}")
+        given = getattr(module, "__qualname__", f"a {type(module).__name__}")
+        raise TypeError(f"from_linen needs an instance of flax.linen.Module, got {given}")
     if not isinstance(variables, Mapping) or not all(isinstance(k, str) for k in variables):
         raise TypeError(
             "variables must be a mapping of collections such as {'params': ...}, as module.init "
