@@ -9,6 +9,7 @@ property.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import jax.numpy as jnp
 import numpy as np
 
 from jaxplain.graph.primitives import Class, Role
@@ -34,7 +35,8 @@ def literal_value(var: Var) -> float | None:
     if var.literal is None:
         return None
     value = np.asarray(var.literal)
-    return float(value) if value.ndim == 0 and value.dtype.kind in "fiub" else None
+    real = value.dtype.kind in "iub" or jnp.issubdtype(value.dtype, jnp.floating)  # bfloat16 too
+    return float(value) if value.ndim == 0 and real else None
 
 
 def degree(node: Node) -> float | None:

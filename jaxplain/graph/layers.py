@@ -152,7 +152,7 @@ class Grouper:
             core, region = self._core(source), self._regions.ending_at(source)
             normalized = region is not None and region.kind == "Normalization"
             if normalized or (core is not None and _takes_scales(core)):
-                belongs = _is_diagonal if normalized else _is_uniform
+                belongs = _is_gain if normalized else _is_uniform
                 while (node := _reader(nodes, source)) and belongs(node):
                     nodes.remove(node)
                     source = node.outputs[0]
@@ -162,11 +162,12 @@ class Grouper:
     def _normalization(self, var: Var) -> Layer | None:
         """A normalisation with the scales and offsets behind it.
 
-        Frameworks write its gain and offset inside, behind or between: all are one layer.
+        Frameworks write its gain and offset inside, behind or between, and in half precision behind
+        a cast: all are one layer.
         """
         after: list[Node] = []
         end = var
-        while end.producer is not None and _is_diagonal(end.producer):
+        while end.producer is not None and _is_gain(end.producer):
             after.insert(0, end.producer)
             end = end.producer.carrying[0]
         region = self._regions.ending_at(end)
@@ -241,6 +242,11 @@ def _is_diagonal(node: Node) -> bool:
     if node.outputs[0].shape != operand.shape or sum(v is operand for v in node.inputs) > 1:
         return False
     return node.row.role is not Role.QUOTIENT or node.inputs[0] is operand
+
+
+def _is_gain(node: Node) -> bool:
+    """What may stand between a normalisation and its last scale or offset."""
+    return _is_diagonal(node) or (node.row.role is Role.CAST and len(node.carrying) == 1)
 
 
 def _is_uniform(node: Node, offset: bool = False) -> bool:

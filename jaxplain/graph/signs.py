@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from jaxplain import _compat
@@ -26,7 +27,8 @@ def nonnegative(program: Program) -> set[Var]:
 
 def _literal(value: Any) -> bool:
     array = np.asarray(value)
-    return array.dtype.kind in "fiu" and bool((array >= 0).all())
+    real = array.dtype.kind in "iu" or jnp.issubdtype(array.dtype, jnp.floating)  # bfloat16 too
+    return bool(real and (array >= 0).all())
 
 
 def _equation(eqn: _compat.Eqn, flags: Sequence[bool], identity: Sequence[int]) -> bool:

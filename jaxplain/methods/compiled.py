@@ -10,6 +10,7 @@ from jaxplain import _compat, finite, targets
 from jaxplain.errors import NotAnalyzableError
 from jaxplain.graph import Graph, explained_leaves
 from jaxplain.graph.layers import Layer
+from jaxplain.graph.linear import wide
 from jaxplain.graph.program import Program, flatten
 from jaxplain.interpreter import ENTRIES, Taps, evaluate, forward
 from jaxplain.ledger import Ledger
@@ -218,8 +219,8 @@ class Compiled:
 
     def _slot(self, layer: Layer) -> jax.Array:
         dtype = layer.exit.aval.dtype
-        wide = jnp.promote_types(dtype, jnp.float32) if self.explainer.relevance else dtype
-        return jnp.zeros(layer.exit.shape, wide)
+        slot = wide(dtype) if self.explainer.relevance else dtype
+        return jnp.zeros(layer.exit.shape, slot)
 
     def _scale(self, head: jax.Array) -> jax.Array:
         return head if self.explainer.relevance else jnp.ones_like(head)
@@ -244,14 +245,14 @@ class Compiled:
             return self._evaluate(constants, flat, values, taps)[0]
 
         explained = self._explained(flat)
-        wide = jnp.promote_types(jnp.result_type(*explained), jnp.float32)
-        entries = [dict.fromkeys(ENTRIES, jnp.zeros((), wide)) for _ in steps]
+        dtype = wide(*(x.dtype for x in explained))
+        entries = [dict.fromkeys(ENTRIES, jnp.zeros((), dtype)) for _ in steps]
         heads, pullback = jax.vjp(heads_of, explained, entries)
         seeds = self._seeds(heads, index, kind)
         arriving, booked = pullback(seeds)
         columns = {key: jnp.stack([entry[key] for entry in booked]) for key in ENTRIES}
-        total = sum((jnp.sum(seed, dtype=wide) for seed in seeds), jnp.zeros((), wide))
-        reached = sum((jnp.sum(a, dtype=wide) for a in arriving), jnp.zeros((), wide))
+        total = sum((jnp.sum(seed, dtype=dtype) for seed in seeds), jnp.zeros((), dtype))
+        reached = sum((jnp.sum(a, dtype=dtype) for a in arriving), jnp.zeros((), dtype))
         return {"output": total, "inputs": reached, **columns}
 
     def _values(
