@@ -1,10 +1,11 @@
 """What is explained: the seed of the backward pass.
 
 The class axis is the last one and no batch axis is inferred: an int selects `output[..., k]` at
-every leading position.
+every leading position. A function that returns one number per example, of shape (B,), is therefore
+one position with B classes: return (B, 1).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import jax
@@ -16,12 +17,13 @@ from jaxplain import _compat
 Target = None | int | Any | Literal["all"] | Callable[[Any], Any]
 
 
-def check(target: Target, heads: Any) -> None:
+def check(target: Target, heads: Any, inputs: Sequence[Any]) -> None:
     """Raises what is wrong with a target, before any compute.
 
     Args:
         target: as given by the user.
         heads: the explained output, a tree of arrays or `jax.ShapeDtypeStruct`.
+        inputs: the explained inputs, likewise.
 
     Raises:
         TypeError: the target is of no known type, or the output is no single array.
@@ -46,6 +48,13 @@ def check(target: Target, heads: Any) -> None:
             raise ValueError('target="all" needs an output with a class axis, got a scalar')
     if output.shape[-1:] == (0,):
         raise ValueError(f"the output of shape {output.shape} has no classes to explain")
+    batched = any(v.ndim > 1 and v.shape[:1] == output.shape for v in inputs)
+    if target is None and batched and output.shape != (1,):
+        raise ValueError(
+            f"the output of shape {output.shape} is one number per example, or one example with "
+            f"{output.shape[0]} classes: return shape {(*output.shape, 1)} for the former, give "
+            "target=jnp.argmax(output) for the latter"
+        )
     if target is None or isinstance(target, str):
         return
     if isinstance(target, list | tuple):

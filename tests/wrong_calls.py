@@ -574,6 +574,11 @@ def python_if_in_a_target() -> None:
     jxp.lrp(f)(x, target=lambda output: output if output.sum() > 0 else -output)
 
 
+@wrong(ValueError, r"output of shape \(5,\) is one number per example, or one example with 5")
+def one_number_per_example() -> None:
+    jxp.lrp(lambda x: f(x)[:, 0])(x)
+
+
 wrong = section("Rules")
 
 
@@ -655,6 +660,11 @@ def rule_without_tuple() -> None:
 @wrong(TypeError, r"must return a tuple of arrays of shapes \[\(5, 6\)\] .* got \[\(5, 3\)\]")
 def rule_of_another_shape() -> None:
     jxp.lrp(f, Returns((np.ones((5, 3)),)))(x)
+
+
+@wrong(TypeError, r"must return real floating arrays for layer 2 \(dense@2\), got complex64")
+def rule_of_another_dtype() -> None:
+    jxp.lrp(f, Returns((np.ones((5, 6), np.complex64),)))(x)
 
 
 @wrong(ValueError, "the ledger has the terms bias, stabilizer")

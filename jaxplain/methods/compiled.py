@@ -62,6 +62,7 @@ class Compiled:
             if self.stop is not None:
                 self._below_start(self.stop)
         self.heads = jax.tree.unflatten(self.out_tree, [v.aval for v in self.head_vars])
+        self.explained = [v.aval for v in graph.explained]
         self.constants = [value for _, value in program.constants]
         self._explain = jax.jit(self._run, static_argnames=("kind",))
         self._audit = jax.jit(self._book, static_argnames=("kind",))

@@ -133,7 +133,7 @@ class Explainer:
                 "to the function before it is explained: functools.partial(f, train=False)"
             )
         compiled, arrays = self._compiled(args)
-        targets.check(target, compiled.heads)
+        targets.check(target, compiled.heads, compiled.explained)
         return compiled(arrays, args, target, compiled.masks(masks))
 
     @readable
@@ -183,7 +183,7 @@ class Explainer:
         if per_example:
             return self._ledger_per_example(args, target)
         compiled, arrays = self._compiled(args)
-        targets.check(target, compiled.heads)
+        targets.check(target, compiled.heads, compiled.explained)
         return compiled.ledger(arrays, args, target)
 
     def _ledger_per_example(self, args: Sequence[Any], target: Target) -> Ledger:
@@ -197,7 +197,9 @@ class Explainer:
             )
         (size,) = sizes
         compiled, _ = self._compiled(args)
-        targets.check(target, compiled.heads)  # before the examples are separated
+        targets.check(
+            target, compiled.heads, compiled.explained
+        )  # before the examples are separated
         labelled = not callable(target) and target is not None and np.shape(target)[:1] == size
 
         def one(explained: list[Any], label: Any) -> Ledger:

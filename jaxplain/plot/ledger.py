@@ -44,7 +44,7 @@ def ledger(ledger: Any, *, width: float = 7.0, height: float = 3.2) -> Figure:
     if total == 0:
         raise ValueError("the output's relevance adds up to zero: there are no shares to show")
     kept = {term: _summed(getattr(ledger, term)) * 100 / total for term in _COLORS}
-    everything = sum(kept.values())
+    everything = np.sum(list(kept.values()), axis=0)
     shown = [i for i, step in enumerate(ledger.steps) if step.index >= 0 or abs(everything[i]) > 0][
         ::-1
     ]
