@@ -52,11 +52,17 @@ def forward(program: Program, constants: Sequence[Any], inputs: Sequence[Any]) -
     Returns:
         The function's outputs.
     """
+    env = values(program, constants, inputs)
+    return [read(env, v) for v in program.outputs]
+
+
+def values(program: Program, constants: Sequence[Any], inputs: Sequence[Any]) -> dict[Var, Any]:
+    """All values of a program, as `forward` evaluates it."""
     env = _given(program, constants, inputs)
     for node in program.nodes:
-        values = node.evaluate([read(env, v) for v in node.inputs])
-        env.update(zip(node.outputs, values, strict=True))
-    return [read(env, v) for v in program.outputs]
+        outputs = node.evaluate([read(env, v) for v in node.inputs])
+        env.update(zip(node.outputs, outputs, strict=True))
+    return env
 
 
 def evaluate(
@@ -191,9 +197,11 @@ def _ruled(
             received = rule.relevance(view, tuple(map(wider, xs)), wider(z), wider(r))
             _check(layer, rule, received, xs)
             booked = view.booked or {}
-        if not relevance:
-            received = tuple(a.astype(x.dtype) for a, x in zip(received, xs, strict=True))
-        return None, tuple(received), entries and _entries(entries, rs, received, booked)
+        received = tuple(
+            a.astype(wide(x.dtype) if relevance else x.dtype)
+            for a, x in zip(received, xs, strict=True)
+        )
+        return None, received, entries and _entries(entries, rs, received, booked)
 
     ruled = jax.custom_vjp(primal)
     ruled.defvjp(forward, backward)
@@ -225,7 +233,7 @@ def _entries(
 
 
 def _check(layer: Layer, rule: Rule, received: Any, xs: tuple[jax.Array, ...]) -> None:
-    """A user's rule must return one array per input, in its shape."""
+    """A user's rule must return one array of real numbers per input, in its shape."""
     wanted = [x.shape for x in xs]
     listed = isinstance(received, tuple | list)
     found = [jnp.shape(a) for a in received] if listed else type(received).__name__
@@ -233,6 +241,12 @@ def _check(layer: Layer, rule: Rule, received: Any, xs: tuple[jax.Array, ...]) -
         raise TypeError(
             f"{rule!r} must return a tuple of arrays of shapes {wanted} for layer {layer.index} "
             f"({layer.name}), got {found}"
+        )
+    dtypes = [jnp.result_type(a) for a in received]
+    if not all(jnp.issubdtype(dtype, jnp.floating) for dtype in dtypes):
+        raise TypeError(
+            f"{rule!r} must return real floating arrays for layer {layer.index} ({layer.name}), "
+            f"got {', '.join(map(str, dtypes))}"
         )
 
 
