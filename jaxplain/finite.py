@@ -9,6 +9,8 @@ import numpy as np
 from jax.experimental import checkify
 
 from jaxplain.graph.layers import Layer
+from jaxplain.graph.program import read
+from jaxplain.interpreter import values
 from jaxplain.plan import Plan
 
 
@@ -44,7 +46,12 @@ def flags(
         is_finite(value) if id(var) in explained else _weight(value)
         for var, value in zip(variables, given, strict=True)
     ]
-    return jnp.stack([*found, *(is_finite(outputs[layer]) for layer in plan.layers)])
+    env = values(plan.graph.program, constants, inputs)
+    layers = [
+        _is_sound(outputs[layer], [read(env, v) for v in (*layer.sources, *layer.constants)])
+        for layer in plan.layers
+    ]
+    return jnp.stack([*found, *layers])
 
 
 def check(places: Sequence[str], flags: jax.Array) -> None:
@@ -70,6 +77,12 @@ def is_finite(tree: Any) -> jax.Array:
         v for v in map(jnp.asarray, jax.tree.leaves(tree)) if jnp.issubdtype(v.dtype, jnp.inexact)
     ]
     return jnp.stack([jnp.array(True), *(jnp.isfinite(v).all() for v in leaves)]).all()
+
+
+def _is_sound(output: Any, given: Sequence[Any]) -> jax.Array:
+    """Finite, or -inf where a mask came in; what is wrong with an input was found before."""
+    masked = ~jnp.stack([jnp.array(True), *map(is_finite, given)]).all()
+    return is_finite(output) | (masked & _weight(output))
 
 
 def _weight(value: Any) -> jax.Array:

@@ -36,7 +36,8 @@ def _first_winner(x: jax.Array, z: jax.Array, r: jax.Array, axes: tuple[int, ...
     kept = [i for i in range(x.ndim) if i not in axes]
     order = (*kept, *axes)
     flat = winners.transpose(order).reshape(*(x.shape[i] for i in kept), -1)
-    chosen = jnp.arange(flat.shape[-1]) == jnp.argmax(flat, axis=-1, keepdims=True)
+    place = jax.lax.broadcasted_iota(int, flat.shape, flat.ndim - 1)
+    chosen = place == jnp.argmax(flat, axis=-1, keepdims=True)
     chosen = chosen.reshape([x.shape[i] for i in order])
     chosen = chosen.transpose([order.index(i) for i in range(x.ndim)])
     return jnp.where(chosen, jnp.expand_dims(r, axes), 0)
