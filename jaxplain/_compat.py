@@ -25,10 +25,15 @@ TRANSPARENT = {
     "closed_call": "call_jaxpr",
     "call": "call_jaxpr",
     "remat2": "jaxpr",
+    "eval_jaxpr": "call_jaxpr",
 }
 
 #: Functions with a derivative of their own, and the parameter that holds their primal.
-CUSTOM_DERIVATIVE = {"custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr"}
+CUSTOM_DERIVATIVE = {
+    "custom_jvp_call": "call_jaxpr",
+    "custom_vjp_call": "call_jaxpr",
+    "call_hi_primitive": "_prim",  # custom_vjp with jax_custom_vjp3, and primitives in Python
+}
 
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _MODELS = _HERE + "models" + os.sep  # a user's model as any other
@@ -99,7 +104,11 @@ def open_jaxpr(jaxpr: Any) -> tuple[Jaxpr, Sequence[Any]]:
 
 def body(eqn: Eqn, parameter: str) -> tuple[Jaxpr, Sequence[Any]]:
     """The jaxpr (and its constants) that a container equation holds."""
-    return open_jaxpr(eqn.params[parameter])
+    inner = eqn.params[parameter]
+    if hasattr(inner, "expand"):
+        avals = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in inner.in_avals_flat]
+        inner = jax.make_jaxpr(inner.expand)(*jax.tree.unflatten(inner.in_tree, avals))
+    return open_jaxpr(inner)
 
 
 def shape(atom: Any) -> tuple[int, ...]:
