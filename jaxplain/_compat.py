@@ -116,12 +116,19 @@ def shape(atom: Any) -> tuple[int, ...]:
     return tuple(atom.aval.shape)
 
 
+def boolean(atom: Any) -> bool:
+    """Whether a variable or literal holds truth values."""
+    return atom.aval.dtype == bool
+
+
 def floating(atom: Any) -> bool:
     """Whether a variable or literal is of a real or complex floating dtype."""
     return jnp.issubdtype(atom.aval.dtype, jnp.inexact)
 
 
-def bind(eqn: Eqn, values: Sequence[Any], name: str = "", dtype: Any = None) -> list[Any]:
+def bind(
+    eqn: Eqn, values: Sequence[Any], name: str = "", dtype: Any = None, linear: bool = False
+) -> list[Any]:
     """Evaluates one equation on `values`; its outputs, always as a list.
 
     The user's traceback and the layer's name travel along, so that profiles and later errors speak
@@ -133,8 +140,11 @@ def bind(eqn: Eqn, values: Sequence[Any], name: str = "", dtype: Any = None) -> 
         name: where it stands in the user's model.
         dtype: computed in this dtype whatever the equation says, and the operands. Kernels that
             multiply bfloat16 by bfloat16 go on to do so, and accumulate in it.
+        linear: only the linear part: what a gather fills up with is zero.
     """
     params = eqn.params
+    if linear and "fill_value" in params:
+        params = params | {"fill_value": 0}
     if dtype is not None:
         typed = {k: dtype for k in ("preferred_element_type", "new_dtype") if k in params}
         own: list[Any] = [atom.aval for atom in eqn.invars]

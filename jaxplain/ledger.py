@@ -74,6 +74,13 @@ class Ledger:
         return self.received - self.sent - self.absorbed
 
     @property
+    def percent(self) -> float:
+        """What makes the output's relevance 100; 0 where it adds up to nothing but rounding."""
+        total, flow = float(np.sum(self.output)), np.asarray(self.flow)
+        rounding = 1e3 * float(np.finfo(flow.dtype).eps) * float(flow.max(initial=0))
+        return 100 / total if abs(total) > rounding else 0.0
+
+    @property
     def steps(self) -> tuple[Layer, ...]:
         """What the entries belong to."""
         return self.plan.graph.steps
@@ -110,8 +117,7 @@ class Ledger:
         return values.reshape(-1, values.shape[-1]).sum(0)
 
     def _cells(self) -> list[tuple[str, ...]]:
-        total = abs(float(np.sum(self.output)))
-        scale = 100 / total if total > 0 else np.nan
+        scale = self.percent or 1.0
         worst = self.worst()
         columns = [self._summed(getattr(self, key)) for key in ("received", "sent", *TERMS)]
         gap, flow = self._summed(self.gap), self._summed(self.flow)
@@ -120,7 +126,7 @@ class Ledger:
             kept = any(column[i] != 0 for column in columns[2:])
             if rule is None and not kept:  # moves values, keeps nothing
                 continue
-            shown = [_percent(v[i] * scale) for v in columns]
+            shown = [_short(v[i] * scale) for v in columns]
             size = abs(gap[i]) / flow[i] if flow[i] > 0 else 0.0
             closed = size <= 1e3 * np.finfo(np.asarray(self.gap).dtype).eps
             mark = ("*" if layer in worst else "") + ("" if closed else "!")
@@ -146,12 +152,13 @@ class Ledger:
 
     def notes(self) -> list[str]:
         """What the table's signs mean, and where most was kept."""
-        output, inputs = np.sum(self.output), np.sum(self.inputs)
-        share = _percent(100 * inputs / output) if output else "-"
-        lines = [
-            f"columns in % of the output's relevance ({output:.4g}); gap relative to the flow",
-            f"{share} % reaches the input ({inputs:.4g})",
-        ]
+        output, inputs = float(np.sum(self.output)), float(np.sum(self.inputs))
+        unit, reached = f"% of the output's relevance ({output:.4g})", f"{inputs:.4g}"
+        if self.percent:
+            reached = f"{_short(inputs * self.percent)} % ({reached})"
+        else:
+            unit = "units of the output, whose relevance adds up to 0"
+        lines = [f"columns in {unit}; gap relative to the flow", f"{reached} reaches the input"]
         if worst := self.worst():
             lines.append("* kept most: " + ", ".join(self._why(layer) for layer in worst))
         if any("!" in row[-1] for row in self._cells()):
@@ -178,7 +185,7 @@ class Ledger:
         return tables.html(*self._table(), caption, self.notes())
 
 
-def _percent(value: float) -> str:
+def _short(value: float) -> str:
     if abs(value) < 1e-3:
         return "~0" if value else ""
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:.1e}"

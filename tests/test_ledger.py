@@ -269,6 +269,14 @@ def test_the_table_points_at_the_worst_layers() -> None:
     assert html.count("<tr>") == 1 + 3 and "kept most" in html
 
 
+@pytest.mark.parametrize("target", [None, lambda z: z - z.mean()], ids=["zero", "cancelling"])
+def test_a_table_of_nothing_is_in_units_of_the_output(target: Any) -> None:
+    w = jnp.asarray([[1.0, 2.0], [3.0, -1.0]])
+    x = jnp.ones((1, 2)) if target else jnp.zeros((1, 2))
+    text = str(jxp.lrp(lambda x: x @ w).ledger(x, target=target))
+    assert "units of the output" in text and "nan" not in text and "e+" not in text
+
+
 def test_the_page_is_generated_from_these_tests() -> None:
     import ledger_page
 

@@ -78,7 +78,7 @@ def _scale(
             out = jnp.broadcast_to(sign * values[live[0]], node.outputs[0].shape)
         else:
             operands = [values[v] if v in values else read(env, v) for v in node.inputs]
-            out = node.evaluate(operands)[0]
+            out = node.evaluate(operands, linear=True)[0]
         values[node.outputs[0]] = out
     return values[nodes[-1].outputs[0]] if nodes else value
 

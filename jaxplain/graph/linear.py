@@ -19,7 +19,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxplain import _compat
 from jaxplain.graph import folding
 from jaxplain.graph.chains import is_kernel
 from jaxplain.graph.invariance import literal_value
@@ -152,7 +151,7 @@ class Affine:
             if not offset and not any(v in env for v in operands):
                 continue
             values = [self._value(env, v) for v in node.inputs]
-            env.update(zip(node.outputs, _evaluate(node, values, self._dtype), strict=True))
+            env.update(zip(node.outputs, node.evaluate(values, self._dtype), strict=True))
         return self._value(env, self._layer.exit)
 
     def _value(self, env: Mapping[Var, Any], var: Var) -> Any:
@@ -228,7 +227,7 @@ class Affine:
                 values.append(jnp.zeros(var.shape, var.aval.dtype))
             else:
                 values.append(read(self._env, var))
-        return _evaluate(node, values, dtype)
+        return node.evaluate(values, dtype, linear=True)
 
     def _signed(self, positive: bool) -> Linear:
         """The entries of A with the given sign."""
@@ -291,10 +290,6 @@ class Affine:
         if value is not None and value > 0:
             return kept, crossed
         return _choose(c > 0, kept, crossed), _choose(c > 0, crossed, kept)
-
-
-def _evaluate(node: Node, values: Sequence[Any], dtype: Any) -> list[Any]:
-    return _compat.bind(node.eqn, values, node.names[0], dtype)
 
 
 def _sum(a: Any, b: Any) -> Any:

@@ -129,9 +129,9 @@ class Node:
         """The distinct operands that depend on an explained input."""
         return tuple(dict.fromkeys(v for v in self.inputs if v.active))
 
-    def evaluate(self, values: Sequence[Any]) -> list[Any]:
-        """Applies the operation to concrete or traced values."""
-        return _compat.bind(self.eqn, values, self.names[0])
+    def evaluate(self, values: Sequence[Any], dtype: Any = None, linear: bool = False) -> list[Any]:
+        """Applies the operation to concrete or traced values; see `_compat.bind`."""
+        return _compat.bind(self.eqn, values, self.names[0], dtype, linear)
 
     def __repr__(self) -> str:
         return f"{self.primitive}{self.inputs}->{self.outputs}"

@@ -227,6 +227,8 @@ def _is_linear(node: Node) -> bool:
         return True
     if row.role is Role.QUOTIENT and node.inputs[0] not in active:
         return False
+    if row.role in (Role.PRODUCT, Role.QUOTIENT) and sum(v.active for v in node.inputs) > 1:
+        return False  # x * x
     return row.cls in (Class.DIAGONAL, Class.STRUCTURAL) and len(active) == 1
 
 

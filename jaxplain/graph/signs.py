@@ -53,16 +53,20 @@ def _equation(eqn: _compat.Eqn, flags: Sequence[bool], identity: Sequence[int]) 
         return all(flags[1:])
     if role in (Role.SUM, Role.QUOTIENT, Role.SUM_REDUCTION, Role.CUMULATIVE, Role.SCATTER_SUM):
         return _all_floating(eqn, flags)
+    if role is Role.CAST:
+        return flags[0] or _compat.boolean(eqn.invars[0])
     if row.cls in (Class.STRUCTURAL, Class.SELECTION):
-        return _all_floating(eqn, flags)
+        fill = eqn.params.get("fill_value")
+        return _all_floating(eqn, flags) and (fill is None or fill >= 0)
     if role is Role.POOLING:
         return all(flags)
     return False
 
 
 def _all_floating(eqn: _compat.Eqn, flags: Iterable[bool]) -> bool:
-    """All operands but indices and masks."""
-    return all(flag for flag, var in zip(flags, eqn.invars, strict=True) if _compat.floating(var))
+    """All operands but indices and masks; all, where there are only integers."""
+    floating = [f for f, v in zip(flags, eqn.invars, strict=True) if _compat.floating(v)]
+    return all(floating or flags)
 
 
 def _body(jaxpr: _compat.Jaxpr, flags: Sequence[bool]) -> bool:

@@ -40,10 +40,9 @@ def ledger(ledger: Any, *, width: float = 7.0, height: float = 3.2) -> Figure:
         ValueError: the output's relevance is zero: there is nothing to divide by.
         ImportError: matplotlib is not installed.
     """
-    total = float(np.sum(ledger.output))
-    if total == 0:
+    if not ledger.percent:
         raise ValueError("the output's relevance adds up to zero: there are no shares to show")
-    kept = {term: _summed(getattr(ledger, term)) * 100 / total for term in _COLORS}
+    kept = {term: _summed(getattr(ledger, term)) * ledger.percent for term in _COLORS}
     everything = np.sum(list(kept.values()), axis=0)
     shown = [i for i, step in enumerate(ledger.steps) if step.index >= 0 or abs(everything[i]) > 0][
         ::-1

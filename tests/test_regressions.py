@@ -1,0 +1,76 @@
+"""Bugs that random models found, each by its own name."""
+
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+import jaxplain as jxp
+from jaxplain.graph import trace
+
+
+@pytest.fixture(autouse=True)
+def _float64() -> Iterator[None]:
+    with jax.enable_x64(True):
+        yield
+
+
+def normal(*shape: int, seed: int = 0) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape))
+
+
+@pytest.mark.parametrize("square", [lambda h: h * h, lambda h: h**2], ids=["product", "power"])
+def test_a_square_beside_moved_copies_is_not_linear(square):
+    """`h * h + roll(h)` was taken for a linear map of h, and its transpose crashed inside JAX."""
+    w, v, x = normal(3, 4), normal(4, 2, seed=1), normal(5, 3, seed=2)
+
+    def f(x):
+        h = x @ w
+        return (square(h) + jnp.roll(h, 1, -1)) @ v
+
+    assert [layer.kind for layer in trace(f, x).layers] == [
+        "Affine",
+        "Activation",
+        "Merge",
+        "Affine",
+    ]
+    h, r, z = x @ w, normal(5, 2, seed=3), f(x)
+    s = (r / z) @ v.T
+    got = jxp.lrp(f, jxp.rules.Epsilon(0.0), argnums=0)(x, target=lambda z: r)
+    arriving = s * h * h + jnp.roll(s * jnp.roll(h, 1, -1), -1, -1)
+    assert_allclose(got, x * ((arriving / h) @ w.T), rtol=1e-4)
+
+
+def test_integers_that_are_cast_may_be_negative():
+    """Every cast of integers counted as provably not negative: alpha-beta dropped half of them."""
+    a, b, x = normal(4, 6), normal(3, 5, seed=1), normal(2, 4, seed=2)
+
+    def f(x, offset):
+        return (jax.nn.relu(x @ a) + offset).reshape(2, 3, 2).max(-1) @ b
+
+    offset = jnp.arange(6) - 7
+    for rule in (jxp.rules.AlphaBeta(), jxp.rules.Gamma()):
+        cast = jxp.lrp(lambda x, rule=rule: f(x, offset.astype(x.dtype)), rule)(x)
+        assert_allclose(cast, jxp.lrp(f, rule)(x, offset * 1.0), rtol=1e-9)
+
+
+@pytest.mark.parametrize("fill", [-3.0, 2.0])
+def test_what_a_gather_fills_up_with_is_a_constant(fill):
+    """It was counted as a contribution and as a bias, and a negative one as not negative."""
+    a, b, x = normal(4, 6), normal(6, 5, seed=1), normal(2, 4, seed=2)
+    inside = jnp.asarray([True, False, True, True, True, False])
+
+    def filled(x):
+        h, places = jax.nn.relu(x @ a), jnp.asarray([0, 9, 1, 2, 3, 8])
+        return jnp.take(h, places, axis=1, mode="fill", fill_value=fill) @ b
+
+    def chosen(x):
+        h = jax.nn.relu(x @ a)[:, jnp.asarray([0, 0, 1, 2, 3, 0])]
+        return jnp.where(inside, h, fill) @ b
+
+    for rule in (jxp.rules.Epsilon(1e-3), jxp.rules.AlphaBeta(), jxp.rules.Gamma()):
+        assert_allclose(jxp.lrp(filled, rule)(x), jxp.lrp(chosen, rule)(x), rtol=1e-9)
+        assert jxp.lrp(filled, rule).ledger(x).error() < 1e-12
