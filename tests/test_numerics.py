@@ -397,6 +397,32 @@ def test_gradients_that_join_in_two_dtypes() -> None:
     np.testing.assert_allclose(found.astype(jnp.float32), expected, rtol=1e-2, atol=1e-2)
 
 
+@pytest.mark.parametrize("dtype", HALF)
+@pytest.mark.parametrize("model", MODELS)
+def test_half_precision_networks_have_the_layers_of_float32(model: str, dtype: str) -> None:
+    def kinds(dtype: str) -> list[tuple[str, str]]:
+        p = jax.tree.map(lambda v: jnp.asarray(v, dtype), MODELS[model][1])
+        plan = _explainer(model, "Epsilon").plan(jnp.asarray(example(model), dtype), p)
+        return [(row.layer.kind, row.layer.op) for row in plan]
+
+    assert kinds(dtype) == kinds("float32")
+
+
+@pytest.mark.parametrize("dtype", HALF)
+def test_a_gain_behind_a_cast_belongs_to_its_normalization(dtype: str) -> None:
+    """As T5 and Llama write their RMSNorm: normalised in float32, scaled in half precision."""
+    gain, w = jnp.asarray(1 + _vector(6, 60), dtype), jnp.asarray(_weights(6, 3, seed=61), dtype)
+
+    def f(x: Any) -> Any:
+        wide = x.astype(jnp.float32)
+        normed = wide * jax.lax.rsqrt(jnp.square(wide).mean(-1, keepdims=True) + 1e-6)
+        return (normed.astype(x.dtype) * gain) @ w
+
+    plan = jxp.lrp(f).plan(jnp.asarray(_weights(2, 6, seed=62), dtype))
+    norm, dense = (row.layer for row in plan)
+    assert norm.kind == "Normalization" and [n.primitive for n in dense.nodes] == ["dot_general"]
+
+
 # check_finite
 
 
