@@ -258,7 +258,7 @@ def _tap(value: jax.Array, mask: jax.Array | None, slot: jax.Array | None) -> ja
 
 def _tap_backward(residuals: Any, r: jax.Array) -> Any:
     mask, slot = residuals
-    r = r if mask is None else r * mask.astype(r.dtype)
+    r = r if mask is None else r * jnp.broadcast_to(mask.astype(r.dtype), r.shape)
     return r, None, None if slot is None else r
 
 

@@ -138,7 +138,7 @@ def test_a_mask_conditions_relevance_on_channels() -> None:
     mask = jnp.asarray([0.0, 1.0, 0.0, 0.0])
     found = jxp.lrp(f)(X, target=2, masks={"conv1": mask})
     above = jxp.lrp(f, stop="conv1")(X, target=2)
-    close(found, jxp.lrp(lower)(X, target=lambda h: above * mask))
+    close(found, jxp.lrp(lower)(X, target=lambda h: above * mask[None, None, None]))
 
 
 def test_concepts_add_up_to_the_attribution() -> None:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jaxplain import _compat
 from jaxplain.graph.layers import Layer
-from jaxplain.graph.linear import Affine, Linear, is_splittable, pull_back
+from jaxplain.graph.linear import Affine, Linear, is_splittable, pull_back, wide
 from jaxplain.graph.program import Var
 
 Arrays = tuple[jax.Array, ...]
@@ -142,7 +142,9 @@ class View:
 
     def jvp(self, x: Arrays) -> jax.Array:
         """J x: the layer's linear part at its inputs."""
-        return jax.jvp(self.function, self._xs, x)[1]
+        tangents = tuple(t.astype(v.dtype) for t, v in zip(x, self._xs, strict=True))
+        tangent = jax.jvp(self.function, self._xs, tangents)[1]
+        return tangent.astype(wide(tangent.dtype))
 
     def vjp(self, s: jax.Array) -> Arrays:
         """J^T s: the gradient through the layer."""

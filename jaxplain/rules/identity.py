@@ -24,7 +24,7 @@ class Pass(Rule):
         if layer.kind != "Affine":
             return (r,)
         flat = layer.flat()
-        layer.book("constants", lambda: r * (flat(tuple(map(jnp.ones_like, x))) == 0))
+        layer.book("constants", lambda: jnp.where(flat(tuple(map(jnp.ones_like, x))) == 0, r, 0))
         return flat.transpose(r)
 
     def objection(self, layer: Layer) -> str:
