@@ -1,11 +1,16 @@
-"""Real networks are few and loaded once."""
+"""Real networks are few and loaded once; jaxplain promotes nothing implicitly."""
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
 import jaxplain as jxp
+from jaxplain import _compat
+from jaxplain.methods.explainer import Explainer
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +24,20 @@ def lite0() -> Any:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True)
+def _strict(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever jaxplain computes promotes no dtype and no rank; the models it explains may."""
+
+    def under(dtypes: str, ranks: str, f: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(f)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            with jax.numpy_dtype_promotion(dtypes), jax.numpy_rank_promotion(ranks):
+                return f(*args, **kwargs)
+
+        return wrapped
+
+    for name in ("__call__", "plan", "ledger", "activations"):
+        monkeypatch.setattr(Explainer, name, under("strict", "raise", getattr(Explainer, name)))
+    monkeypatch.setattr(_compat, "trace", under("standard", "allow", _compat.trace))
