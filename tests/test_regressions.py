@@ -74,3 +74,17 @@ def test_what_a_gather_fills_up_with_is_a_constant(fill):
     for rule in (jxp.rules.Epsilon(1e-3), jxp.rules.AlphaBeta(), jxp.rules.Gamma()):
         assert_allclose(jxp.lrp(filled, rule)(x), jxp.lrp(chosen, rule)(x), rtol=1e-9)
         assert jxp.lrp(filled, rule).ledger(x).error() < 1e-12
+
+
+@pytest.mark.parametrize("rule", [jxp.rules.ZPlus(), jxp.rules.AlphaBeta(2, 1)], ids=repr)
+def test_a_sum_of_kernels_is_one_layer_when_one_is_spelled_out(rule):
+    """`x W + (y * U).sum()` became two layers and a merge, unlike `x W + y U`."""
+    w, u, b, v = normal(3, 4), normal(3, 4, seed=1), normal(4, seed=2), normal(4, 2, seed=3)
+
+    def model(dense):
+        return lambda x: jax.nn.relu(jnp.tanh(x) @ w + dense(jnp.sin(x)) + b) @ v
+
+    dot, spelled = model(lambda y: y @ u), model(lambda y: (y[..., None] * u).sum(-2))
+    x = normal(5, 3, seed=4)
+    assert [str(a) for a in trace(spelled, x).layers] == [str(a) for a in trace(dot, x).layers]
+    assert_allclose(jxp.lrp(spelled, rule)(x), jxp.lrp(dot, rule)(x), rtol=1e-10)

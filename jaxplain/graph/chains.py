@@ -134,12 +134,18 @@ class Chains:
         if len(terms) < 2 or any(v.shared for v in terms) or self._regions.ending_at(var):
             return None
         chains = [self.ending_at(v) for v in terms]
-        if not all(c.mixing and all(m.row.role is Role.DOT for m in c.mixing) for c in chains):
+        if not all(map(_is_dense, chains)):
             return None
         nodes = dict.fromkeys(n for c in chains for n in c.nodes)
         sources = dict.fromkeys(s for c in chains for s in c.sources)
         mixing = tuple(m for c in chains for m in c.mixing)
         return Chain((*nodes, node), tuple(sources), mixing)
+
+
+def _is_dense(chain: Chain) -> bool:
+    """Dot products, written as such or spelled out."""
+    dots = all(m.row.role is Role.DOT for m in chain.mixing)
+    return is_weighted_sum(chain) or (dots and bool(chain.mixing))
 
 
 def _weights(chain: Chain, mixing: Node) -> Chain:
