@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxplain import finite
 from jaxplain.methods import Explainer
 from jaxplain.plan import LayerSpec
 from jaxplain.targets import Target
@@ -46,7 +47,7 @@ def concept_relevance(
         The attribution with a leading axis, one entry per channel.
 
     Raises:
-        ValueError: no layer or several match, or a channel does not exist.
+        ValueError: no layer or several match, or an axis or channel does not exist.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -61,19 +62,29 @@ def concept_relevance(
     """
     chosen = explain.plan(*args).find_one(layer)
     shape = chosen.exit.shape
+    if not -len(shape) <= axis < len(shape):
+        raise ValueError(f"the output of layer {chosen.name!r} has shape {shape}, got axis={axis}")
     count = shape[axis]
     wanted = np.arange(count) if channels is None else np.asarray(channels)
-    if wanted.ndim != 1 or not ((-count <= wanted) & (wanted < count)).all():
+    numbers = wanted.ndim == 1 and wanted.size and wanted.dtype.kind in "iu"
+    if not numbers or not ((-count <= wanted) & (wanted < count)).all():
         raise ValueError(f"layer {chosen.name!r} has {count} channels, got channels={channels}")
     spread = [count if i == axis % len(shape) else 1 for i in range(len(shape))]
     masks = jnp.asarray(np.eye(count)[wanted].reshape(-1, *spread))
 
+    unchecked = replace(explain, check_finite=False) if explain.check_finite else explain
+
     def conditional(mask: jax.Array) -> Any:
-        return explain(*args, target=target, masks={chosen.name: mask})
+        return unchecked(*args, target=target, masks={chosen.name: mask})
 
     if batch_size is None:
-        return jax.vmap(conditional)(masks)
-    return jax.lax.map(conditional, masks, batch_size=batch_size)
+        found = jax.vmap(conditional)(masks)
+    else:
+        found = jax.lax.map(conditional, masks, batch_size=batch_size)
+    if explain.check_finite:  # once, not for every channel
+        explain(*args, target=target)
+        finite.check_attribution(found)
+    return found
 
 
 @dataclass(frozen=True)
@@ -118,7 +129,9 @@ def reference_samples(
         Indices and scores, (channels, top); fewer columns when there are fewer samples.
 
     Raises:
-        ValueError: an option is unknown, `data` is empty, or no layer or several match.
+        TypeError: `data` is one array.
+        ValueError: an option is unknown, `data` is empty, a score is not finite, or no layer or
+            several match.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -134,6 +147,10 @@ def reference_samples(
             'by is "relevance" or "activation" and reduce is "sum" or "max", '
             f"got by={by!r}, reduce={reduce!r}"
         )
+    if hasattr(data, "shape"):
+        raise TypeError("data is an iterable of batches: give [data] for a single one")
+    if top < 1:
+        raise ValueError(f"top must be at least 1, got {top}")
     stopped = replace(explain, stop=layer, capture=None, with_output=False)
     indices, scores, seen = None, None, 0
     for batch in data:
@@ -143,6 +160,8 @@ def reference_samples(
             explain.plan(batch, *args).find_one(layer)
             (values,) = explain.activations(batch, *args, layers=layer).values()
         found = _per_channel(values, axis, reduce)
+        if not np.isfinite(found).all():
+            raise ValueError(f"the {by} of the batch from sample {seen} on is not finite")
         here = np.broadcast_to(seen + np.arange(found.shape[1]), found.shape)
         scores = found if scores is None else np.concatenate([scores, found], 1)
         indices = here if indices is None else np.concatenate([indices, here], 1)

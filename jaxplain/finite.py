@@ -71,6 +71,15 @@ def check(places: Sequence[str], flags: jax.Array) -> None:
         )
 
 
+def check_attribution(tree: Any) -> None:
+    """`check`, of what the backward pass returned.
+
+    Raises:
+        FloatingPointError: it holds NaN or infinity.
+    """
+    check(["the attribution"], jnp.stack([is_finite(tree)]))
+
+
 def is_finite(tree: Any) -> jax.Array:
     """Whether all arrays of a tree are free of NaN and infinity."""
     leaves = [

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxplain import tables
@@ -128,7 +129,7 @@ class Ledger:
                 continue
             shown = [_short(v[i] * scale) for v in columns]
             size = abs(gap[i]) / flow[i] if flow[i] > 0 else 0.0
-            closed = size <= 1e3 * np.finfo(np.asarray(self.gap).dtype).eps
+            closed = size <= max(1e3 * float(np.finfo(gap.dtype).eps), _precision(layer))
             mark = ("*" if layer in worst else "") + ("" if closed else "!")
             name = describe(rule) if rule is not None else ""
             number = str(layer.index) if layer.index >= 0 else ""
@@ -167,10 +168,9 @@ class Ledger:
 
     def _why(self, layer: Layer) -> str:
         i = self.steps.index(layer)
-        kept = {term: self._summed(getattr(self, term))[i] for term in TERMS}
-        term = max(kept, key=lambda t: abs(kept[t]))
+        kept = {term: abs(self._summed(getattr(self, term))[i]) for term in (*TERMS, "gap")}
         at = f" at {layer.source}" if layer.source else ""
-        return f"{layer.name or layer.op}{at} ({term if kept[term] else 'gap'})"
+        return f"{layer.name or layer.op}{at} ({max(kept, key=lambda term: kept[term])})"
 
     def __str__(self) -> str:
         header, rows = self._table()
@@ -183,6 +183,12 @@ class Ledger:
     def _repr_html_(self) -> str:
         caption = f"Ledger of {self.plan.composite.name}"
         return tables.html(*self._table(), caption, self.notes())
+
+
+def _precision(layer: Layer) -> float:
+    """What the kernels of half precision round to."""
+    values = [v.aval.dtype for v in (*layer.sources, *layer.exits) if v.floating]
+    return max((float(i.eps) for i in map(jnp.finfo, values) if i.bits < 32), default=0.0)
 
 
 def _short(value: float) -> str:

@@ -25,6 +25,7 @@ Left out, because they are known to differ between spellings or have no well-con
 - A concatenation of two linear images of one value before a kernel, against a sum of kernels.
 - A reshape in one of two elementwise branches of a value: together they are no activation.
 - A scale between two kernels, against its inverse in the second one's weights: it is the first's.
+- Padding by hand right behind a kernel: it is the first kernel's, and `Flat` counts it.
 - `jnp.stack([a, b]).sum(0)` for a sum of two linear images of one value: a linear region.
 - `a - a`, or a mean of what was centred: zero up to rounding, of either sign.
 """
@@ -225,7 +226,10 @@ SEQUENCE = {
     "conv": [
         "conv({a}, K1, NLC) + b{k}", "b{k} + conv({a}, K1, NLC, [(1, 1)])",
         "(conv({a}.swapaxes(1, 2), K1.transpose(2, 1, 0), NCL) + b{k}[:, None]).swapaxes(1, 2)",
-        "conv(jnp.pad({a}, ((0, 0), (1, 1), (0, 0))), K1, NLC, 'VALID') + b{k}",
+    ],
+    "relu_conv": [
+        "conv(nn.relu({a}), K1, NLC) + b{k}",
+        "conv(jnp.pad(nn.relu({a}), ((0, 0), (1, 1), (0, 0))), K1, NLC, 'VALID') + b{k}",
     ],
     "position": ["{a} + P", "P + {a}", "jax.vmap(lambda v: v + P)({a})"],
     "mean_token": ["{a} + {a}.mean(1, keepdims=True)", "{a} + ({a}.sum(1) / 3)[:, None]"],
@@ -236,9 +240,12 @@ IMAGE = {
         "conv({a}, K2, NHWC) + b{k}", "b{k} + conv({a}, K2, NHWC, [(1, 1), (1, 1)])",
         "(conv({a}.transpose(0, 3, 1, 2), K2.transpose(3, 2, 0, 1), NCHW) + b{k}[:, None, None])"
         ".transpose(0, 2, 3, 1)",
-        "conv(jnp.pad({a}, ((0, 0), (1, 1), (1, 1), (0, 0))), K2, NHWC, 'VALID') + b{k}",
         "(conv({a}, K2 / s{k}, NHWC) * s{k} + b{k})",
         "jax.vmap(lambda v: conv(v[None], K2, NHWC)[0] + b{k})({a})",
+    ],
+    "relu_conv": [
+        "conv(nn.relu({a}), K2, NHWC) + b{k}",
+        "conv(jnp.pad(nn.relu({a}), ((0, 0), (1, 1), (1, 1), (0, 0))), K2, NHWC, 'VALID') + b{k}",
     ],
     "depthwise": [
         "lax.conv_general_dilated({a}, KD, (1, 1), 'SAME', dimension_numbers=NHWC,"
@@ -346,7 +353,7 @@ class Model:
         stem, neck, head: `(name, ways)` of what comes before and behind the steps.
         steps: the blocks; step i computes `v{i + 1}`. Values that nobody reads are added up.
         extra: a value that is returned beside the output, if any.
-        wrap: a transformation around each spelling.
+        jitted: whether each spelling is jitted as a whole.
     """
 
     seed: int
@@ -356,7 +363,7 @@ class Model:
     neck: tuple[str, tuple[int, int]]
     head: tuple[str, tuple[int, int]]
     extra: int | None
-    wrap: tuple[str, str]
+    jitted: tuple[bool, bool]
 
     def source(self, way: int) -> str:
         """The program in one of its two spellings."""
@@ -370,8 +377,9 @@ class Model:
         lines += [f"y = {_choose(NECKS[self.domain], self.neck, way, a=f'({ends})')}"]
         lines += [f"y = {_choose(HEADS, self.head, way, a='y')}"]
         lines += ["return y" if self.extra is None else f"return y, v{self.extra}"]
-        wrap = _WRAPS[self.wrap[way]]
-        return "\n    ".join(["def f(x):", *lines]) + (f"\n{wrap}" if wrap else "")
+        return "\n    ".join(["def f(x):", *lines]) + (
+            "\nf = jax.jit(f)" if self.jitted[way] else ""
+        )
 
     @cached_property
     def weights(self) -> dict[str, Any]:
@@ -421,10 +429,6 @@ class Model:
         return "\n".join(text).replace("\n", "\n  ")
 
 
-# A softmax behind which vmap drops an axis is not seen to be trailing: no vmap around those.
-_WRAPS = {"none": "", "jit": "f = jax.jit(f)", "vmap": "f = jax.vmap(lambda v, f=f: f(v[None])[0])"}
-
-
 def _choose(table: dict[str, list[str]], which: tuple[str, Any], way: int, a: str = "") -> str:
     name, ways = which
     return table[name][ways[way] % len(table[name])].format(a=a)
@@ -438,7 +442,7 @@ _WAYS = _two(st.integers(0, 14))
 
 
 @st.composite
-def models(draw: Any, domains: tuple[str, ...] = tuple(SHAPES), most: int = 4) -> Model:
+def models(draw: Any, domains: tuple[str, ...] = tuple(SHAPES), most: int = 3) -> Model:
     """Random models with up to `most` steps."""
     domain = draw(st.sampled_from(domains))
     stem = draw(st.sampled_from(list(STEMS | CONV_STEMS.get(domain, {})))), draw(_WAYS)
@@ -461,8 +465,6 @@ def models(draw: Any, domains: tuple[str, ...] = tuple(SHAPES), most: int = 4) -
     head = draw(st.sampled_from(list(HEADS))), draw(_WAYS)
     hidden = [i for i in range(len(steps) + 1) if i == 0 or steps[i - 1].block != "softmax"]
     extra = draw(st.none() | st.sampled_from(hidden))  # a softmax among the outputs is left out
-    vmap = domain == "vector" and head[0] == "logits" and extra is None
-    wraps = [name for name in _WRAPS if name != "vmap" or vmap]
-    wrap = draw(_two(st.sampled_from(wraps)))
+    jitted = draw(_two(st.booleans()))
     seed = draw(st.integers(0, 2**20))
-    return Model(seed, domain, stem, tuple(steps), neck, head, extra, wrap)
+    return Model(seed, domain, stem, tuple(steps), neck, head, extra, jitted)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import HealthCheck, given, note, seed, settings
 from hypothesis import strategies as st
 from jax import nn
 
@@ -52,6 +52,7 @@ def _compile_quickly() -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+    jax.clear_caches()  # thousands of small programs
 
 
 # Rules. Denominators near zero would make rounding visible, hence the large stabilisers.
@@ -198,9 +199,10 @@ def test_random_models(part):
         derandomize=True,
         suppress_health_check=list(HealthCheck),
     )
-    @given(models(most=3), RULES)
+    @given(models(), RULES)
     def ask(model: Model, rules: Rules) -> None:
         if (model, rules) not in passed:  # hypothesis repeats itself
+            note(f"{model.source(0)}\n\n{model.source(1)}")
             check(model, rules)
             passed.add((model, rules))
 

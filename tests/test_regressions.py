@@ -88,3 +88,27 @@ def test_a_sum_of_kernels_is_one_layer_when_one_is_spelled_out(rule):
     x = normal(5, 3, seed=4)
     assert [str(a) for a in trace(spelled, x).layers] == [str(a) for a in trace(dot, x).layers]
     assert_allclose(jxp.lrp(spelled, rule)(x), jxp.lrp(dot, rule)(x), rtol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "add",
+    [
+        lambda h: h.at[:, 0].add(0.7),
+        lambda h: jnp.ones_like(h).at[:, ::-1].add(h),
+    ],
+    ids=["constant update", "constant operand"],
+)
+def test_a_constant_that_is_scattered_is_a_bias(add):
+    """It counted in z, but not as a bias: alpha-beta shared it out, and the ledger did not close."""
+    a, b, x = normal(4, 6), normal(6, 5, seed=1), normal(2, 4, seed=2)
+    constant = add(jnp.zeros((2, 6)))
+
+    def scattered(x):
+        return jnp.tanh(add(x @ a)) @ b
+
+    def added(x):
+        return jnp.tanh(add(x @ a) - constant + constant) @ b
+
+    for rule in (jxp.rules.Epsilon(1e-3), jxp.rules.AlphaBeta(), jxp.rules.Gamma()):
+        assert jxp.lrp(scattered, rule).ledger(x).error() < 1e-12
+        assert_allclose(jxp.lrp(scattered, rule)(x), jxp.lrp(added, rule)(x), rtol=1e-9)

@@ -154,6 +154,14 @@ def test_concepts_add_up_to_the_attribution() -> None:
         jxp.concept_relevance(explain, X, layer="conv1", channels=[4])
 
 
+def test_concepts_are_checked_once_for_all_channels() -> None:
+    explain = jxp.lrp(f, check_finite=True)
+    checked = jxp.concept_relevance(explain, X, layer="conv1", target=2, batch_size=2)
+    close(checked, jxp.concept_relevance(jxp.lrp(f), X, layer="conv1", target=2))
+    with pytest.raises(FloatingPointError, match=r"input .* is not finite"):
+        jxp.concept_relevance(explain, X.at[0].set(jnp.nan), layer="conv1", target=2)
+
+
 def test_many_conditions_share_the_forward_pass() -> None:
     """Ten conditions cost the forward pass once, and the backward pass only below the mask."""
     explain = jxp.lrp(f)

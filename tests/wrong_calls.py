@@ -808,6 +808,41 @@ def activations_of_no_layer() -> None:
     jxp.lrp(f).activations(x, layers="conv")
 
 
+@wrong(ValueError, "layer 'dense@2' is not below the start 'dense'")
+def capture_above_the_start() -> None:
+    jxp.lrp(f, start="dense", capture="dense@2")(x)
+
+
+@wrong(ValueError, "layer 'dense' is not above the stop 'dense@2'")
+def mask_below_the_stop() -> None:
+    jxp.lrp(f, stop="dense@2")(x, masks={"dense": jnp.ones(6)})
+
+
+@wrong(ValueError, r"the output of layer 'dense' has shape \(5, 6\), got axis=2")
+def concepts_along_no_axis() -> None:
+    jxp.concept_relevance(jxp.lrp(f), x, layer="dense", axis=2)
+
+
+@wrong(ValueError, r"has 6 channels, got channels=\[1.0\]")
+def concepts_of_no_channel() -> None:
+    jxp.concept_relevance(jxp.lrp(f), x, layer="dense", channels=[1.0])
+
+
+@wrong(TypeError, r"data is an iterable of batches: give \[data\]")
+def samples_without_batches() -> None:
+    jxp.reference_samples(jxp.lrp(f), x, layer="dense")
+
+
+@wrong(ValueError, "top must be at least 1, got 0")
+def samples_of_no_number() -> None:
+    jxp.reference_samples(jxp.lrp(f), [x], layer="dense", top=0)
+
+
+@wrong(ValueError, "the relevance of the batch from sample 5 on is not finite")
+def samples_that_are_not_finite() -> None:
+    jxp.reference_samples(jxp.lrp(f), [x, x.at[0].set(jnp.nan)], layer="dense")
+
+
 wrong = section("Ledger")
 
 
@@ -830,6 +865,16 @@ def ledger_without_common_axis() -> None:
 @wrong(TypeError, "unexpected keyword argument 'masks'")
 def ledger_with_masks() -> None:
     jxp.lrp(f).ledger(x, masks={"rectifier": jnp.ones(6)})
+
+
+@wrong(ValueError, "a ledger is of the whole pass")
+def ledger_with_a_stop() -> None:
+    jxp.lrp(f, stop="dense").ledger(x)
+
+
+@wrong(ValueError, r"leading axis counts the 5 examples, .* \(5, 3\) for all of them and \(5, 3\)")
+def per_example_beside_a_batch() -> None:
+    jxp.lrp(lambda x, y: f(x + y)).ledger(x, x, per_example=True)
 
 
 wrong = section("check_finite=True")

@@ -315,7 +315,8 @@ def _is_factor(node: Node) -> bool:
 
 def _offsets(node: Node) -> bool:
     """Whether the operation may add its constants."""
-    return not _is_factor(node) and node.row.cls is not Class.MIXING
+    sums = node.row.cls is Class.MIXING and node.row.role is not Role.SCATTER_SUM
+    return not _is_factor(node) and not sums
 
 
 def _is_scale(node: Node, layer: Layer) -> bool:

@@ -1,6 +1,6 @@
 """An explainer traced, planned and jitted for arguments of given shapes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -11,7 +11,7 @@ from jaxplain.errors import NotAnalyzableError
 from jaxplain.graph import Graph, explained_leaves
 from jaxplain.graph.layers import Layer
 from jaxplain.graph.linear import wide
-from jaxplain.graph.program import Program, flatten
+from jaxplain.graph.program import Program, Var, flatten
 from jaxplain.interpreter import ENTRIES, Taps, evaluate, forward
 from jaxplain.ledger import Ledger
 from jaxplain.plan import Plan
@@ -59,8 +59,8 @@ class Compiled:
         if start is not None:
             self.out_tree = jax.tree.structure(0)
             self.head_vars = (plan.find_one(start).exit,)
-            if self.stop is not None:
-                self._below_start(self.stop)
+        for layer in (*self.captured, *((self.stop,) if self.stop else ())):
+            self._check_reached(layer)
         self.heads = jax.tree.unflatten(self.out_tree, [v.aval for v in self.head_vars])
         self.explained = [v.aval for v in graph.explained]
         self.constants = [value for _, value in program.constants]
@@ -81,7 +81,12 @@ class Compiled:
         found: dict[int, jax.Array] = {}
         for name, mask in (masks or {}).items():
             layer = self.plan.find_one(name)
-            self._below_start(layer)
+            self._check_reached(layer)
+            if self.stop is not None and self.stop.exit not in _upstream([layer.exit]):
+                raise ValueError(
+                    f"layer {layer.name!r} is not above the stop {self.explainer.stop!r}: a mask "
+                    "there has no effect"
+                )
             shape = layer.exit.shape
             if layer.index in found:
                 raise ValueError(f"masks give layer {layer.name!r} twice")
@@ -93,17 +98,9 @@ class Compiled:
             found[layer.index] = jnp.asarray(mask)
         return found
 
-    def _below_start(self, layer: Layer) -> None:
+    def _check_reached(self, layer: Layer) -> None:
         """Raises ValueError for a layer that relevance never reaches from `start`."""
-        if self.explainer.start is None:
-            return
-        reached, stack = set(), list(self.head_vars)
-        while stack:
-            var = stack.pop()
-            if var not in reached:
-                reached.add(var)
-                stack += var.producer.inputs if var.producer else ()
-        if layer.exit not in reached:
+        if self.explainer.start is not None and layer.exit not in _upstream(self.head_vars):
             raise ValueError(
                 f"layer {layer.name!r} is not below the start {self.explainer.start!r}: no "
                 "attribution arrives there"
@@ -115,12 +112,10 @@ class Compiled:
         """The attribution, with what else was asked for."""
         flat = self._flat(arrays, args)
         kind, index = _static(target)
-        if self.explainer.check_finite:
-            finite.check(finite.places(self.plan), self._inspect(self.constants, flat))
+        self._check_values(flat)
         output, explained, captured = self._explain(self.constants, flat, index, masks, kind=kind)
         if self.explainer.check_finite:
-            leaves = jax.tree.leaves((explained, captured))
-            finite.check(["the attribution"], jnp.stack([finite.is_finite(leaves)]))
+            finite.check_attribution((explained, captured))
         if self.stop is not None:
             (attribution,) = explained
         else:
@@ -135,15 +130,20 @@ class Compiled:
 
     def ledger(self, arrays: list[Any], args: Sequence[Any], target: Target) -> Ledger:
         """The ledger of these arguments."""
+        flat = self._flat(arrays, args)
         kind, index = _static(target)
-        found = self._audit(self.constants, self._flat(arrays, args), index, kind=kind)
-        return Ledger(self.plan, **found)
+        self._check_values(flat)
+        return Ledger(self.plan, **self._audit(self.constants, flat, index, kind=kind))
 
     def activations(
         self, arrays: list[Any], args: Sequence[Any], layers: tuple[Layer, ...]
     ) -> dict[str, jax.Array]:
         """The outputs of layers, by name."""
         return self._observe(self.constants, self._flat(arrays, args), layers=layers)
+
+    def _check_values(self, flat: list[Any]) -> None:
+        if self.explainer.check_finite:
+            finite.check(finite.places(self.plan), self._inspect(self.constants, flat))
 
     def _explained_trees(self, args: Sequence[Any], explained: list[Any]) -> list[Any]:
         argnums = self.explainer.argnums
@@ -282,6 +282,18 @@ class Compiled:
                     "return jax.grad(g)(output)"
                 )
         return [jnp.asarray(v, h.dtype) for v, h in zip(leaves, heads, strict=True)]
+
+
+def _upstream(ends: Iterable[Var]) -> set[Var]:
+    """What the values are computed from, themselves included."""
+    found: set[Var] = set()
+    stack = list(ends)
+    while stack:
+        var = stack.pop()
+        if var not in found:
+            found.add(var)
+            stack += var.producer.inputs if var.producer else ()
+    return found
 
 
 def _static(target: Target) -> tuple[Any, Any]:

@@ -60,9 +60,9 @@ class Explainer:
         stop: a layer whose output gets the attribution instead of the arguments: only what comes
             through it.
         check_finite: raise FloatingPointError when a weight, an input, the output of a layer or the
-            attribution is NaN or infinite, and name the first place. Inside jit this is a
-            `jax.experimental.checkify` check: functionalise the caller with it. A mask of -inf is
-            no error where it is used up (before a softmax or a maximum).
+            attribution is NaN or infinite, and name the first place. Inside jit, vmap and other
+            transformations this is a `jax.experimental.checkify` check: functionalise the caller
+            with it. A mask of -inf is no error where it is used up (before a softmax or a maximum).
     """
 
     f: Callable[..., Any]
@@ -159,11 +159,13 @@ class Explainer:
             target: as for a call, but for "all".
             per_example: keep the examples apart instead of summing over them. The explained
                 arguments, and targets of their length, are split along their leading axis, and `f`
-                sees one example at a time; other arguments are shared.
+                sees one example at a time; other arguments are shared (for others, `jax.vmap` this
+                method over batches of one).
 
         Raises:
             TypeError: the explainer computes a gradient, which is not conserved.
-            ValueError: the explained arguments have no common leading axis.
+            ValueError: the explainer stops at a layer; or, for `per_example`, the explained
+                arguments have no common leading axis, or the output does not follow it.
 
         Example:
             >>> import jax, jax.numpy as jnp
@@ -178,6 +180,8 @@ class Explainer:
             raise TypeError(
                 f"{self.composite.name} is no relevance: only what is conserved adds up"
             )
+        if self.stop is not None:
+            raise ValueError("a ledger is of the whole pass: give the explainer no stop")
         if isinstance(target, str):
             raise ValueError(f"a ledger is of one target per example, got target={target!r}")
         if per_example:
@@ -197,17 +201,17 @@ class Explainer:
             )
         (size,) = sizes
         compiled, _ = self._compiled(args)
-        targets.check(
-            target, compiled.heads, compiled.explained
-        )  # before the examples are separated
+        # before the examples are separated
+        targets.check(target, compiled.heads, compiled.explained)
         labelled = not callable(target) and target is not None and np.shape(target)[:1] == size
 
         def one(explained: list[Any], label: Any) -> Ledger:
             mine = list(leaves)
             for i, value in zip(positions, explained, strict=True):
                 mine[i] = value[None]
-            chosen = label[None] if labelled else target
-            return self.ledger(*jax.tree.unflatten(tree, mine), target=chosen)
+            alone = jax.tree.unflatten(tree, mine)
+            _check_examples(compiled.heads, self._compiled(alone)[0].heads, *size)
+            return self.ledger(*alone, target=label[None] if labelled else target)
 
         label = jnp.asarray(target) if labelled else None
         batch = [jnp.asarray(leaves[i]) for i in positions]
@@ -236,6 +240,17 @@ class Explainer:
         else:
             compiled = self._cache[key]
         return compiled, arrays
+
+
+def _check_examples(together: Any, alone: Any, count: int) -> None:
+    """Raises ValueError where an output of one example is not one of the examples' outputs."""
+    whole, single = ([v.shape for v in jax.tree.leaves(heads)] for heads in (together, alone))
+    if whole != [(count, *shape[1:]) for shape in single] or any(s[:1] != (1,) for s in single):
+        raise ValueError(
+            f"per_example needs an output whose leading axis counts the {count} examples, got "
+            f"shape {', '.join(map(str, whole))} for all of them and "
+            f"{', '.join(map(str, single))} for one alone"
+        )
 
 
 def _split(f: Callable[..., Any]) -> tuple[list[Any], Callable[[list[Any]], Any], Any]:

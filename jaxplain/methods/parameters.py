@@ -21,9 +21,10 @@ def parameter_relevance(
 
     For a kernel w_ij under LRP-epsilon this is R_ij = sum over positions of x_i w_ij R_j / z_j: the
     messages of `lrp(f)`, summed by weight instead of by input, so that the weights of one layer
-    add up to what it hands on. A bias gets what it absorbs. Each array of parameters is explained
-    on its own, with the others constant; explaining them together, as `lrp(f, argnums=1)` does,
-    shares the relevance out between layers instead.
+    add up to what it hands on. A bias gets its share of the sum that it is a term of, under
+    LRP-epsilon whatever the rule. Each array of parameters is explained on its own, with the others
+    constant; explaining them together, as `lrp(f, argnums=1)` does, shares the relevance out
+    between layers instead.
 
     Args:
         f: the function: `f(x, params) -> logits`.
