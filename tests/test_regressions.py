@@ -99,7 +99,7 @@ def test_a_sum_of_kernels_is_one_layer_when_one_is_spelled_out(rule):
     ids=["constant update", "constant operand"],
 )
 def test_a_constant_that_is_scattered_is_a_bias(add):
-    """It counted in z, but not as a bias: alpha-beta shared it out, and the ledger did not close."""
+    """It counted in z but not as a bias: the ledger did not close, alpha-beta shared it out."""
     a, b, x = normal(4, 6), normal(6, 5, seed=1), normal(2, 4, seed=2)
     constant = add(jnp.zeros((2, 6)))
 
