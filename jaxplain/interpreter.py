@@ -222,14 +222,16 @@ def _routed(function: Callable[..., Any], xs: Any, rs: Sequence[Any]) -> Any:
 def _entries(
     zeros: Mapping[str, jax.Array], rs: Sequence[Any], received: Sequence[Any], booked: Any
 ) -> dict[str, jax.Array]:
-    floating = [r for r in rs if r.dtype != jax.dtypes.float0]
+    dtype = zeros["flow"].dtype
+    floating = [r.astype(dtype) for r in rs if r.dtype != jax.dtypes.float0]
+    terms = {term: amount.astype(dtype) for term, amount in booked.items()}
     sums = {
         "received": sum(map(jnp.sum, floating)),
-        "sent": sum(map(jnp.sum, received)),
-        **booked,
-        "flow": booked.get("flow", 0) + sum(jnp.sum(jnp.abs(r)) for r in floating),
+        "sent": sum(jnp.sum(v, dtype=dtype) for v in received),
+        **terms,
+        "flow": terms.get("flow", 0) + sum(jnp.sum(jnp.abs(r)) for r in floating),
     }
-    return {k: jnp.asarray(sums.get(k, zero), zero.dtype) for k, zero in zeros.items()}
+    return {k: jnp.asarray(sums.get(k, zero), dtype) for k, zero in zeros.items()}
 
 
 def _check(layer: Layer, rule: Rule, received: Any, xs: tuple[jax.Array, ...]) -> None:

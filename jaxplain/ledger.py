@@ -129,7 +129,7 @@ class Ledger:
                 continue
             shown = [_short(v[i] * scale) for v in columns]
             size = abs(gap[i]) / flow[i] if flow[i] > 0 else 0.0
-            closed = size <= max(1e3 * float(np.finfo(gap.dtype).eps), _precision(layer))
+            closed = size <= _rounding(layer, gap.dtype)
             mark = ("*" if layer in worst else "") + ("" if closed else "!")
             name = describe(rule) if rule is not None else ""
             number = str(layer.index) if layer.index >= 0 else ""
@@ -185,10 +185,10 @@ class Ledger:
         return tables.html(*self._table(), caption, self.notes())
 
 
-def _precision(layer: Layer) -> float:
-    """What the kernels of half precision round to."""
-    values = [v.aval.dtype for v in (*layer.sources, *layer.exits) if v.floating]
-    return max((float(i.eps) for i in map(jnp.finfo, values) if i.bits < 32), default=0.0)
+def _rounding(layer: Layer, dtype: Any) -> float:
+    """What rounding may leave of the flow; the kernels of half precision round once."""
+    dtypes = [dtype, *(v.aval.dtype for v in (*layer.sources, *layer.exits) if v.floating)]
+    return max(float(i.eps) * (1e3 if i.bits >= 32 else 1) for i in map(jnp.finfo, dtypes))
 
 
 def _short(value: float) -> str:

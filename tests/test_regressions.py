@@ -112,3 +112,25 @@ def test_a_constant_that_is_scattered_is_a_bias(add):
     for rule in (jxp.rules.Epsilon(1e-3), jxp.rules.AlphaBeta(), jxp.rules.Gamma()):
         assert jxp.lrp(scattered, rule).ledger(x).error() < 1e-12
         assert_allclose(jxp.lrp(scattered, rule)(x), jxp.lrp(added, rule)(x), rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda f: jax.vmap(lambda x: f(x[None])[0]),
+        lambda f: lambda x: f(x).reshape(-1, 3),
+        lambda f: lambda x: f(x.T.T).T.T.astype(jnp.float32),
+    ],
+    ids=["vmap of a batch of one", "reshape", "transpose and cast"],
+)
+def test_a_trailing_softmax_may_be_moved_about(wrap):
+    """Behind a squeeze it was no trailing softmax: relevance started from probabilities."""
+    w, x = normal(4, 3), normal(5, 4, seed=1)
+    explain = jxp.lrp(wrap(lambda x: jax.nn.softmax(x @ w)), jxp.rules.Z(), with_output=True)
+    output, relevance = explain(x, target=1)
+    assert_allclose(relevance, x * w[:, 1], rtol=1e-6)
+    assert_allclose(output, jax.nn.softmax(x @ w), rtol=1e-6)
+    assert "softmax is left out" in str(explain.plan(x))
+    assert [layer.op for layer in explain.plan(x).layers] == ["dense"]
+    assert explain.ledger(x).error() < 1e-6
+    assert "!" not in str(explain.ledger(x))

@@ -14,10 +14,12 @@ from jaxplain.graph import activity, signs
 from jaxplain.graph.dominators import Dominators
 from jaxplain.graph.layers import Grouper, Layer
 from jaxplain.graph.primitives import Role
-from jaxplain.graph.program import Program, Var, flatten
+from jaxplain.graph.program import Node, Program, Var, flatten
 from jaxplain.graph.regions import Regions
 
 __all__ = ["Graph", "Layer", "trace"]
+
+_MOVES = (Role.CAST, Role.RESHAPE, Role.TRANSPOSE)
 
 
 class Graph:
@@ -37,18 +39,14 @@ class Graph:
         self.program = program
         self.explained = explained
         activity.mark(program, explained, program.outputs)
-        dominators = Dominators(program, explained)
-        regions = Regions(dominators)
-        self.softmax = ""
-        heads = []
-        for var in program.outputs:
-            head, op = _before_softmax(var, regions) if logits else (var, "")
-            self.softmax = self.softmax or op
-            heads.append(head)
-        self.heads = tuple(heads)
+        regions = Regions(Dominators(program, explained))
+        ends = [_before_softmax(var, regions) for var in program.outputs] if logits else []
+        self.softmax = next((op for _, _, op in ends if op), "")
+        self.heads = tuple(program.outputs)
         if self.softmax:
+            self.heads = tuple(_moved(program, head, moves) for head, moves, _ in ends)
             activity.mark(program, explained, self.heads)
-            regions = Regions(dominators)
+            regions = Regions(Dominators(program, explained))
         self.steps = _demand(self.heads, Grouper(regions))
         self.layers = tuple(layer for layer in self.steps if layer.kind != "Structure")
         _describe(self)
@@ -130,15 +128,31 @@ def explained_leaves(args: Sequence[Any], argnums: int | Sequence[int]) -> tuple
     return tuple(positions)
 
 
-def _before_softmax(var: Var, regions: Regions) -> tuple[Var, str]:
-    """The logits and the name of the softmax that ends at an output; the output itself if none."""
+def _before_softmax(var: Var, regions: Regions) -> tuple[Var, list[Node], str]:
+    """The logits, how they become an output in the softmax's place, and the softmax's name."""
     end = var
-    while end.carries and end.producer is not None and end.producer.row.role is Role.CAST:
+    moves: list[Node] = []
+    while end.carries and end.producer is not None and end.producer.row.role in _MOVES:
+        moves.insert(0, end.producer)
         end = end.producer.inputs[0]
     region = regions.ending_at(end)
     if region is None or region.kind != "Softmax" or region.op == "logsumexp":
-        return var, ""
-    return (var, "") if region.logits is None else (region.logits, region.op)
+        return var, [], ""
+    if region.logits is None:
+        return var, [], ""
+    if all(node.row.role is Role.CAST for node in moves):
+        moves = []  # the logits' own precision is better
+    return region.logits, moves, region.op
+
+
+def _moved(program: Program, var: Var, moves: Sequence[Node]) -> Var:
+    """A value, reshaped as another one is (a model of batches under vmap drops an axis)."""
+    for node in moves:
+        copy = Node(node.eqn, node.row, [var], node.names[0], node.origin)
+        (var,) = copy.outputs
+        var.index = 1 + max(v.index for n in program.nodes for v in n.outputs)
+        program.nodes.append(copy)
+    return var
 
 
 def _demand(heads: Sequence[Var], grouper: Grouper) -> tuple[Layer, ...]:
