@@ -15,6 +15,8 @@ FOLDER = Path(__file__).parent.parent / "notebooks"
 def test_notebook(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     shown = [cell.get("outputs") for cell in notebook.cells if cell.cell_type == "code"]
-    nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
+    nbclient.NotebookClient(
+        notebook, timeout=300, kernel_name="python3", coalesce_streams=True
+    ).execute()
     again = [cell.get("outputs") for cell in notebook.cells if cell.cell_type == "code"]
     assert [len(a) for a in again] == [len(a) for a in shown]

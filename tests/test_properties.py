@@ -4,7 +4,7 @@ One batch asks several questions at once: its rows repeat two examples under dif
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -74,17 +74,19 @@ class Rules:
     last: Rule | None
     merge: Rule
 
-    def composite(self) -> Composite:
+    def composite(self, stabilizer: float = 1.0) -> Composite:
+        """The rules, their stabilisers times a factor."""
+        entries = [
+            *([(first, self.first)] if self.first else []),
+            *([(last, self.last)] if self.last else []),
+            (kernel, self.kernel),
+            (kind("Merge") | op("sum", "pooling"), self.merge),
+            (kind("Affine", "Normalization"), Norm(E)),
+            (kind("Product", "Matmul"), Uniform(E)),
+        ]
         return Composite(
-            [
-                *([(first, self.first)] if self.first else []),
-                *([(last, self.last)] if self.last else []),
-                (kernel, self.kernel),
-                (kind("Merge") | op("sum", "pooling"), self.merge),
-                (op("scale"), Pass()),
-                (kind("Affine", "Normalization"), Norm(E)),
-                (kind("Product", "Matmul"), Uniform(E)),
-            ],
+            [(op("scale"), Pass())]
+            + [(m, replace(rule, epsilon=stabilizer * rule.epsilon)) for m, rule in entries],
             strict=False,
         )
 
@@ -176,7 +178,13 @@ def check(model: Model, rules: Rules) -> None:
     heads_of_other, permuted = other.relevance(seeds)
     for wanted, found in zip(heads, heads_of_other, strict=True):
         same(wanted, found, 1e-11, "spelling of the function")
-    same(relevance[..., order], permuted, TOLERANCE, "spelling or permuted features")
+    gap = np.abs(relevance[..., order] - permuted).max() / scale
+    if gap > TOLERANCE:
+        # A spelling may move a stabiliser to where units are others: what it did fades with it.
+        smaller = rules.composite(stabilizer=1e-4)
+        _, relevance = Explained(f, x, smaller).relevance(seeds)
+        _, permuted = Explained(model.function(1, order), x[..., order], smaller).relevance(seeds)
+        same(relevance[..., order], permuted, gap / 100, "spelling or permuted features")
 
 
 def same(wanted: Any, found: Any, tolerance: float, what: str, scale: Any = None) -> None:

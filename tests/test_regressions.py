@@ -134,3 +134,20 @@ def test_a_trailing_softmax_may_be_moved_about(wrap):
     assert [layer.op for layer in explain.plan(x).layers] == ["dense"]
     assert explain.ledger(x).error() < 1e-6
     assert "!" not in str(explain.ledger(x))
+
+
+def test_a_constant_in_front_of_a_product_makes_no_activation():
+    """`x * s + s * (x + b)` was a rectifier, `x * s + (x + b) * s` a sum of two terms."""
+    w, v, x = normal(3, 4), normal(4, 2, seed=1), normal(5, 3, seed=2)
+    s, b = normal(4, seed=3), normal(4, seed=4)
+
+    def f(x, front):
+        h = x @ w
+        scaled = s * (h + b) if front else (h + b) * s
+        return (h * s + scaled) @ v
+
+    for front in (True, False):
+        kinds = [layer.op for layer in trace(lambda x, front=front: f(x, front), x).layers]
+        assert kinds == ["dense", "linear", "dense"]
+    maps = [jxp.lrp(lambda x, front=front: f(x, front))(x) for front in (True, False)]
+    assert_allclose(*maps, rtol=1e-9)

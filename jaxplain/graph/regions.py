@@ -242,9 +242,8 @@ def _activation(nodes: list[Node], source: Var) -> Region | None:
         if structural or reduces or any(v.shape != source.shape for v in node.outputs):
             return None
         nonlinear |= row.cls in (Class.ELEMENTWISE, Class.DISCRETE)
-        nonlinear |= row.role in (Role.PRODUCT, Role.QUOTIENT) and (
-            sum(v.active for v in node.inputs) > 1 or not node.inputs[0].active
-        )
+        nonlinear |= row.role is Role.PRODUCT and all(v.active for v in node.inputs)
+        nonlinear |= row.role is Role.QUOTIENT and node.inputs[1].active
     if not nonlinear:
         return None
     return Region("Activation", _activation_op(nodes), tuple(nodes), source)
