@@ -73,6 +73,7 @@ def evaluate(
     *,
     relevance: bool,
     taps: Taps = Taps(),
+    states: Mapping[Layer, Any] | None = None,
 ) -> tuple[list[Any], dict[Layer, Any]]:
     """Evaluates a planned program: its derivative is its relevance.
 
@@ -84,6 +85,7 @@ def evaluate(
         relevance: whether the backward pass carries relevance: it is then kept in float32 between
             half precision layers, and so are the heads.
         taps: what is read on the way.
+        states: for layers whose rule wants it, a pytree of arrays: `View.state`.
 
     Returns:
         The heads, and the outputs of the captured layers.
@@ -95,7 +97,8 @@ def evaluate(
     live: _Env = {v: given[v] for v in graph.program.inputs if v.carries}
     plain = _Plain(given, live)
     for layer in graph.steps:
-        outputs = _apply(layer, rules.get(layer, Move()), live, plain, relevance, taps)
+        state = states.get(layer) if states else None
+        outputs = _apply(layer, rules.get(layer, Move()), live, plain, relevance, taps, state)
         if layer in taps.capture or layer in taps.masks:
             tap = _tap(outputs[0], taps.masks.get(layer), taps.capture.get(layer))
             outputs = [tap, *outputs[1:]]
@@ -148,6 +151,7 @@ def _apply(
     plain: _Plain,
     relevance: bool,
     taps: Taps,
+    state: Any,
 ) -> Sequence[Any]:
     constants = {v: plain[v] for v in layer.constants if v.literal is None}
     xs = tuple(live[v] for v in layer.sources)
@@ -157,7 +161,8 @@ def _apply(
     if differentiated and not wide and layer not in taps.ledger:
         return _forward(layer, constants, xs)
     entries = taps.ledger.get(layer, {})
-    return _ruled(layer, rule, constants, relevance)(tuple(constants.values()), xs, entries)
+    ruled = _ruled(layer, rule, constants, relevance)
+    return ruled(tuple(constants.values()), xs, entries, state)
 
 
 def _is_half(var: Var) -> bool:
@@ -175,23 +180,23 @@ def _forward(layer: Layer, constants: Mapping[Var, Any], xs: Sequence[Any]) -> l
 def _ruled(
     layer: Layer, rule: Rule, constants: Mapping[Var, Any], relevance: bool
 ) -> Callable[..., Any]:
-    """The layer as a function of `(constants, inputs, entries)` whose backward pass is the rule."""
+    """A function of `(constants, inputs, entries, state)` whose backward pass is the rule."""
     names = tuple(constants)
 
-    def primal(values: tuple[Any, ...], xs: tuple[Any, ...], entries: Any) -> list[Any]:
+    def primal(values: tuple[Any, ...], xs: tuple[Any, ...], entries: Any, state: Any) -> list[Any]:
         return _forward(layer, dict(zip(names, values, strict=True)), xs)
 
-    def forward(values: tuple[Any, ...], xs: tuple[Any, ...], entries: Any) -> Any:
-        zs = primal(values, xs, entries)  # the layer itself: second derivatives use the rule
-        return zs, (values, xs, zs, entries)
+    def forward(values: tuple[Any, ...], xs: tuple[Any, ...], entries: Any, state: Any) -> Any:
+        zs = primal(values, xs, entries, state)  # second derivatives use the rule
+        return zs, (values, xs, zs, entries, state)
 
     def backward(residuals: Any, rs: list[Any]) -> Any:
-        values, xs, zs, entries = residuals
+        values, xs, zs, entries, state = residuals
         env = dict(zip(names, values, strict=True))
         if len(zs) > 1:
             received, booked = _routed(lambda *x: _forward(layer, env, x), xs, rs), {}
         else:
-            view = View(layer, lambda *x: _forward(layer, env, x)[0], env, xs, bool(entries))
+            view = View(layer, lambda *x: _forward(layer, env, x)[0], env, xs, state, bool(entries))
             (z,), (r,) = zs, rs
             wider = partial(jnp.asarray, dtype=wide(*(v.dtype for v in (z, r, *xs))))
             received = rule.relevance(view, tuple(map(wider, xs)), wider(z), wider(r))
@@ -201,7 +206,7 @@ def _ruled(
             a.astype(wide(x.dtype) if relevance else x.dtype)
             for a, x in zip(received, xs, strict=True)
         )
-        return None, received, entries and _entries(entries, rs, received, booked)
+        return None, received, entries and _entries(entries, rs, received, booked), None
 
     ruled = jax.custom_vjp(primal)
     ruled.defvjp(forward, backward)

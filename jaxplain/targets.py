@@ -81,6 +81,13 @@ def check(target: Target, heads: Any, inputs: Sequence[Any]) -> None:
             raise IndexError(f"target {bad} is out of range for {classes} classes")
 
 
+def static(target: Target) -> tuple[Any, Any]:
+    """A target's static part and its array; "index" stands for the array."""
+    if target is None or isinstance(target, str) or callable(target):
+        return target, None
+    return "index", jnp.asarray(target)
+
+
 def one_hot(output: jax.Array, target: Any) -> jax.Array:
     """1 at the selected class of every leading position; NaN where a traced target is out of range.
 
@@ -106,3 +113,30 @@ def every_class(output: jax.Array) -> jax.Array:
     eye = jnp.eye(output.shape[-1], dtype=output.dtype)
     eye = eye.reshape(eye.shape[0], *(1,) * (output.ndim - 1), eye.shape[1])
     return jnp.broadcast_to(eye, (eye.shape[0], *output.shape))
+
+
+def select(output: jax.Array, target: Any) -> jax.Array:
+    """The selected outputs, `output.shape[:-1]`; for "all" with the classes as a leading axis.
+
+    Args:
+        output: the explained output, (..., C).
+        target: None, an int, an int array, or "all".
+    """
+    if output.ndim == 0:
+        return output
+    if isinstance(target, str):
+        return jnp.moveaxis(output, -1, 0)
+    hot = one_hot(output, target)
+    return jnp.sum(jnp.where(hot == 0, 0, hot * output), -1)
+
+
+def counts_examples(heads: Any, explained: Sequence[Any]) -> bool:
+    """Whether the leading axis of the explained arrays counts examples: the output has it too.
+
+    Args:
+        heads: the explained output, a tree of arrays or `jax.ShapeDtypeStruct`.
+        explained: the explained inputs, likewise.
+    """
+    sizes = {v.shape[:1] for v in (*jax.tree.leaves(heads), *explained)}
+    ranks = [v.ndim for v in jax.tree.leaves(heads)]
+    return len(sizes) == 1 and sizes != {()} and all(rank > 1 for rank in ranks)

@@ -12,7 +12,7 @@ from jaxplain.graph import Graph, explained_leaves
 from jaxplain.graph.layers import Layer
 from jaxplain.graph.linear import wide
 from jaxplain.graph.program import Program, Var, flatten
-from jaxplain.interpreter import ENTRIES, Taps, evaluate, forward
+from jaxplain.interpreter import ENTRIES, Taps, evaluate, forward, values
 from jaxplain.ledger import Ledger
 from jaxplain.plan import Plan
 from jaxplain.rules.base import fits
@@ -68,6 +68,7 @@ class Compiled:
         self._audit = jax.jit(self._book, static_argnames=("kind",))
         self._observe = jax.jit(self._values, static_argnames=("layers",))
         self._inspect = jax.jit(self._finite)
+        self._forward = jax.jit(self._heads)
 
     @property
     def holds_tracers(self) -> bool:
@@ -111,9 +112,12 @@ class Compiled:
     ) -> Any:
         """The attribution, with what else was asked for."""
         flat = self._flat(arrays, args)
-        kind, index = _static(target)
+        kind, index = targets.static(target)
         self._check_values(flat)
-        output, explained, captured = self._explain(self.constants, flat, index, masks, kind=kind)
+        state = self.explainer.state
+        output, explained, captured = self._explain(
+            self.constants, flat, index, masks, state, kind=kind
+        )
         if self.explainer.check_finite:
             finite.check_attribution((explained, captured))
         if self.stop is not None:
@@ -131,15 +135,21 @@ class Compiled:
     def ledger(self, arrays: list[Any], args: Sequence[Any], target: Target) -> Ledger:
         """The ledger of these arguments."""
         flat = self._flat(arrays, args)
-        kind, index = _static(target)
+        kind, index = targets.static(target)
         self._check_values(flat)
-        return Ledger(self.plan, **self._audit(self.constants, flat, index, kind=kind))
+        state = self.explainer.state
+        return Ledger(self.plan, **self._audit(self.constants, flat, index, state, kind=kind))
 
     def activations(
         self, arrays: list[Any], args: Sequence[Any], layers: tuple[Layer, ...]
     ) -> dict[str, jax.Array]:
         """The outputs of layers, by name."""
         return self._observe(self.constants, self._flat(arrays, args), layers=layers)
+
+    def outputs(self, arrays: list[Any], args: Sequence[Any]) -> Any:
+        """What targets select from."""
+        heads = self._forward(self.constants, self._flat(arrays, args))
+        return jax.tree.unflatten(self.out_tree, heads)
 
     def _check_values(self, flat: list[Any]) -> None:
         if self.explainer.check_finite:
@@ -165,28 +175,49 @@ class Compiled:
         return flat
 
     def _evaluate(
-        self, constants: list[Any], flat: list[Any], explained: Sequence[Any], taps: Taps
+        self,
+        constants: list[Any],
+        flat: list[Any],
+        explained: Sequence[Any],
+        taps: Taps,
+        state: Any = None,
     ) -> tuple[list[Any], dict[Layer, Any]]:
+        prepare = self.explainer.prepare
+        states = None
+        if prepare is not None and state is not None:
+
+            def run(others: Sequence[Any]) -> dict[Var, Any]:
+                return values(self.plan.graph.program, constants, self._inputs(flat, others))
+
+            states = prepare(self.plan, state, run)
+        return evaluate(
+            self.plan,
+            constants,
+            self._inputs(flat, explained),
+            self.head_vars,
+            relevance=self.explainer.relevance,
+            taps=taps,
+            states=states,
+        )
+
+    def _inputs(self, flat: list[Any], explained: Sequence[Any]) -> list[Any]:
         inputs = list(flat)
         for position, value in zip(self.positions, explained, strict=True):
             inputs[position] = value
-        relevance = self.explainer.relevance
-        return evaluate(
-            self.plan, constants, inputs, self.head_vars, relevance=relevance, taps=taps
-        )
+        return inputs
 
     def _explained(self, flat: list[Any]) -> list[jax.Array]:
         return [jnp.asarray(flat[i]) for i in self.positions]
 
     def _run(
-        self, constants: list[Any], flat: list[Any], index: Any, masks: Any, kind: Any
+        self, constants: list[Any], flat: list[Any], index: Any, masks: Any, state: Any, kind: Any
     ) -> tuple[Any, list[Any], dict[str, Any]]:
         layers = tuple(dict.fromkeys((*self.captured, *((self.stop,) if self.stop else ()))))
         hung = {self.plan.layers[i]: mask for i, mask in masks.items()}
 
         def heads_of(values: list[Any], slots: list[Any]) -> tuple[list[Any], list[Any]]:
             taps = Taps(dict(zip(layers, slots, strict=True)), hung)
-            heads, outputs = self._evaluate(constants, flat, values, taps)
+            heads, outputs = self._evaluate(constants, flat, values, taps, state)
             return heads, [outputs[layer] for layer in layers]
 
         explained = self._explained(flat)
@@ -224,6 +255,8 @@ class Compiled:
         return jnp.zeros(layer.exit.shape, slot)
 
     def _scale(self, head: jax.Array) -> jax.Array:
+        if self.explainer.seed is not None:
+            return self.explainer.seed(head)
         return head if self.explainer.relevance else jnp.ones_like(head)
 
     def _seeds(self, heads: list[Any], index: Any, kind: Any) -> list[Any]:
@@ -236,14 +269,14 @@ class Compiled:
         return [jnp.where(hot == 0, 0, hot * self._scale(head))]
 
     def _book(
-        self, constants: list[Any], flat: list[Any], index: Any, kind: Any
+        self, constants: list[Any], flat: list[Any], index: Any, state: Any, kind: Any
     ) -> dict[str, jax.Array]:
         """The fields of a ledger."""
         steps = self.plan.graph.steps
 
         def heads_of(values: list[Any], entries: list[Any]) -> list[Any]:
             taps = Taps(ledger=dict(zip(steps, entries, strict=True)))
-            return self._evaluate(constants, flat, values, taps)[0]
+            return self._evaluate(constants, flat, values, taps, state)[0]
 
         explained = self._explained(flat)
         dtype = wide(*(x.dtype for x in explained))
@@ -262,6 +295,9 @@ class Compiled:
         taps = Taps(capture=dict.fromkeys(layers))
         _, outputs = self._evaluate(constants, flat, self._explained(flat), taps)
         return {layer.name: outputs[layer] for layer in layers}
+
+    def _heads(self, constants: list[Any], flat: list[Any]) -> list[Any]:
+        return self._evaluate(constants, flat, self._explained(flat), Taps())[0]
 
     def _finite(self, constants: list[Any], flat: list[Any]) -> jax.Array:
         taps = Taps(capture=dict.fromkeys(self.plan.layers))
@@ -294,13 +330,6 @@ def _upstream(ends: Iterable[Var]) -> set[Var]:
             found.add(var)
             stack += var.producer.inputs if var.producer else ()
     return found
-
-
-def _static(target: Target) -> tuple[Any, Any]:
-    """A target's static part and its array."""
-    if target is None or isinstance(target, str) or callable(target):
-        return target, None
-    return "index", jnp.asarray(target)
 
 
 def _pure(rebuild: Callable[[list[Any]], Callable[..., Any]], name: str) -> Callable[..., Any]:

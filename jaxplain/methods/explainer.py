@@ -1,7 +1,7 @@
 """The explainer: a function's explanation, with the function's own arguments."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Integral
 from typing import Any, Never, TypedDict
 
@@ -15,6 +15,7 @@ from jaxplain.errors import readable
 from jaxplain.graph import explained_leaves
 from jaxplain.ledger import Ledger
 from jaxplain.methods.compiled import Compiled
+from jaxplain.methods.held import key_of, split
 from jaxplain.plan import LayerSpec, Plan
 from jaxplain.targets import Target
 
@@ -63,6 +64,12 @@ class Explainer:
             attribution is NaN or infinite, and name the first place. Inside jit, vmap and other
             transformations this is a `jax.experimental.checkify` check: functionalise the caller
             with it. A mask of -inf is no error where it is used up (before a softmax or a maximum).
+        seed: what relevance starts from, a function of the selected output; None: its value for
+            relevance, 1 for gradients.
+        state: arrays that rules read besides their layer's own: a pytree, passed at run time.
+        prepare: gives each layer its part of `state`, which its rule sees as `View.state`. Called
+            with the plan, the state, and a function from explained arrays to the values of all
+            variables of the program.
     """
 
     f: Callable[..., Any]
@@ -77,6 +84,9 @@ class Explainer:
     start: LayerSpec | None = None
     stop: LayerSpec | None = None
     check_finite: bool = False
+    seed: Callable[[jax.Array], jax.Array] | None = None
+    state: Any = None
+    prepare: Callable[[Plan, Any, Callable[[Sequence[Any]], Any]], Mapping[Any, Any]] | None = None
     _cache: dict[Any, "Compiled"] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -228,11 +238,52 @@ class Explainer:
         compiled, arrays = self._compiled(args)
         return compiled.activations(arrays, args, compiled.plan.find(layers))
 
+    @readable
+    def outputs(self, *args: Any) -> Any:
+        """What targets select from: the outputs of `f`, logits where a softmax is left out.
+
+        Args:
+            *args: as for a call.
+        """
+        compiled, arrays = self._compiled(args)
+        return compiled.outputs(arrays, args)
+
+    @readable
+    def resolve(self, *args: Any, target: Target = None) -> Target:
+        """The target, checked; the largest output of these arguments where it is None.
+
+        Args:
+            *args: as for a call.
+            target: as for a call.
+
+        Raises:
+            TypeError, ValueError, IndexError: as for a call.
+        """
+        compiled, arrays = self._compiled(args)
+        targets.check(target, compiled.heads, compiled.explained)
+        if target is not None or compiled.heads.ndim == 0:
+            return target
+        return jnp.argmax(compiled.outputs(arrays, args), axis=-1)
+
+    def traced(self, *args: Any) -> Compiled:
+        """The program for arguments like these."""
+        return self._compiled(args)[0]
+
+    @property
+    def held(self) -> Any:
+        """What is passed at run time: the function and the rules' state, as a pytree."""
+        return self.f, self.state
+
+    def holding(self, held: Any) -> "Explainer":
+        """The same explainer with other run-time values."""
+        f, state = held
+        return replace(self, f=f, state=state)
+
     def _compiled(self, args: Sequence[Any]) -> tuple["Compiled", list[Any]]:
         """The program for arguments like these, and the arrays that the model holds now."""
         _check_leaves(args)
-        arrays, rebuild, static = _split(self.f)
-        key = _key((arrays, tuple(args)), static)
+        arrays, rebuild, static = split(self.f)
+        key = key_of((arrays, tuple(args)), static)
         if key is None or key not in self._cache:
             compiled = Compiled(self, arrays, rebuild, args)
             if key is not None and not compiled.holds_tracers:
@@ -251,34 +302,6 @@ def _check_examples(together: Any, alone: Any, count: int) -> None:
             f"shape {', '.join(map(str, whole))} for all of them and "
             f"{', '.join(map(str, single))} for one alone"
         )
-
-
-def _split(f: Callable[..., Any]) -> tuple[list[Any], Callable[[list[Any]], Any], Any]:
-    """The arrays of a model that is a pytree, how to put them back, and a key for the rest."""
-    leaves, tree = jax.tree.flatten(f)
-    held = [isinstance(v, jax.Array) or hasattr(v, "__array__") for v in leaves]
-    arrays = [v for v, is_array in zip(leaves, held, strict=True) if is_array]
-    others = [v for v, is_array in zip(leaves, held, strict=True) if not is_array]
-
-    def rebuild(values: list[Any]) -> Any:
-        of_array, of_other = iter(values), iter(others)
-        return jax.tree.unflatten(tree, [next(of_array if a else of_other) for a in held])
-
-    return arrays, rebuild, (tree, tuple(map(id, others)))
-
-
-def _key(arrays: Any, static: Any) -> Any:
-    """What a compiled program depends on; None when that cannot be told."""
-    leaves, tree = jax.tree.flatten(arrays)
-    avals = tuple(
-        (jnp.shape(v), jnp.result_type(v), getattr(v, "weak_type", False)) for v in leaves
-    )
-    key = (static, tree, avals, jax.config.read("jax_enable_x64"))
-    try:
-        hash(key)
-    except TypeError:
-        return None
-    return key
 
 
 def _check_leaves(args: Sequence[Any]) -> None:

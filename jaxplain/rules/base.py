@@ -36,6 +36,7 @@ class View:
     Attributes:
         function: the layer itself, a function of its inputs.
         kind, op, name, axes, compares, nonnegative: as in `Layer`.
+        state: what the method gave the layer to read, a pytree of arrays or None.
         booked: what was booked; None when nobody reads the ledger.
     """
 
@@ -45,12 +46,14 @@ class View:
         function: Callable[..., jax.Array],
         constants: Mapping[Var, Any],
         xs: Arrays,
+        state: Any = None,
         audited: bool = False,
     ):
         self._layer = layer
         self._constants = constants
         self._xs = xs
         self.function = function
+        self.state = state
         self.booked: dict[str, jax.Array] | None = {} if audited else None
         self.kind, self.op, self.name = layer.kind, layer.op, layer.name
         self.axes, self.compares = layer.axes, layer.compares

@@ -1,0 +1,219 @@
+"""Methods made of other methods: averages over noise and paths, products, occlusion."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Union
+
+import jax
+import jax.numpy as jnp
+
+from jaxplain import targets
+from jaxplain.errors import readable
+from jaxplain.methods.compiled import Compiled
+from jaxplain.methods.explainer import Explainer
+from jaxplain.methods.gradient import gradient
+from jaxplain.methods.held import split
+from jaxplain.targets import Target
+
+Base = Union[Explainer, "Wrapper"]
+
+
+@dataclass(frozen=True, eq=False)
+class Wrapper:
+    """A method that calls another explainer, any number of times, as one pure function.
+
+    A subclass says what it does in `attribute`; its fields are its options. The target is fixed on
+    the arguments as they are given, before anything is changed.
+
+    Attributes:
+        base: the explainer that is called.
+    """
+
+    base: Base
+    _jitted: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
+
+    #: Whether a call draws random numbers and needs a key.
+    random: ClassVar[bool] = False
+    #: The fields that hold arrays: they are passed at run time.
+    arrays: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        base = self.base
+        if isinstance(base, Explainer) and (base.with_output or base.capture or base.check_finite):
+            raise ValueError(
+                f"{type(self).__name__} needs an explainer that returns the attribution alone: "
+                "give it neither with_output nor capture nor check_finite"
+            )
+
+    def attribute(self, base: Base, args: Sequence[Any], target: Target, key: Any) -> Any:
+        """The attribution; pure.
+
+        Args:
+            base: the explainer, holding the arrays of this call.
+            args: the arguments of the call.
+            target: the target, fixed.
+            key: a key where `random`, else None.
+        """
+        raise NotImplementedError
+
+    def check(self, args: Sequence[Any], target: Target) -> None:
+        """Raises what is wrong with the arguments of a call, before any compute."""
+
+    @readable
+    def __call__(
+        self, *args: Any, target: Target = None, key: jax.Array | None = None, **keywords: Any
+    ) -> Any:
+        """Explains `f(*args)`.
+
+        Args:
+            *args: the arguments of `f`.
+            target: as for the base explainer.
+            key: a `jax.random.key`, for methods that draw random numbers.
+            **keywords: none; options of `f` are bound with `functools.partial`.
+
+        Returns:
+            As the base explainer.
+
+        Raises:
+            TypeError: the method needs a key and got none, or needs none and got one.
+        """
+        if keywords:
+            raise TypeError(
+                f"{type(self).__name__} takes target= and key=, not {next(iter(keywords))}="
+            )
+        if self.needs_key and key is None:
+            raise TypeError(
+                f"{type(self).__name__} draws random numbers: give key=jax.random.key(0)"
+            )
+        if key is not None and not self.needs_key:
+            raise TypeError(f"{type(self).__name__} draws no random numbers: leave key= out")
+        target = self.resolve(*args, target=target)
+        self.check(args, target)
+        arrays, rebuild, static = split(self.held)
+        kind, index = targets.static(target)
+        if static not in self._jitted:
+            self._jitted[static] = self._program(rebuild)
+        return self._jitted[static](arrays, args, index, key, kind=kind)
+
+    def _program(self, rebuild: Callable[[list[Any]], Any]) -> Callable[..., Any]:
+        def run(arrays: list[Any], args: Sequence[Any], index: Any, key: Any, kind: Any) -> Any:
+            mine = self.holding(rebuild(arrays))
+            target = index if isinstance(kind, str) and kind == "index" else kind
+            return mine.attribute(mine.base, args, target, key)
+
+        return jax.jit(run, static_argnames=("kind",))
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether a call needs a key, here or further in."""
+        return self.random or (isinstance(self.base, Wrapper) and self.base.needs_key)
+
+    @property
+    def f(self) -> Callable[..., Any]:
+        """The function that is explained."""
+        return self.base.f
+
+    @property
+    def argnums(self) -> int | Sequence[int]:
+        """Which arguments are explained."""
+        return self.base.argnums
+
+    def outputs(self, *args: Any) -> Any:
+        """What targets select from, as `Explainer.outputs`."""
+        return self.base.outputs(*args)
+
+    def resolve(self, *args: Any, target: Target = None) -> Target:
+        """The target, checked and fixed, as `Explainer.resolve`."""
+        return self.base.resolve(*args, target=target)
+
+    def traced(self, *args: Any) -> Compiled:
+        """The base explainer's program."""
+        return self.base.traced(*args)
+
+    @property
+    def held(self) -> Any:
+        """What is passed at run time, as a pytree."""
+        return self.base.held, {name: getattr(self, name) for name in self.arrays}
+
+    def holding(self, held: Any) -> Any:
+        """The same method with other run-time values."""
+        inner, own = held
+        return replace(self, base=self.base.holding(inner), **own)
+
+
+def as_explainer(base: Any) -> Base:
+    """The explainer itself; for a function, its gradient."""
+    return base if isinstance(base, Explainer | Wrapper) else gradient(base)
+
+
+def call(base: Base, args: Sequence[Any], target: Target, key: Any) -> Any:
+    """Calls an explainer, with the key where it needs one."""
+    if isinstance(base, Wrapper) and base.needs_key:
+        return base(*args, target=target, key=key)
+    return base(*args, target=target)
+
+
+def explained(args: Sequence[Any], argnums: int | Sequence[int]) -> Any:
+    """The explained arguments, a tree like their attribution; numbers become arrays."""
+    picked = args[argnums] if isinstance(argnums, int) else tuple(args[n] for n in argnums)
+    return jax.tree.map(jnp.asarray, picked)
+
+
+def replaced(args: Sequence[Any], argnums: int | Sequence[int], values: Any) -> list[Any]:
+    """The arguments with the explained ones exchanged."""
+    changed = list(args)
+    if isinstance(argnums, int):
+        changed[argnums] = values
+    else:
+        for number, value in zip(argnums, values, strict=True):
+            changed[number] = value
+    return changed
+
+
+def fold(
+    term: Callable[[Any], Any],
+    xs: Any,
+    batch_size: int,
+    update: Callable[[Any, Any], Any],
+    state: Any,
+) -> Any:
+    """Folds `term(x)` over the leading axis of `xs`, a batch at a time.
+
+    Memory holds one batch of terms, however many there are.
+
+    Args:
+        term: maps one entry of `xs` to a tree of arrays.
+        xs: a tree of arrays with a common leading axis.
+        batch_size: how many entries are mapped at a time.
+        update: maps the state and a batch of terms to the next state.
+        state: the first state.
+    """
+    count = jax.tree.leaves(xs)[0].shape[0]
+    size = min(batch_size, count)
+    whole = count - count % size
+
+    def step(state: Any, batch: Any) -> tuple[Any, None]:
+        return update(state, jax.vmap(term)(batch)), None
+
+    batches = jax.tree.map(lambda v: v[:whole].reshape(-1, size, *v.shape[1:]), xs)
+    state, _ = jax.lax.scan(step, state, batches)
+    if whole < count:
+        state, _ = step(state, jax.tree.map(lambda v: v[whole:], xs))
+    return state
+
+
+def total(term: Callable[[Any], Any], xs: Any, batch_size: int) -> Any:
+    """The sum of `term(x)` over the leading axis of `xs`, as `fold`."""
+    first = jax.tree.map(lambda v: v[0], xs)
+    zeros = jax.tree.map(lambda v: jnp.zeros(v.shape, v.dtype), jax.eval_shape(term, first))
+
+    def update(sum_: Any, batch: Any) -> Any:
+        return jax.tree.map(lambda s, v: s + v.sum(0), sum_, batch)
+
+    return fold(term, xs, batch_size, update, zeros)
+
+
+def check_count(value: Any, name: str) -> None:
+    """Raises ValueError for anything but an int >= 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} must be an int >= 1, got {value!r}")
