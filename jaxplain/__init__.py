@@ -10,13 +10,26 @@ from jaxplain.errors import NotAnalyzableError as NotAnalyzableError
 from jaxplain.frameworks import from_linen as from_linen
 from jaxplain.ledger import Ledger as Ledger
 from jaxplain.methods import Explainer as Explainer
+from jaxplain.methods import Wrapper as Wrapper
 from jaxplain.methods import bilrp as bilrp
 from jaxplain.methods import deconvnet as deconvnet
+from jaxplain.methods import deep_taylor as deep_taylor
+from jaxplain.methods import expected_gradients as expected_gradients
+from jaxplain.methods import grad_cam as grad_cam
 from jaxplain.methods import gradient as gradient
 from jaxplain.methods import guided_backprop as guided_backprop
+from jaxplain.methods import guided_grad_cam as guided_grad_cam
+from jaxplain.methods import input as input
 from jaxplain.methods import input_times_gradient as input_times_gradient
+from jaxplain.methods import integrated_gradients as integrated_gradients
 from jaxplain.methods import lrp as lrp
+from jaxplain.methods import occlusion as occlusion
 from jaxplain.methods import parameter_relevance as parameter_relevance
+from jaxplain.methods import path_average as path_average
+from jaxplain.methods import random as random
+from jaxplain.methods import smoothgrad as smoothgrad
+from jaxplain.methods import smoothgrad_squared as smoothgrad_squared
+from jaxplain.methods import vargrad as vargrad
 from jaxplain.plan import Plan as Plan
 
 __version__ = "0.1.0.dev0"

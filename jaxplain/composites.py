@@ -286,6 +286,25 @@ def ExcitationBackprop() -> Composite:
     return _preset("ExcitationBackprop", (kernel, ZPlus()))
 
 
+def DeepTaylor(low: Any = None, high: Any = None) -> Composite:
+    """z+ without biases in every kernel layer; with input bounds, zB in the first ones.
+
+    Args:
+        low: the smallest values of the input, in its units: a scalar or an array.
+        high: the largest ones.
+
+    Raises:
+        ValueError: only one of them is given.
+
+    References:
+        Montavon et al., Pattern Recognition 2017.
+    """
+    if (low is None) != (high is None):
+        raise ValueError(f"give both low and high, or neither, got low={low!r}, high={high!r}")
+    box = () if low is None else ((first, ZBox(low, high)),)
+    return _preset("DeepTaylor", *box, (kernel, ZPlus(bias=False)))
+
+
 def SequentialPresetA(epsilon: Stabilizer = 0.1) -> Composite:
     """iNNvestigate's preset A: dense layers epsilon, convolutions alpha-beta (1, 0)."""
     entries = (_DENSE, Epsilon(epsilon)), (_CONVOLUTION, AlphaBeta(1, 0))

@@ -1,15 +1,26 @@
 """The gradient and its modifications."""
 
 from collections.abc import Callable
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack
+
+import jax.numpy as jnp
 
 from jaxplain.composites import DECONVNET, GRADIENT, GUIDED, Composite
 from jaxplain.methods.explainer import Explainer, Options
+
+Postprocess = Literal["abs", "square"] | None
+
+_AFTER: dict[Any, Callable[[Any], Any]] = {
+    None: lambda gradient: gradient,
+    "abs": jnp.abs,
+    "square": jnp.square,
+}
 
 
 def gradient(
     f: Callable[..., Any],
     *,
+    postprocess: Postprocess = None,
     logits: bool = False,
     **options: Unpack[Options],
 ) -> Explainer:
@@ -17,6 +28,7 @@ def gradient(
 
     Args:
         f: the function to explain: `f(x, *args) -> scores`.
+        postprocess: "abs" or "square" for the magnitude (saliency) or the square of the gradient.
         logits: differentiate before a trailing softmax.
         **options: `argnums`, `with_output`, `capture`, `start`, `stop`, `check_finite`: see
             `Explainer`.
@@ -24,6 +36,9 @@ def gradient(
     Returns:
         An explainer: called with the arguments of `f` (and `target=`), it returns the gradient in
         the shape of the explained argument, in output units per input unit.
+
+    Raises:
+        ValueError: `postprocess` is unknown.
 
     References:
         Simonyan et al., "Deep Inside Convolutional Networks", ICLR workshop 2014.
@@ -34,12 +49,13 @@ def gradient(
         >>> print(jxp.gradient(lambda x: x**2)(jnp.array([1.0, 3.0])))
         [0. 6.]
     """
-    return _explainer(f, GRADIENT, logits, options)
+    return _explainer(f, GRADIENT, logits, options, _finish(postprocess))
 
 
 def input_times_gradient(
     f: Callable[..., Any],
     *,
+    postprocess: Postprocess = None,
     logits: bool = False,
     **options: Unpack[Options],
 ) -> Explainer:
@@ -47,6 +63,7 @@ def input_times_gradient(
 
     Args:
         f: the function to explain: `f(x, *args) -> scores`.
+        postprocess: as for `gradient`, before the product.
         logits: differentiate before a trailing softmax.
         **options: `argnums`, `with_output`, `capture`, `start`, `stop`, `check_finite`: see
             `Explainer`.
@@ -63,7 +80,8 @@ def input_times_gradient(
         >>> print(jxp.input_times_gradient(lambda x: x**2)(jnp.array([1.0, 3.0])))
         [ 0. 18.]
     """
-    return _explainer(f, GRADIENT, logits, options, _times_input)
+    after = _finish(postprocess)
+    return _explainer(f, GRADIENT, logits, options, lambda x, g: x * after(x, g))
 
 
 def deconvnet(
@@ -132,8 +150,11 @@ def guided_backprop(
     return _explainer(f, GUIDED, logits, options)
 
 
-def _times_input(x: Any, gradient: Any) -> Any:
-    return x * gradient
+def _finish(postprocess: Postprocess) -> Callable[[Any, Any], Any]:
+    if postprocess not in _AFTER:
+        raise ValueError(f"postprocess must be one of {tuple(_AFTER)}, got {postprocess!r}")
+    after = _AFTER[postprocess]
+    return lambda x, gradient: after(gradient)
 
 
 def _explainer(

@@ -1,0 +1,85 @@
+"""Attributions that know nothing of the model: what others are compared with."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+
+from jaxplain.methods.gradient import gradient
+from jaxplain.methods.wrapper import Base, Wrapper, explained
+from jaxplain.rules.base import check_number
+from jaxplain.targets import Target
+
+
+@dataclass(frozen=True, eq=False)
+class Input(Wrapper):
+    """See `input`."""
+
+    def attribute(self, base: Base, args: Sequence[Any], target: Target, key: Any) -> Any:
+        """See `input`."""
+        return explained(args, self.argnums)
+
+
+@dataclass(frozen=True, eq=False)
+class Random(Wrapper):
+    """See `random`."""
+
+    stddev: float = 1.0
+    random: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number(self.stddev, "stddev")
+
+    def attribute(self, base: Base, args: Sequence[Any], target: Target, key: Any) -> Any:
+        """See `random`."""
+        leaves, tree = jax.tree.flatten(explained(args, self.argnums))
+        keys = jax.random.split(key, len(leaves))
+        noise = [
+            self.stddev * jax.random.normal(k, v.shape, v.dtype)
+            for k, v in zip(keys, leaves, strict=True)
+        ]
+        return jax.tree.unflatten(tree, noise)
+
+
+def input(f: Callable[..., Any], *, argnums: int | Sequence[int] = 0) -> Input:
+    """The input itself, as an attribution.
+
+    Args:
+        f: the function.
+        argnums: which arguments are explained.
+
+    Returns:
+        An explainer that returns the explained arguments.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxplain as jxp
+        >>> print(jxp.input(lambda x: x)(jnp.array([1.0, 2.0]), target=0))
+        [1. 2.]
+    """
+    return Input(gradient(f, argnums=argnums))
+
+
+def random(
+    f: Callable[..., Any], *, stddev: float = 1.0, argnums: int | Sequence[int] = 0
+) -> Random:
+    """Gaussian noise in the shape of the input: the attribution that any other must beat.
+
+    Args:
+        f: the function.
+        stddev: the standard deviation.
+        argnums: which arguments are explained.
+
+    Returns:
+        An explainer, called with `key=jax.random.key(...)` besides.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> import jaxplain as jxp
+        >>> explain = jxp.random(lambda x: x)
+        >>> print(explain(jnp.zeros((2, 3)), key=jax.random.key(0)).shape)
+        (2, 3)
+    """
+    return Random(gradient(f, argnums=argnums), stddev)

@@ -1,0 +1,131 @@
+"""Expected gradients: integrated gradients over a data set of baselines."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from jaxplain import targets
+from jaxplain.methods.wrapper import (
+    Base,
+    Wrapper,
+    as_explainer,
+    call,
+    check_count,
+    explained,
+    replaced,
+    total,
+)
+from jaxplain.targets import Target
+
+
+@dataclass(frozen=True, eq=False)
+class ExpectedGradients(Wrapper):
+    """See `expected_gradients`."""
+
+    references: Any
+    samples: int = 64
+    batch_size: int = 8
+    random: ClassVar[bool] = True
+    arrays: ClassVar[tuple[str, ...]] = ("references",)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count(self.samples, "samples")
+        check_count(self.batch_size, "batch_size")
+
+    def check(self, args: Sequence[Any], target: Target) -> None:
+        """References must be examples like those explained."""
+        x = explained(args, self.argnums)
+        wanted, found = (jax.tree.flatten(v)[1] for v in (x, self.references))
+        if wanted != found:
+            raise ValueError(
+                f"references must be a tree like the explained input, {wanted}, got {found}"
+            )
+        counts = set()
+        batched = self._batched(self.base, args)
+        for value, drawn in zip(jax.tree.leaves(x), jax.tree.leaves(self.references), strict=True):
+            one = value.shape[1:] if batched else value.shape
+            if jnp.shape(drawn)[1:] != one or not jnp.ndim(drawn) or not jnp.shape(drawn)[0]:
+                raise ValueError(
+                    f"references must be an array of examples of shape {one}, with a leading axis "
+                    f"that counts them, got shape {jnp.shape(drawn)}"
+                )
+            counts.add(jnp.shape(drawn)[0])
+        if len(counts) > 1:
+            raise ValueError(f"references must be equally many for each input, got {counts}")
+
+    def _batched(self, base: Base, args: Sequence[Any]) -> bool:
+        traced = base.traced(*args)
+        return targets.counts_examples(traced.heads, traced.explained)
+
+    def attribute(self, base: Base, args: Sequence[Any], target: Target, key: Any) -> Any:
+        """See `expected_gradients`."""
+        x = explained(args, self.argnums)
+        references = jax.tree.map(jnp.asarray, self.references)
+        count = jax.tree.leaves(references)[0].shape[0]
+        examples = jax.tree.leaves(x)[0].shape[:1] if self._batched(base, args) else ()
+
+        def sample(key: jax.Array) -> Any:
+            which, where, inner = jax.random.split(key, 3)
+            drawn = jax.random.randint(which, examples, 0, count)
+            place = jax.random.uniform(where, examples)
+            start = jax.tree.map(lambda v, r: r[drawn].astype(v.dtype), x, references)
+            way = jax.tree.map(jnp.subtract, x, start)
+            here = jax.tree.map(
+                lambda s, w: (
+                    s
+                    + place.reshape(place.shape + (1,) * (s.ndim - place.ndim)).astype(s.dtype) * w
+                ),
+                start,
+                way,
+            )
+            found = call(base, replaced(args, self.argnums, here), target, inner)
+            return jax.tree.map(jnp.multiply, found, way)
+
+        summed = total(sample, jax.random.split(key, self.samples), self.batch_size)
+        return jax.tree.map(lambda v: v / self.samples, summed)
+
+
+def expected_gradients(
+    base: Base | Callable[..., Any],
+    references: Any,
+    *,
+    samples: int = 64,
+    batch_size: int = 8,
+) -> ExpectedGradients:
+    """Expected gradients (GradientSHAP): integrated gradients, averaged over random baselines.
+
+    E[(x - b) * A(b + t (x - b))] over baselines b from a data set and t uniform in [0, 1], for A
+    the gradient or any other attribution. For the gradient the attributions add up to
+    f(x) - E[f(b)] on average.
+
+    Args:
+        base: the explainer A; for a function, its gradient.
+        references: the data set of baselines: an array of examples (a tree of them like the
+            explained arguments), (N, ...).
+        samples: how many pairs (b, t) are drawn per example.
+        batch_size: how many samples are explained at a time.
+
+    Returns:
+        An explainer, called with `key=jax.random.key(...)` besides.
+
+    Raises:
+        TypeError: a call got no key.
+        ValueError: the references are no examples like the input.
+
+    References:
+        Erion et al., "Improving performance of deep learning models with axiomatic attribution
+        priors and expected gradients", Nature Machine Intelligence 2021.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> import jaxplain as jxp
+        >>> explain = jxp.expected_gradients(lambda x: 2 * x, jnp.ones((1, 1)))
+        >>> print(explain(jnp.array([[3.0], [1.0]]), key=jax.random.key(0)))
+        [[4.]
+         [0.]]
+    """
+    return ExpectedGradients(as_explainer(base), references, samples, batch_size)

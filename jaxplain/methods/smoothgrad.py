@@ -1,0 +1,250 @@
+"""SmoothGrad and its relatives: statistics of an attribution over noisy copies of the input."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from jaxplain import targets
+from jaxplain.methods.wrapper import (
+    Base,
+    Wrapper,
+    as_explainer,
+    call,
+    check_count,
+    explained,
+    fold,
+    replaced,
+    total,
+)
+from jaxplain.rules.base import check_number
+from jaxplain.targets import Target
+
+
+@dataclass(frozen=True, eq=False)
+class Noisy(Wrapper):
+    """A statistic of the base attribution over inputs with Gaussian noise.
+
+    Attributes:
+        samples: how many noisy copies.
+        noise_scale: the standard deviation of the noise.
+        absolute: whether it is in the input's units instead of relative to its range.
+        batch_size: how many copies are explained at a time.
+    """
+
+    samples: int = 64
+    noise_scale: float = 0.1
+    absolute: bool = False
+    batch_size: int = 8
+    random: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count(self.samples, "samples")
+        check_count(self.batch_size, "batch_size")
+        check_number(self.noise_scale, "noise_scale")
+
+    def attribute(self, base: Base, args: Sequence[Any], target: Target, key: Any) -> Any:
+        """See the class."""
+        x = explained(args, self.argnums)
+        traced = base.traced(*args)
+        batched = targets.counts_examples(traced.heads, traced.explained)
+        scales = jax.tree.map(lambda v: self._scale(v, batched), x)
+
+        def sample(key: jax.Array) -> Any:
+            noise, inner = jax.random.split(key)
+            noisy = _plus_noise(x, scales, noise)
+            return call(base, replaced(args, self.argnums, noisy), target, inner)
+
+        return self.statistic(sample, jax.random.split(key, self.samples))
+
+    @abstractmethod
+    def statistic(self, sample: Callable[[jax.Array], Any], keys: jax.Array) -> Any:
+        """The statistic of `sample(key)` over the keys."""
+
+    def _scale(self, x: jax.Array, batched: bool) -> Any:
+        if self.absolute:
+            return self.noise_scale
+        axes = tuple(range(1, x.ndim)) if batched else None
+        return self.noise_scale * (x.max(axes, keepdims=True) - x.min(axes, keepdims=True))
+
+
+class SmoothGrad(Noisy):
+    """The mean."""
+
+    def statistic(self, sample: Callable[[jax.Array], Any], keys: jax.Array) -> Any:
+        """See the class."""
+        return _over(total(sample, keys, self.batch_size), self.samples)
+
+
+class SmoothGradSquared(Noisy):
+    """The mean of the squares."""
+
+    def statistic(self, sample: Callable[[jax.Array], Any], keys: jax.Array) -> Any:
+        """See the class."""
+        squares = total(lambda key: jax.tree.map(jnp.square, sample(key)), keys, self.batch_size)
+        return _over(squares, self.samples)
+
+
+class VarGrad(Noisy):
+    """The variance."""
+
+    def statistic(self, sample: Callable[[jax.Array], Any], keys: jax.Array) -> Any:
+        """See the class."""
+        zero = jax.tree.map(lambda v: jnp.zeros(v.shape, v.dtype), jax.eval_shape(sample, keys[0]))
+
+        def update(state: Any, batch: Any) -> Any:
+            """Merges the mean and the summed squares around it: differences, never large sums."""
+            count, mean, spread = state
+            size = jax.tree.leaves(batch)[0].shape[0]
+            here = jax.tree.map(lambda v: v.mean(0), batch)
+            off = jax.tree.map(jnp.subtract, here, mean)
+            part = size / (count + size)
+            mean = jax.tree.map(lambda m, d: m + part.astype(m.dtype) * d, mean, off)
+            spread = jax.tree.map(
+                lambda s, v, h, d: (
+                    s + jnp.square(v - h).sum(0) + (count * part).astype(s.dtype) * jnp.square(d)
+                ),
+                spread,
+                batch,
+                here,
+                off,
+            )
+            return count + size, mean, spread
+
+        state = (jnp.zeros((), jnp.float32), zero, zero)
+        _, _, spread = fold(sample, keys, self.batch_size, update, state)
+        return _over(spread, self.samples)
+
+
+def _over(tree: Any, count: int) -> Any:
+    return jax.tree.map(lambda v: v / count, tree)
+
+
+def _plus_noise(x: Any, scales: Any, key: jax.Array) -> Any:
+    leaves, tree = jax.tree.flatten(x)
+    noisy = [
+        v + jnp.asarray(scale, v.dtype) * jax.random.normal(k, v.shape, v.dtype)
+        for v, scale, k in zip(
+            leaves, jax.tree.leaves(scales), jax.random.split(key, len(leaves)), strict=True
+        )
+    ]
+    return jax.tree.unflatten(tree, noisy)
+
+
+def smoothgrad(
+    base: Base | Callable[..., Any],
+    *,
+    samples: int = 64,
+    noise_scale: float = 0.1,
+    absolute: bool = False,
+    batch_size: int = 8,
+) -> SmoothGrad:
+    """SmoothGrad: the mean of an attribution over inputs with Gaussian noise.
+
+    1/n sum_k A(x + e_k), e_k ~ N(0, s^2), for any attribution A: the gradient, LRP, PatternNet. The
+    target is fixed on the clean input.
+
+    Args:
+        base: the explainer A; for a function, its gradient.
+        samples: n.
+        noise_scale: s as a part of the input's range, max(x) - min(x). The range is per example
+            where the output's leading axis is also the input's, else over the whole array.
+        absolute: s is in the input's units instead.
+        batch_size: how many noisy copies are explained at a time. Memory grows with it, not with
+            the samples.
+
+    Returns:
+        An explainer, called with `key=jax.random.key(...)` besides: attributions as the base's.
+
+    Raises:
+        TypeError: a call got no key.
+        ValueError: an option is out of range, or the base returns more than the attribution.
+
+    References:
+        Smilkov et al., "SmoothGrad: removing noise by adding noise", 2017.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> import jaxplain as jxp
+        >>> explain = jxp.smoothgrad(lambda x: x**2, samples=1000, batch_size=100)
+        >>> x = jnp.array([1.0, 3.0])
+        >>> print(explain(x, target=1, key=jax.random.key(0)).round(1))
+        [0. 6.]
+    """
+    return SmoothGrad(as_explainer(base), samples, noise_scale, absolute, batch_size)
+
+
+def smoothgrad_squared(
+    base: Base | Callable[..., Any],
+    *,
+    samples: int = 64,
+    noise_scale: float = 0.1,
+    absolute: bool = False,
+    batch_size: int = 8,
+) -> SmoothGradSquared:
+    """SmoothGrad-squared: the mean of a squared attribution over inputs with Gaussian noise.
+
+    1/n sum_k A(x + e_k)^2: magnitudes, in squared units of the attribution.
+
+    Args:
+        base: the explainer A; for a function, its gradient.
+        samples: n.
+        noise_scale: as for `smoothgrad`.
+        absolute: as for `smoothgrad`.
+        batch_size: as for `smoothgrad`.
+
+    Returns:
+        An explainer, as `smoothgrad`.
+
+    References:
+        Hooker et al., "A Benchmark for Interpretability Methods in Deep Neural Networks", NeurIPS
+        2019.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> import jaxplain as jxp
+        >>> explain = jxp.smoothgrad_squared(lambda x: -3 * x)
+        >>> print(explain(jnp.array([1.0, 2.0]), target=0, key=jax.random.key(0)))
+        [9. 0.]
+    """
+    return SmoothGradSquared(as_explainer(base), samples, noise_scale, absolute, batch_size)
+
+
+def vargrad(
+    base: Base | Callable[..., Any],
+    *,
+    samples: int = 64,
+    noise_scale: float = 0.1,
+    absolute: bool = False,
+    batch_size: int = 8,
+) -> VarGrad:
+    """VarGrad: the variance of an attribution over inputs with Gaussian noise.
+
+    1/n sum_k (A(x + e_k) - mean)^2, in squared units of the attribution.
+
+    Args:
+        base: the explainer A; for a function, its gradient.
+        samples: n.
+        noise_scale: as for `smoothgrad`.
+        absolute: as for `smoothgrad`.
+        batch_size: as for `smoothgrad`.
+
+    Returns:
+        An explainer, as `smoothgrad`.
+
+    References:
+        Adebayo et al., "Local Explanation Methods for Deep Neural Networks Lack Sensitivity to
+        Parameter Values", ICLR workshop 2018.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> import jaxplain as jxp
+        >>> explain = jxp.vargrad(lambda x: -3 * x)
+        >>> print(explain(jnp.array([1.0, 2.0]), target=0, key=jax.random.key(0)))
+        [0. 0.]
+    """
+    return VarGrad(as_explainer(base), samples, noise_scale, absolute, batch_size)
