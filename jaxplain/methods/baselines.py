@@ -21,8 +21,9 @@ def resolve(baseline: Any, x: Any) -> Any:
         ValueError: the baseline does not fit.
     """
     found = baseline(x) if callable(baseline) else baseline
-    leaves, tree = jax.tree.flatten(x)
-    values, shape = jax.tree.flatten(found)
+    leaves, values = jax.tree.leaves(x), jax.tree.leaves(found)
+    tree: Any = jax.tree.structure(x)
+    shape: Any = jax.tree.structure(found)
     if shape != tree:
         if len(values) != 1 or values[0] is not found:
             raise ValueError(

@@ -39,7 +39,8 @@ class ExpectedGradients(Wrapper):
     def check(self, args: Sequence[Any], target: Target) -> None:
         """References must be examples like those explained."""
         x = explained(args, self.argnums)
-        wanted, found = (jax.tree.flatten(v)[1] for v in (x, self.references))
+        wanted: Any = jax.tree.structure(x)
+        found: Any = jax.tree.structure(self.references)
         if wanted != found:
             raise ValueError(
                 f"references must be a tree like the explained input, {wanted}, got {found}"

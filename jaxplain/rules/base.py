@@ -23,7 +23,7 @@ TERMS = {
     "stabilizer": "what the stabiliser of a denominator takes",
     "dead": "outputs that nothing contributed to",
     "constants": "outputs that are constants: padding, masked values",
-    "remainder": "the constant term of a Taylor expansion",
+    "remainder": "the constant term of a Taylor expansion, what a rule does not share out",
 }
 
 

@@ -1,0 +1,50 @@
+"""Rules as iNNvestigate computes them, where its numbers differ: for comparison only."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+
+from jaxplain.rules.alpha_beta import AlphaBeta
+from jaxplain.rules.base import Arrays, Rule, View, plus, times
+from jaxplain.rules.split import Part, excitation, inhibition
+
+
+@dataclass(frozen=True)
+class AlphaBetaWholeBias(AlphaBeta):
+    """LRP-alpha-beta with the whole bias in both denominators.
+
+    R_i = sum_j (alpha c+_ji / (z+_j + b_j) - beta c-_ji / (z-_j + b_j)) R_j: the bias counts
+    twice, with its sign, so that denominators may vanish or flip. `AlphaBeta` puts its positive
+    part into one and its negative part into the other.
+    """
+
+    epsilon: float = 0.0
+
+    def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
+        """See the class."""
+        received = self._half(layer, excitation(layer, x), self.alpha * r)
+        if self.beta == 0:
+            return received
+        return plus(received, self._half(layer, inhibition(layer, x), -self.beta * r))
+
+    def _half(self, layer: View, part: Part, r: jax.Array) -> Arrays:
+        s = layer.divide(r, part.total() + layer.bias, self.epsilon, flow=lambda: abs(part.total()) + abs(layer.bias))
+        layer.book("bias", lambda: s * layer.bias)
+        return part.share(s)
+
+
+@dataclass(frozen=True)
+class ZPlusFast(Rule):
+    """z+ for inputs that are not negative: R_i = sum_j x_i A+_ji R_j / sum_i x_i A+_ji.
+
+    Where an input is negative its contributions count as they are, which z+ would leave out.
+    """
+
+    splits: ClassVar[bool] = True
+
+    def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
+        """See the class."""
+        positive = layer.positive()
+        s = layer.divide(r, positive(x), flow=lambda: layer.edges(x))
+        return times(x, positive.transpose(s))

@@ -1,0 +1,95 @@
+"""SIGN: the input's sign instead of its value."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxplain.rules.base import Arrays, Rule, View, check_number, fits, times
+
+
+@dataclass(frozen=True)
+class Sign(Rule):
+    """SIGN, for a first layer: R_i = sgn(x_i - mu) sum_j A_ji R_j / z_j, with sgn(0) = +1.
+
+    Relevance does not vanish where the input is small; it is not conserved.
+
+    Attributes:
+        mu: what the input is compared with: a number or an array that broadcasts to the input.
+        low: what stands for sgn below mu.
+        high: what stands for it from mu on.
+
+    Raises:
+        ValueError: `mu` does not broadcast to the layer's input, when the plan is made.
+
+    References:
+        Gumpfer et al., "SIGNed explanations: Unveiling relevant features by reducing bias",
+        Information Fusion 2023.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxplain as jxp
+        >>> f = lambda x: x @ jnp.array([[1.0], [2.0]])
+        >>> print(jxp.lrp(f, jxp.rules.Sign())(jnp.array([[-1.0, 2.0]])))
+        [[-1.  2.]]
+    """
+
+    mu: Any = 0.0
+    low: float = -1.0
+    high: float = 1.0
+    kinds: ClassVar[frozenset[str]] = frozenset({"Affine"})
+
+    def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
+        """See the class."""
+        s = layer.divide(r, z, flow=lambda: layer.edges(x))
+        signs = tuple(map(self.signs, x))
+        layer.book("remainder", lambda: s * (z - layer.linear(signs)))
+        return times(signs, layer.transpose(s))
+
+    def signs(self, x: jax.Array) -> jax.Array:
+        """`low` below mu, `high` from mu on."""
+        return jnp.where(x < jnp.asarray(self.mu, x.dtype), self.low, self.high).astype(x.dtype)
+
+    def objection(self, layer: Any) -> str:
+        """mu must fit the layer's inputs."""
+        for source in layer.sources:
+            if not fits(self.mu, source.shape):
+                return (
+                    f"mu of Sign has shape {np.shape(self.mu)}, which does not broadcast to the "
+                    f"layer's input of shape {source.shape}"
+                )
+        return super().objection(layer)
+
+
+@dataclass(frozen=True)
+class StdEpsilon(Rule):
+    """LRP-epsilon with a stabiliser in units of the input: epsilon = factor * std(x).
+
+    Attributes:
+        factor: how many standard deviations of the layer's input.
+        batch: take the deviation over the whole batch; else per entry of the leading axis.
+
+    References:
+        Gumpfer et al., Information Fusion 2023.
+    """
+
+    factor: float = 0.25
+    batch: bool = False
+
+    def __post_init__(self) -> None:
+        check_number(self.factor, "factor")
+
+    def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
+        """See the class."""
+        epsilon = self.factor * self._deviation(x, z)
+        s = layer.divide(r, z, lambda z: epsilon, flow=lambda: layer.edges(x))
+        layer.book("bias", lambda: s * layer.bias)
+        return times(x, layer.transpose(s))
+
+    def _deviation(self, x: Arrays, z: jax.Array) -> jax.Array:
+        whole = self.batch or z.ndim < 2 or any(v.shape[:1] != z.shape[:1] for v in x)
+        rows = [v.reshape(1 if whole else v.shape[0], -1) for v in x]
+        deviation = jnp.concatenate(rows, 1).std(1)
+        return deviation.reshape(-1, *(1,) * (z.ndim - 1)) if z.ndim else deviation[0]
