@@ -286,12 +286,13 @@ def ExcitationBackprop() -> Composite:
     return _preset("ExcitationBackprop", (kernel, ZPlus()))
 
 
-def DeepTaylor(low: Any = None, high: Any = None) -> Composite:
+def DeepTaylor(low: Any = None, high: Any = None, epsilon: Stabilizer = 1e-6) -> Composite:
     """z+ without biases in every kernel layer; with input bounds, zB in the first ones.
 
     Args:
         low: the smallest values of the input, in its units: a scalar or an array.
         high: the largest ones.
+        epsilon: the stabiliser.
 
     Raises:
         ValueError: only one of them is given.
@@ -301,8 +302,8 @@ def DeepTaylor(low: Any = None, high: Any = None) -> Composite:
     """
     if (low is None) != (high is None):
         raise ValueError(f"give both low and high, or neither, got low={low!r}, high={high!r}")
-    box = () if low is None else ((first, ZBox(low, high)),)
-    return _preset("DeepTaylor", *box, (kernel, ZPlus(bias=False)))
+    box = () if low is None else ((first, ZBox(low, high, epsilon)),)
+    return _preset("DeepTaylor", *box, (kernel, ZPlus(epsilon, bias=False)))
 
 
 def SequentialPresetA(epsilon: Stabilizer = 0.1) -> Composite:

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxplain import finite
-from jaxplain.methods import Explainer
 from jaxplain.plan import LayerSpec
 from jaxplain.targets import Target
+from jaxplain.transforms import Explainer
 
 
 def concept_relevance(

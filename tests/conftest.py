@@ -10,7 +10,7 @@ import pytest
 
 import jaxplain as jxp
 from jaxplain import _compat
-from jaxplain.methods.explainer import Explainer
+from jaxplain.transforms.explainer import Explainer
 
 
 @pytest.fixture(scope="session")

@@ -20,11 +20,11 @@ from jaxplain.rules.gradient import Gradient as Gradient
 from jaxplain.rules.gradient import GuidedBackprop as GuidedBackprop
 from jaxplain.rules.identity import Move as Move
 from jaxplain.rules.identity import Pass as Pass
+from jaxplain.rules.innvestigate import AlphaBetaWholeBias as AlphaBetaWholeBias
+from jaxplain.rules.innvestigate import ZPlusFast as ZPlusFast
 from jaxplain.rules.input import Flat as Flat
 from jaxplain.rules.input import WSquare as WSquare
 from jaxplain.rules.input import ZBox as ZBox
-from jaxplain.rules.innvestigate import AlphaBetaWholeBias as AlphaBetaWholeBias
-from jaxplain.rules.innvestigate import ZPlusFast as ZPlusFast
 from jaxplain.rules.selection import WinnerTakesAll as WinnerTakesAll
 from jaxplain.rules.sign import Sign as Sign
 from jaxplain.rules.sign import StdEpsilon as StdEpsilon

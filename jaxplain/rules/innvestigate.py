@@ -29,8 +29,9 @@ class AlphaBetaWholeBias(AlphaBeta):
         return plus(received, self._half(layer, inhibition(layer, x), -self.beta * r))
 
     def _half(self, layer: View, part: Part, r: jax.Array) -> Arrays:
-        s = layer.divide(r, part.total() + layer.bias, self.epsilon, flow=lambda: abs(part.total()) + abs(layer.bias))
-        layer.book("bias", lambda: s * layer.bias)
+        total, bias = part.total(), layer.bias
+        s = layer.divide(r, total + bias, self.epsilon, flow=lambda: abs(total) + abs(bias))
+        layer.book("bias", lambda: s * bias)
         return part.share(s)
 
 

@@ -8,11 +8,11 @@ import jax
 
 from jaxplain import targets
 from jaxplain.graph import Layer
-from jaxplain.methods.explainer import Explainer
-from jaxplain.methods.gradient import gradient, guided_backprop
-from jaxplain.methods.wrapper import Base, Wrapper, explained
 from jaxplain.plan import LayerSpec, Plan
 from jaxplain.targets import Target
+from jaxplain.transforms.explainer import Explainer
+from jaxplain.transforms.gradient import gradient, guided_backprop
+from jaxplain.transforms.wrapper import Base, Wrapper, explained
 
 Resize = Literal["nearest", "linear"]
 

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxplain import targets
-from jaxplain.methods import baselines
-from jaxplain.methods.gradient import gradient
-from jaxplain.methods.wrapper import Base, Wrapper, check_count, explained, replaced, total
 from jaxplain.targets import Target
+from jaxplain.transforms import baselines
+from jaxplain.transforms.gradient import gradient
+from jaxplain.transforms.wrapper import Base, Wrapper, check_count, explained, replaced, total
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +47,7 @@ class Occlusion(Wrapper):
         lead, window = _split(x.shape, self.window)
         if lead is None or any(size > n for size, n in zip(self.window, window, strict=True)):
             raise ValueError(f"a window of {self.window} does not fit an input of {x.shape}")
-        baselines.resolve(self.baseline, x)
+        baselines.check(self.baseline, x)
         (head,) = (self.traced(*args).heads,)
         if head.shape[: len(lead)] != lead:
             raise ValueError(

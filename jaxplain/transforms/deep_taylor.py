@@ -6,7 +6,8 @@ from typing import Any, Unpack
 import jax
 
 from jaxplain.composites import DeepTaylor
-from jaxplain.methods.explainer import Explainer, Options
+from jaxplain.rules.base import Stabilizer
+from jaxplain.transforms.explainer import Explainer, Options
 
 
 def deep_taylor(
@@ -14,6 +15,7 @@ def deep_taylor(
     *,
     low: Any = None,
     high: Any = None,
+    epsilon: Stabilizer = 1e-6,
     unknown: str = "error",
     **options: Unpack[Options],
 ) -> Explainer:
@@ -28,6 +30,7 @@ def deep_taylor(
             the input. With bounds the first kernel layers follow zB; without, z+ as all others,
             which treats inputs of both signs.
         high: the largest ones.
+        epsilon: the stabiliser.
         unknown: as for `lrp`.
         **options: `argnums`, `with_output`, `capture`, `start`, `stop`, `check_finite`: see
             `Explainer`.
@@ -52,5 +55,5 @@ def deep_taylor(
         >>> print(explain(jnp.array([[1.0, 1.0]]), target=1))
         [[0. 0.]]
     """
-    composite = DeepTaylor(low, high)
+    composite = DeepTaylor(low, high, epsilon)
     return Explainer(f, composite, relevance=True, unknown=unknown, seed=jax.nn.relu, **options)

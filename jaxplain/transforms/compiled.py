@@ -19,7 +19,7 @@ from jaxplain.rules.base import fits
 from jaxplain.targets import Target
 
 if TYPE_CHECKING:
-    from jaxplain.methods.explainer import Explainer
+    from jaxplain.transforms.explainer import Explainer
 
 
 class Compiled:

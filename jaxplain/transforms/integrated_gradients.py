@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxplain import targets
-from jaxplain.methods import baselines
-from jaxplain.methods.wrapper import (
+from jaxplain.targets import Target
+from jaxplain.transforms import baselines
+from jaxplain.transforms.wrapper import (
     Base,
     Wrapper,
     as_explainer,
@@ -20,7 +21,6 @@ from jaxplain.methods.wrapper import (
     replaced,
     total,
 )
-from jaxplain.targets import Target
 
 Quadrature = Literal["midpoint", "left", "right", "trapezoid", "gauss_legendre"]
 
@@ -78,7 +78,7 @@ class PathAverage(Wrapper):
 
     def check(self, args: Sequence[Any], target: Target) -> None:
         """The baseline must fit the input, and the gap be defined."""
-        baselines.resolve(self.baseline, explained(args, self.argnums))
+        baselines.check(self.baseline, explained(args, self.argnums))
         if self.with_gap and callable(target):
             raise TypeError(
                 'with_gap compares outputs: target must be None, an int, an array or "all"'

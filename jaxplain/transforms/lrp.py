@@ -5,8 +5,8 @@ from typing import Any, Unpack
 
 from jaxplain import composites
 from jaxplain.composites import Composite
-from jaxplain.methods.explainer import Explainer, Options
 from jaxplain.rules import Epsilon, Rule
+from jaxplain.transforms.explainer import Explainer, Options
 
 
 def lrp(

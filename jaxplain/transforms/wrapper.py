@@ -9,11 +9,11 @@ import jax.numpy as jnp
 
 from jaxplain import targets
 from jaxplain.errors import readable
-from jaxplain.methods.compiled import Compiled
-from jaxplain.methods.explainer import Explainer
-from jaxplain.methods.gradient import gradient
-from jaxplain.methods.held import split
 from jaxplain.targets import Target
+from jaxplain.transforms.compiled import Compiled
+from jaxplain.transforms.explainer import Explainer
+from jaxplain.transforms.gradient import gradient
+from jaxplain.transforms.held import split
 
 Base = Union[Explainer, "Wrapper"]
 

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain.composites import Composite
-from jaxplain.methods.lrp import lrp
 from jaxplain.rules import Epsilon, Rule
+from jaxplain.transforms.lrp import lrp
 
 
 def bilrp(

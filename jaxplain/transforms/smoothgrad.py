@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain import targets
-from jaxplain.methods.wrapper import (
+from jaxplain.rules.base import check_number
+from jaxplain.targets import Target
+from jaxplain.transforms.wrapper import (
     Base,
     Wrapper,
     as_explainer,
@@ -20,8 +22,6 @@ from jaxplain.methods.wrapper import (
     replaced,
     total,
 )
-from jaxplain.rules.base import check_number
-from jaxplain.targets import Target
 
 
 @dataclass(frozen=True, eq=False)

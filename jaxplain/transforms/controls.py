@@ -6,10 +6,10 @@ from typing import Any, ClassVar
 
 import jax
 
-from jaxplain.methods.gradient import gradient
-from jaxplain.methods.wrapper import Base, Wrapper, explained
 from jaxplain.rules.base import check_number
 from jaxplain.targets import Target
+from jaxplain.transforms.gradient import gradient
+from jaxplain.transforms.wrapper import Base, Wrapper, explained
 
 
 @dataclass(frozen=True, eq=False)

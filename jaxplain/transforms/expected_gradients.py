@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain import targets
-from jaxplain.methods.wrapper import (
+from jaxplain.targets import Target
+from jaxplain.transforms.wrapper import (
     Base,
     Wrapper,
     as_explainer,
@@ -18,7 +19,6 @@ from jaxplain.methods.wrapper import (
     replaced,
     total,
 )
-from jaxplain.targets import Target
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,10 +8,10 @@ import jax
 
 from jaxplain.composites import Composite, Match
 from jaxplain.graph.layers import Layer
-from jaxplain.methods.explainer import Explainer
-from jaxplain.methods.lrp import lrp
 from jaxplain.rules import Epsilon, Norm, Rule
 from jaxplain.targets import Target
+from jaxplain.transforms.explainer import Explainer
+from jaxplain.transforms.lrp import lrp
 
 
 def parameter_relevance(

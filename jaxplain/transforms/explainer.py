@@ -14,10 +14,10 @@ from jaxplain.composites import Composite
 from jaxplain.errors import readable
 from jaxplain.graph import explained_leaves
 from jaxplain.ledger import Ledger
-from jaxplain.methods.compiled import Compiled
-from jaxplain.methods.held import key_of, split
 from jaxplain.plan import LayerSpec, Plan
 from jaxplain.targets import Target
+from jaxplain.transforms.compiled import Compiled
+from jaxplain.transforms.held import key_of, split
 
 _UNKNOWN = ("error", "gradient")
 

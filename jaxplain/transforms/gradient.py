@@ -6,7 +6,7 @@ from typing import Any, Literal, Unpack
 import jax.numpy as jnp
 
 from jaxplain.composites import DECONVNET, GRADIENT, GUIDED, Composite
-from jaxplain.methods.explainer import Explainer, Options
+from jaxplain.transforms.explainer import Explainer, Options
 
 Postprocess = Literal["abs", "square"] | None
 

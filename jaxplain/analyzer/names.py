@@ -1,0 +1,346 @@
+"""The names of iNNvestigate and SIGN-XAI, and what each of them builds."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+
+from jaxplain import rules, tables, transforms
+from jaxplain.analyzer import grammar
+from jaxplain.analyzer.references import (
+    ADEBAYO,
+    BACH,
+    ERION,
+    GUMPFER,
+    HOOKER,
+    KINDERMANS,
+    LAPUSCHKIN,
+    MONTAVON,
+    MONTAVON_2019,
+    SELVARAJU,
+    SHRIKUMAR,
+    SHRIKUMAR_2016,
+    SIMONYAN,
+    SMILKOV,
+    SPRINGENBERG,
+    SUNDARARAJAN,
+    ZEILER,
+)
+from jaxplain.analyzer.rule_names import alpha_beta, lrp_composite
+from jaxplain.analyzer.settings import LRP, REVERSE, Build, Name, Settings
+from jaxplain.analyzer.shapes import InputShaped, PlusInput
+from jaxplain.analyzer.spelling import did_you_mean
+from jaxplain.composites import Composite, kernel, op
+from jaxplain.transforms.explainer import Explainer
+from jaxplain.transforms.wrapper import Base
+
+# Builders: public transforms, from options under their old names
+
+
+def _seeded(explainer: Explainer, s: Settings) -> Explainer:
+    """iNNvestigate starts deconvnet and guided backpropagation from the output's value."""
+    return replace(explainer, seed=itself) if s.compat else explainer
+
+
+def itself(value: jax.Array) -> jax.Array:
+    return value
+
+
+def _gradient(f: Callable[..., Any], s: Settings) -> Base:
+    return transforms.gradient(f, postprocess=s["postprocess"], logits=True, argnums=s.argnums)
+
+
+def _input_t_gradient(f: Callable[..., Any], s: Settings) -> Base:
+    return transforms.input_times_gradient(
+        f, postprocess=s["postprocess"], logits=True, argnums=s.argnums
+    )
+
+
+def _deconvnet(f: Callable[..., Any], s: Settings) -> Base:
+    return _seeded(transforms.deconvnet(f, logits=True, argnums=s.argnums), s)
+
+
+def _guided(f: Callable[..., Any], s: Settings) -> Base:
+    return _seeded(transforms.guided_backprop(f, logits=True, argnums=s.argnums), s)
+
+
+def _input(f: Callable[..., Any], s: Settings) -> Base:
+    return transforms.input(f, argnums=s.argnums)
+
+
+def _random(f: Callable[..., Any], s: Settings) -> Base:
+    noise = transforms.random(f, stddev=s["stddev"], argnums=s.argnums)
+    return PlusInput(noise) if s.compat else noise
+
+
+def _integrated(f: Callable[..., Any], s: Settings) -> Base:
+    return transforms.integrated_gradients(
+        _gradient(f, s),
+        s["reference_inputs"],
+        steps=s["steps"],
+        quadrature="left" if s.compat else "midpoint",
+        batch_size=s["batch_size"],
+    )
+
+
+def _noisy(method: Callable[..., Base]) -> Build:
+    def build(f: Callable[..., Any], s: Settings) -> Base:
+        return method(
+            _gradient(f, s),
+            samples=s["augment_by_n"],
+            noise_scale=s["noise_scale"],
+            absolute=s.compat,
+            batch_size=s["batch_size"],
+        )
+
+    return build
+
+
+def _expected(f: Callable[..., Any], s: Settings) -> Base:
+    if s["reference_inputs"] is None:
+        raise ValueError("expected_gradients needs reference_inputs: a data set of baselines")
+    return transforms.expected_gradients(
+        _gradient(f, s),
+        s["reference_inputs"],
+        samples=s["augment_by_n"],
+        batch_size=s["batch_size"],
+    )
+
+
+def _lrp(rule: Callable[[Settings], Any], input_rule: Any = None) -> Build:
+    def build(f: Callable[..., Any], s: Settings) -> Base:
+        return transforms.lrp(f, lrp_composite(rule(s), s, input_rule), argnums=s.argnums)
+
+    return build
+
+
+def _named(rule: str) -> Callable[[Settings], Any]:
+    return lambda s: rule
+
+
+def _any_rule(s: Settings) -> Any:
+    if s["rule"] is None:
+        raise ValueError('"lrp" needs rule=: a rule, its name, or a list')
+    return s["rule"]
+
+
+def _preset(alpha: float, beta: float) -> Callable[[Settings], Any]:
+    def composite(s: Settings) -> Composite:
+        dense, convolution = kernel & op("dense"), kernel & op("convolution")
+        return Composite(
+            [
+                (dense, rules.Epsilon(s["epsilon"])),
+                (convolution, alpha_beta(alpha, beta, True, s)),
+            ],
+            name="Sequential preset",
+            strict=False,
+        )
+
+    return composite
+
+
+def _preset_until(f: Callable[..., Any], s: Settings) -> Base:
+    if s["until_layer_idx"] is not None and s["until_layer_rule"] is None:
+        s = replace(s, options={**s.options, "until_layer_rule": "Flat"})
+    return _lrp(_preset(2, 1), "Flat")(f, s)
+
+
+def _deep_taylor(f: Callable[..., Any], s: Settings) -> Base:
+    return transforms.deep_taylor(f, argnums=s.argnums, epsilon=s.epsilon)
+
+
+def _deep_taylor_bounded(f: Callable[..., Any], s: Settings) -> Base:
+    if s["low"] is None or s["high"] is None:
+        raise ValueError("deep_taylor.bounded needs low= and high=, the bounds of the input")
+    return transforms.deep_taylor(
+        f, low=s["low"], high=s["high"], argnums=s.argnums, epsilon=s.epsilon
+    )
+
+
+def _deep_lift(f: Callable[..., Any], s: Settings) -> Base:
+    return transforms.deep_lift(
+        f, s["reference_inputs"], rule=s["nonlinear_mode"], argnums=s.argnums
+    )
+
+
+def _pattern(method: Callable[..., Base]) -> Build:
+    def build(f: Callable[..., Any], s: Settings) -> Base:
+        if s["patterns"] is None:
+            raise ValueError("patterns are missing: call fit(X) first, or give patterns=")
+        project = s["reverse_project_bottleneck_layers"]
+        return method(f, s["patterns"], project=project, argnums=s.argnums)
+
+    return build
+
+
+def _cam(f: Callable[..., Any], s: Settings) -> Base:
+    cam = transforms.grad_cam(
+        f, s["last_conv_layer_name"], resize=s["resize"], argnums=_one(s), logits=True
+    )
+    return InputShaped(cam)
+
+
+def _guided_cam(f: Callable[..., Any], s: Settings) -> Base:
+    return transforms.guided_grad_cam(
+        f, s["last_conv_layer_name"], resize=s["resize"], argnums=_one(s), logits=True
+    )
+
+
+def _occlusion(f: Callable[..., Any], s: Settings) -> Base:
+    if s["window"] is None:
+        raise ValueError("occlusion needs window=, its size along the input's trailing axes")
+    return transforms.occlusion(
+        f,
+        s["window"],
+        s["strides"],
+        baseline=s["baseline"],
+        batch_size=s["batch_size"],
+        argnums=_one(s),
+        logits=True,
+    )
+
+
+def _one(s: Settings) -> int:
+    if isinstance(s.argnums, int):
+        return s.argnums
+    raise TypeError("this method explains one input, the model takes several")
+
+
+# The table
+
+_PATH = {"reference_inputs": 0.0, "steps": 64, "postprocess": None, "batch_size": 8}
+_NOISE = {"augment_by_n": 64, "noise_scale": 0.1, "postprocess": None, "batch_size": 8}
+_PRESET = LRP | {"epsilon": 0.1}
+_PATTERN = REVERSE | {"patterns": None, "pattern_type": "relu"}
+_PATTERN |= {"reverse_project_bottleneck_layers": True}
+_CAM = {"last_conv_layer_name": None, "resize": "linear"}
+_DEEP_LIFT = {"reference_inputs": 0.0, "nonlinear_mode": "rescale"}
+_DEEP_LIFT |= {"verbose": False, "batch_size": None, "approximate_gradient": True}
+_OCCLUSION = {"window": None, "strides": None, "baseline": 0.0, "batch_size": 8}
+_POST = {"postprocess": None}
+_ABSOLUTE = {"noise_scale": 1.0}
+
+# fmt: off
+_ROWS: tuple[tuple[Any, ...], ...] = (
+    ("input", "the input itself", "", _input),
+    ("random", "Gaussian noise", "", _random, {"stddev": 1.0}),
+    ("gradient", "the gradient", SIMONYAN, _gradient, REVERSE | _POST),
+    ("gradient.baseline", "the gradient", SIMONYAN, _gradient, _POST),
+    ("input_t_gradient", "input times gradient", SHRIKUMAR_2016, _input_t_gradient, REVERSE | _POST),
+    ("deconvnet", "rectified backward signals", ZEILER, _deconvnet, REVERSE),
+    ("guided_backprop", "the gradient, negative signals cut", SPRINGENBERG, _guided, REVERSE),
+    ("guided", "the same", SPRINGENBERG, _guided, REVERSE),
+    ("integrated_gradients", "the gradient along a path", SUNDARARAJAN, _integrated, _PATH),
+    ("expected_gradients", "the same over a data set of baselines", ERION, _expected,
+     _NOISE | {"reference_inputs": None}),
+    ("smoothgrad", "the mean gradient under noise", SMILKOV,
+     _noisy(transforms.smoothgrad), _NOISE, _ABSOLUTE),
+    ("smoothgrad_squared", "the mean squared gradient under noise", HOOKER,
+     _noisy(transforms.smoothgrad_squared), _NOISE, _ABSOLUTE),
+    ("vargrad", "the variance of the gradient under noise", ADEBAYO,
+     _noisy(transforms.vargrad), _NOISE, _ABSOLUTE),
+    ("lrp", "LRP by a rule, or rules", BACH, _lrp(_any_rule), LRP | {"rule": None}),
+    ("lrp.z", "LRP-0", BACH, _lrp(_named("Z")), LRP),
+    ("lrp.z_IB", "LRP-0 without biases", BACH, _lrp(_named("ZIgnoreBias")), LRP),
+    ("lrp.epsilon", "LRP-epsilon", BACH,
+     _lrp(lambda s: rules.Epsilon(s["epsilon"], s["bias"])), LRP | {"epsilon": 1e-7, "bias": True}),
+    ("lrp.epsilon_IB", "LRP-epsilon without biases", BACH,
+     _lrp(lambda s: rules.Epsilon(s["epsilon"], bias=False)), LRP | {"epsilon": 1e-7}),
+    ("lrp.stdxepsilon", "LRP-epsilon, epsilon in deviations of the input", GUMPFER,
+     _lrp(lambda s: rules.StdEpsilon(s["stdfactor"], s.compat)), LRP | {"stdfactor": 0.25}),
+    ("lrp.gamma", "LRP-gamma", MONTAVON_2019,
+     _lrp(lambda s: rules.Gamma(s["gamma"], s.epsilon)), LRP | {"gamma": 0.5}),
+    ("lrp.w_square", "w^2 in every layer", MONTAVON, _lrp(_named("WSquare")), LRP),
+    ("lrp.flat", "flat in every layer", LAPUSCHKIN, _lrp(_named("Flat")), LRP),
+    ("lrp.alpha_beta", "LRP-alpha-beta", BACH,
+     _lrp(lambda s: alpha_beta(s["alpha"], s["beta"], s["bias"], s)),
+     LRP | {"alpha": None, "beta": None, "bias": True}),
+    ("lrp.alpha_2_beta_1", "LRP-alpha-beta (2, 1)", BACH, _lrp(_named("Alpha2Beta1")), LRP),
+    ("lrp.alpha_2_beta_1_IB", "the same without biases", BACH,
+     _lrp(_named("Alpha2Beta1IgnoreBias")), LRP),
+    ("lrp.alpha_1_beta_0", "LRP-alpha-beta (1, 0)", BACH, _lrp(_named("Alpha1Beta0")), LRP),
+    ("lrp.alpha_1_beta_0_IB", "the same without biases", BACH,
+     _lrp(_named("Alpha1Beta0IgnoreBias")), LRP),
+    ("lrp.z_plus", "z+ without biases", MONTAVON, _lrp(_named("ZPlus")), LRP),
+    ("lrp.z_plus_fast", "z+ without biases", MONTAVON, _lrp(_named("ZPlusFast")), LRP),
+    ("lrp.sequential_preset_a", "dense epsilon, convolutions alpha-beta (1, 0)", LAPUSCHKIN,
+     _lrp(_preset(1, 0)), _PRESET),
+    ("lrp.sequential_preset_b", "dense epsilon, convolutions alpha-beta (2, 1)", LAPUSCHKIN,
+     _lrp(_preset(2, 1)), _PRESET),
+    ("lrp.sequential_preset_a_flat", "preset A, flat in the first layer", LAPUSCHKIN,
+     _lrp(_preset(1, 0), "Flat"), _PRESET),
+    ("lrp.sequential_preset_b_flat", "preset B, flat in the first layer", LAPUSCHKIN,
+     _lrp(_preset(2, 1), "Flat"), _PRESET),
+    ("lrp.sequential_preset_b_flat_until_idx", "preset B, flat up to a layer", LAPUSCHKIN,
+     _preset_until, _PRESET),
+    ("lrp.sequential_composite_a", "preset A", LAPUSCHKIN, _lrp(_preset(1, 0)), _PRESET),
+    ("lrp.sequential_composite_b", "preset B", LAPUSCHKIN, _lrp(_preset(2, 1)), _PRESET),
+    ("lrp.rule_until_index", "a rule, another one up to a layer", BACH,
+     _lrp(_any_rule), LRP | {"rule": "Epsilon"}),
+    ("deep_taylor", "z+ from a positive output", MONTAVON, _deep_taylor, REVERSE),
+    ("deep_taylor.bounded", "the same, zB in the first layer", MONTAVON, _deep_taylor_bounded,
+     REVERSE | {"low": None, "high": None}),
+    ("deep_lift", "differences to a reference", SHRIKUMAR, _deep_lift, _DEEP_LIFT),
+    ("deep_lift.wrapper", "the same", SHRIKUMAR, _deep_lift, _DEEP_LIFT),
+    ("pattern.net", "the signal, by patterns", KINDERMANS,
+     _pattern(transforms.pattern_net), _PATTERN),
+    ("pattern.attribution", "the signal's part in the output, by patterns", KINDERMANS,
+     _pattern(transforms.pattern_attribution), _PATTERN),
+    ("grad_cam", "channels, weighted by their gradient", SELVARAJU, _cam, _CAM),
+    ("guided_grad_cam", "guided backpropagation times Grad-CAM", SELVARAJU, _guided_cam, _CAM),
+    ("occlusion", "what the output loses behind a window", ZEILER, _occlusion, _OCCLUSION),
+)
+# fmt: on
+
+NAMES: dict[str, Name] = {row[0]: Name(*row) for row in _ROWS}
+
+
+def find(name: str) -> Name:
+    """The entry of a name.
+
+    Raises:
+        KeyError: there is none; close matches are listed.
+    """
+    found = NAMES.get(name) or grammar.read(name, NAMES)
+    if found is None:
+        raise KeyError(
+            f"no method is called {name!r}{did_you_mean(name, NAMES)}; methods() lists them all"
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class Methods:
+    """The table of all names; prints as text, shows as HTML."""
+
+    rows: tuple[tuple[str, str, str], ...]
+
+    def __iter__(self) -> Iterator[tuple[str, str, str]]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __str__(self) -> str:
+        return tables.text(("name", "what it computes", "reference"), self.rows)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return tables.html(("name", "what it computes", "reference"), self.rows, "Methods", ())
+
+
+def methods() -> Methods:
+    """All names that `create_analyzer` knows, each with a line and a reference.
+
+    Returns:
+        A table: printed, it is text; iterated over, triples of name, line and reference.
+
+    Example:
+        >>> import jaxplain as jxp
+        >>> print([name for name, line, reference in jxp.methods()][:3])
+        ['input', 'random', 'gradient']
+    """
+    listed = tuple((n.name, n.line, n.reference) for n in NAMES.values())
+    return Methods((*listed, *grammar.FAMILIES))

@@ -1,0 +1,135 @@
+"""Rules by their old names, and composites from the options of the LRP family."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from jaxplain import composites, rules
+from jaxplain.analyzer.settings import Settings
+from jaxplain.analyzer.spelling import did_you_mean
+from jaxplain.composites import Composite, Match, first, kernel, kind, op
+from jaxplain.graph import Graph, Layer
+from jaxplain.rules import Rule
+
+
+def rule_of(spec: Any, s: Settings) -> Rule:
+    """A rule from its name, its class, itself, or the bounds (low, high) of zB.
+
+    Raises:
+        ValueError: no rule has that name.
+        TypeError: it is none of these.
+    """
+    if isinstance(spec, Rule):
+        return spec
+    if isinstance(spec, type) and issubclass(spec, Rule):
+        return spec()
+    if isinstance(spec, tuple) and len(spec) == 2:
+        return rules.ZBox(*spec, epsilon=s.epsilon)
+    if not isinstance(spec, str):
+        raise TypeError(
+            "a rule is given by its name, itself, or as the bounds (low, high) of the input, got "
+            f"{spec!r}"
+        )
+    known = {
+        "Z": rules.Z(),
+        "ZIgnoreBias": rules.Z(bias=False),
+        "Epsilon": rules.Epsilon(1e-7),
+        "EpsilonIgnoreBias": rules.Epsilon(1e-7, bias=False),
+        "WSquare": rules.WSquare(s.epsilon),
+        "Flat": rules.Flat(s.epsilon),
+        "Alpha2Beta1": alpha_beta(2, 1, True, s),
+        "Alpha2Beta1IgnoreBias": alpha_beta(2, 1, False, s),
+        "Alpha1Beta0": alpha_beta(1, 0, True, s),
+        "Alpha1Beta0IgnoreBias": alpha_beta(1, 0, False, s),
+        "ZPlus": rules.ZPlus(s.epsilon, bias=False),
+        "ZPlusFast": rules.ZPlusFast() if s.compat else rules.ZPlus(bias=False),
+        "Bounded": rules.ZBox(-1.0, 1.0, s.epsilon),
+        "Gamma": rules.Gamma(0.5, s.epsilon),
+        "SIGN": rules.Sign(),
+        "SIGNmu": rules.Sign(0.0),
+        "StdxEpsilon": rules.StdEpsilon(batch=s.compat),
+    }
+    if spec not in known:
+        raise ValueError(f"no rule is called {spec!r}{did_you_mean(spec, known)}")
+    return known[spec]
+
+
+def alpha_beta(alpha: Any, beta: Any, bias: bool, s: Settings) -> Rule:
+    """LRP-alpha-beta; one of alpha and beta follows from the other."""
+    if alpha is None and beta is None:
+        raise ValueError("give alpha or beta")
+    alpha = 1 + beta if alpha is None else alpha
+    beta = alpha - 1 if beta is None else beta
+    if s.compat and bias:
+        return rules.AlphaBetaWholeBias(alpha, beta)
+    return rules.AlphaBeta(alpha, beta, s.epsilon, bias)
+
+
+class OnePerKernel(Composite):
+    """A list of rules, one for every kernel layer, from the input on."""
+
+    def __init__(self, listed: Sequence[Rule], before: Sequence[tuple[Match, Rule]], base: Any):
+        super().__init__(before, name="LRP", base=base, strict=False)
+        self.listed = tuple(listed)
+
+    def assign(self, graph: Graph) -> list[tuple[Layer, Rule | None, str]]:
+        """As `Composite.assign`.
+
+        Raises:
+            ValueError: there are not as many rules as kernel layers.
+        """
+        kernels = [layer for layer in graph.layers if layer.is_kernel]
+        if len(kernels) != len(self.listed):
+            raise ValueError(
+                f"rule lists {len(self.listed)} rules; the model has {len(kernels)} kernel layers: "
+                f"{composites.spelled(kernels)}"
+            )
+        by_layer = dict(zip(kernels, self.listed, strict=True))
+        return [
+            (layer, by_layer[layer], "listed")
+            if layer in by_layer and why == "base"
+            else (layer, rule, why)
+            for layer, rule, why in super().assign(graph)
+        ]
+
+
+def lrp_composite(rule: Any, s: Settings, input_rule: Any = None) -> Composite:
+    """The composite of the LRP options.
+
+    Args:
+        rule: a rule (see `rule_of`) for all kernel layers, a list of one per kernel layer from the
+            input on, a list of pairs (match, rule), or a composite.
+        s: the settings.
+        input_rule: for the first kernel layers, where the option does not say.
+    """
+    entries: list[tuple[Match, Rule]] = []
+    if s["input_layer_rule"] is not None:
+        input_rule = s["input_layer_rule"]
+    if input_rule is not None:
+        entries.append((first, rule_of(input_rule, s)))
+    entries += _until(s)
+    base = [(m, rules.Norm(s.epsilon) if r == rules.Norm() else r) for m, r in composites.BASE]
+    if s["bn_layer_rule"] is not None:
+        lone = kind("Affine") & op("scale")
+        base = [(lone, rule_of(s["bn_layer_rule"], s)), *base]
+    if isinstance(rule, Composite):
+        return Composite([*entries, *rule.entries], name=rule.name, base=base, strict=False)
+    if not isinstance(rule, list):
+        entries.append((kernel, rule_of(rule, s)))
+    elif all(isinstance(entry, tuple) and callable(entry[0]) for entry in rule):
+        entries += [(match, rule_of(given, s)) for match, given in rule]
+    else:
+        listed = [rule_of(given, s) for given in rule]
+        return OnePerKernel(listed[::-1] if s.compat else listed, entries, base)
+    return Composite(entries, name="LRP", base=base, strict=False)
+
+
+def _until(s: Settings) -> list[tuple[Match, Rule]]:
+    index, rule = s["until_layer_idx"], s["until_layer_rule"]
+    if (index is None) != (rule is None):
+        raise ValueError("until_layer_idx and until_layer_rule go together: give both")
+    if index is None:
+        return []
+    if isinstance(index, bool) or not isinstance(index, int) or index < 0:
+        raise ValueError(f"until_layer_idx is a position in the plan, >= 0, got {index!r}")
+    match = Match(lambda layer: layer.is_kernel and layer.index <= index, f"until {index}")
+    return [(match, rule_of(rule, s))]

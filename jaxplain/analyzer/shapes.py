@@ -1,0 +1,44 @@
+"""What names add to a transform: sums and products with the input."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxplain.transforms.wrapper import Base, Wrapper, call, explained
+
+
+@dataclass(frozen=True, eq=False)
+class PlusInput(Wrapper):
+    """The input plus the base attribution: iNNvestigate's "random"."""
+
+    def attribute(self, base: Base, args: Sequence[Any], target: Any, key: Any) -> Any:
+        """See the class."""
+        found = call(base, args, target, key)
+        return jax.tree.map(jnp.add, explained(args, self.argnums), found)
+
+
+@dataclass(frozen=True, eq=False)
+class InputShaped(Wrapper):
+    """A map of one channel, repeated to the input's shape."""
+
+    def attribute(self, base: Base, args: Sequence[Any], target: Any, key: Any) -> Any:
+        """See the class."""
+        x = explained(args, self.argnums)
+        found = call(base, args, target, key)
+        return jnp.broadcast_to(found, (*found.shape[: found.ndim - x.ndim], *x.shape))
+
+
+@dataclass(frozen=True, eq=False)
+class TimesInput(Wrapper):
+    """The base attribution times a function of the input."""
+
+    factor: Callable[[jax.Array], jax.Array]
+
+    def attribute(self, base: Base, args: Sequence[Any], target: Any, key: Any) -> Any:
+        """See the class."""
+        found = call(base, args, target, key)
+        factors = jax.tree.map(self.factor, explained(args, self.argnums))
+        return jax.tree.map(jnp.multiply, found, factors)

@@ -1,0 +1,10 @@
+"""Suggestions for misspelled names."""
+
+import difflib
+from collections.abc import Iterable
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """A question to end a message with; empty where no name is close."""
+    close = difflib.get_close_matches(name, list(names), n=4, cutoff=0.5)
+    return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
