@@ -12,6 +12,7 @@ from jaxplain.ledger import Ledger as Ledger
 from jaxplain.methods import Explainer as Explainer
 from jaxplain.methods import bilrp as bilrp
 from jaxplain.methods import deconvnet as deconvnet
+from jaxplain.methods import deep_lift as deep_lift
 from jaxplain.methods import gradient as gradient
 from jaxplain.methods import guided_backprop as guided_backprop
 from jaxplain.methods import input_times_gradient as input_times_gradient

@@ -1,6 +1,7 @@
 """The public transforms, one method or family per file."""
 
 from jaxplain.methods.bilrp import bilrp as bilrp
+from jaxplain.methods.deep_lift import deep_lift as deep_lift
 from jaxplain.methods.explainer import Explainer as Explainer
 from jaxplain.methods.gradient import deconvnet as deconvnet
 from jaxplain.methods.gradient import gradient as gradient

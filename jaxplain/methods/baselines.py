@@ -22,14 +22,16 @@ def resolve(baseline: Any, explained: Any) -> Any:
     """
     if callable(baseline):
         baseline = baseline(explained)
-    places, tree = jax.tree_util.tree_flatten_with_path(explained)
-    values, own = jax.tree.flatten(baseline)
-    if own == jax.tree.structure(0):
+    places = jax.tree_util.tree_flatten_with_path(explained)[0]
+    tree: Any = jax.tree.structure(explained)
+    own: Any = jax.tree.structure(baseline)
+    values = jax.tree.leaves(baseline)
+    if jax.tree_util.treedef_is_leaf(own):
         values = values * len(places)
     elif own != tree:
         raise ValueError(
             "a baseline is a number, an array, a tree like the explained argument "
-            f"({_spelled(tree)}), or a function of it that returns one of these; got a tree "
+            f"({_spelled(tree)}), or a function of it that returns one of these; got "
             f"{_spelled(own)}"
         )
     filled = []
