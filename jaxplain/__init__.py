@@ -14,6 +14,7 @@ from jaxplain.transforms import Explainer as Explainer
 from jaxplain.transforms import Wrapper as Wrapper
 from jaxplain.transforms import bilrp as bilrp
 from jaxplain.transforms import deconvnet as deconvnet
+from jaxplain.transforms import deep_lift as deep_lift
 from jaxplain.transforms import deep_taylor as deep_taylor
 from jaxplain.transforms import expected_gradients as expected_gradients
 from jaxplain.transforms import grad_cam as grad_cam

@@ -159,7 +159,7 @@ def _apply(
     differentiated = isinstance(rule, Gradient | Move) or len(layer.exits) > 1
     wide = relevance and any(_is_half(v) for v in (*layer.sources, *layer.exits))
     if differentiated and not wide and layer not in taps.ledger:
-        return _forward(layer, constants, xs)
+        return apply(layer, constants, xs)
     entries = taps.ledger.get(layer, {})
     ruled = _ruled(layer, rule, constants, relevance)
     return ruled(tuple(constants.values()), xs, entries, state)
@@ -169,7 +169,8 @@ def _is_half(var: Var) -> bool:
     return var.floating and jnp.finfo(var.aval.dtype).bits < 32
 
 
-def _forward(layer: Layer, constants: Mapping[Var, Any], xs: Sequence[Any]) -> list[Any]:
+def apply(layer: Layer, constants: Mapping[Var, Any], xs: Sequence[Any]) -> list[Any]:
+    """The outputs of one layer, from the values that it reads."""
     env = {**constants, **dict(zip(layer.sources, xs, strict=True))}
     for node in layer.nodes:
         values = [read(env, v) for v in node.inputs]
@@ -184,7 +185,7 @@ def _ruled(
     names = tuple(constants)
 
     def primal(values: tuple[Any, ...], xs: tuple[Any, ...], entries: Any, state: Any) -> list[Any]:
-        return _forward(layer, dict(zip(names, values, strict=True)), xs)
+        return apply(layer, dict(zip(names, values, strict=True)), xs)
 
     def forward(values: tuple[Any, ...], xs: tuple[Any, ...], entries: Any, state: Any) -> Any:
         zs = primal(values, xs, entries, state)  # second derivatives use the rule
@@ -194,9 +195,9 @@ def _ruled(
         values, xs, zs, entries, state = residuals
         env = dict(zip(names, values, strict=True))
         if len(zs) > 1:
-            received, booked = _routed(lambda *x: _forward(layer, env, x), xs, rs), {}
+            received, booked = _routed(lambda *x: apply(layer, env, x), xs, rs), {}
         else:
-            view = View(layer, lambda *x: _forward(layer, env, x)[0], env, xs, state, bool(entries))
+            view = View(layer, lambda *x: apply(layer, env, x)[0], env, xs, state, bool(entries))
             (z,), (r,) = zs, rs
             wider = partial(jnp.asarray, dtype=wide(*(v.dtype for v in (z, r, *xs))))
             received = rule.relevance(view, tuple(map(wider, xs)), wider(z), wider(r))

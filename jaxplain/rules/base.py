@@ -143,16 +143,22 @@ class View:
         """1 where an output is one of the inputs, 0 where it is a constant."""
         return self.jvp(tuple(map(jnp.ones_like, self._xs)))
 
-    def jvp(self, x: Arrays) -> jax.Array:
-        """J x: the layer's linear part at its inputs."""
-        tangents = tuple(t.astype(v.dtype) for t, v in zip(x, self._xs, strict=True))
-        tangent = jax.jvp(self.function, self._xs, tangents)[1]
+    def jvp(self, x: Arrays, at: Arrays | None = None) -> jax.Array:
+        """J x: the layer's linear part at its inputs, or at others."""
+        at = self._at(at)
+        tangents = tuple(t.astype(v.dtype) for t, v in zip(x, at, strict=True))
+        tangent = jax.jvp(self.function, at, tangents)[1]
         return tangent.astype(wide(tangent.dtype))
 
-    def vjp(self, s: jax.Array) -> Arrays:
-        """J^T s: the gradient through the layer."""
-        z, pullback = jax.vjp(self.function, *self._xs)
+    def vjp(self, s: jax.Array, at: Arrays | None = None) -> Arrays:
+        """J^T s: the gradient through the layer at its inputs, or at others."""
+        z, pullback = jax.vjp(self.function, *self._at(at))
         return pull_back(pullback, s, z.dtype)
+
+    def _at(self, others: Arrays | None) -> Arrays:
+        if others is None:
+            return self._xs
+        return tuple(v.astype(x.dtype) for v, x in zip(others, self._xs, strict=True))
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from jaxplain.transforms.bilrp import bilrp as bilrp
 from jaxplain.transforms.controls import input as input
 from jaxplain.transforms.controls import random as random
+from jaxplain.transforms.deep_lift import deep_lift as deep_lift
 from jaxplain.transforms.deep_taylor import deep_taylor as deep_taylor
 from jaxplain.transforms.expected_gradients import expected_gradients as expected_gradients
 from jaxplain.transforms.explainer import Explainer as Explainer

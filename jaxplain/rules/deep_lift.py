@@ -1,0 +1,202 @@
+"""DeepLIFT: how the multiplier of a layer's output becomes those of its inputs.
+
+A multiplier m says how much of the explained difference a value's difference from its baseline
+makes: it makes m (x - x0). Every rule here hands on what it gets, sum m_x (x - x0) = m_z (z - z0).
+The method gives each layer its inputs at the baseline, as `View.state`. Affine layers, merges and
+structure need no rule of their own: their gradient does it.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxplain.graph.layers import Layer
+from jaxplain.graph.primitives import MAXIMA
+from jaxplain.rules.base import Arrays, Rule, View, plus, reduced
+from jaxplain.rules.split import Part
+
+MINIMA = frozenset(name.replace("max", "min") for name in MAXIMA)
+
+
+@dataclass(frozen=True)
+class Rescale(Rule):
+    """m_x = m_z (z - z0) / (x - x0); the derivative where x and x0 agree to rounding.
+
+    References:
+        Shrikumar et al., "Learning Important Features Through Propagating Activation Differences",
+        ICML 2017.
+    """
+
+    kinds: ClassVar[frozenset[str]] = frozenset({"Activation"})
+
+    def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
+        """See the class."""
+        (a,), (a0,), (slope,) = x, _baseline(layer, x), layer.vjp(r)
+        change = difference(z, _output(layer, z))
+        return (_shared(reduced(r * change, a), a, a0, slope),)
+
+
+@dataclass(frozen=True)
+class Switching(Rule):
+    """What each factor makes of the difference, averaged over the orders of changing them.
+
+    For z = a b this is m_a = m (b + b0) / 2, and alike for matrix products; for z = a / b it is
+    m_b = -m (z / b0 + z0 / b) / 2 for the denominator.
+    """
+
+    kinds: ClassVar[frozenset[str]] = frozenset({"Product", "Matmul"})
+
+    def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
+        """See the class."""
+        x0 = _baseline(layer, x)
+        here, there = layer.vjp(r), layer.vjp(r, at=x0)
+        if layer.op == "quotient":
+            # the derivatives are -z / b and -z0 / b0
+            b, b0 = x[-1], x0[-1]
+            here = (*here[:-1], here[-1] * (b / b0))
+            there = (*there[:-1], there[-1] * (b0 / b))
+        return tuple((g + g0) / 2 for g, g0 in zip(here, there, strict=True))
+
+
+@dataclass(frozen=True)
+class Winners(Rule):
+    """A maximum changes from z0 to max(z, z0) by its winner in x, then to z by that in x0.
+
+    The winner in x rose at least as much, and the winner in x0 fell at least as much, so that no
+    multiplier exceeds that of the output. A minimum is a maximum upside down.
+    """
+
+    kinds: ClassVar[frozenset[str]] = frozenset({"Selection"})
+
+    def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
+        """See the class."""
+        x0, z0 = _baseline(layer, x), _output(layer, z)
+        turn = jnp.maximum(z, z0) if layer.op in MAXIMA else jnp.minimum(z, z0)
+        risen = layer.vjp(r * difference(turn, z0))
+        fallen = layer.vjp(r * difference(z, turn), at=x0)
+        return tuple(map(_shared, plus(risen, fallen), x, x0, layer.vjp(r)))
+
+    def objection(self, layer: Layer) -> str:
+        """The layer must be a maximum or a minimum."""
+        if problem := super().objection(layer):
+            return problem
+        return "" if layer.op in MAXIMA | MINIMA else f"{self!r} is for maxima and minima"
+
+
+@dataclass(frozen=True)
+class Line(Rule):
+    """The multipliers averaged along the straight line from x0 to x, as integrated gradients.
+
+    The average is a quadrature whose nodes are densest at both ends, where a normalisation whose
+    baseline has almost no variance bends. What error it leaves in an output's difference is made
+    good by rescaling that output's multiplier, as long as it is less than a factor of two.
+
+    Attributes:
+        nodes: how many points of the line are evaluated.
+    """
+
+    nodes: int = 32
+    kinds: ClassVar[frozenset[str]] = frozenset({"Softmax", "Normalization"})
+
+    def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
+        """See the class."""
+        x0 = _baseline(layer, x)
+        dx = tuple(map(difference, x, x0))
+
+        def average(term: Any, zero: Any) -> Any:
+            def step(total: Any, node: Any) -> tuple[Any, None]:
+                place, weight = node
+                value = term(tuple(a + place * d for a, d in zip(x0, dx, strict=True)))
+                return jax.tree.map(lambda t, v: t + weight * v, total, value), None
+
+            nodes = tuple(jnp.asarray(v, r.dtype) for v in _quadrature(self.nodes))
+            return jax.lax.scan(step, zero, nodes)[0]
+
+        change = difference(z, _output(layer, z))
+        found = average(lambda at: layer.jvp(dx, at=at), jnp.zeros_like(z))
+        ratio = change / jnp.where(found == 0, 1, found)
+        s = jnp.where((ratio > 0.5) & (ratio < 2), r * ratio, r)
+        return average(lambda at: layer.vjp(s, at=at), tuple(map(jnp.zeros_like, x)))
+
+
+@dataclass(frozen=True)
+class RevealCancel(Rule):
+    """A linear layer and the activation f behind it; what raises z and what lowers it apart.
+
+    With dz+ and dz- the sums of the positive and of the negative contributions A_ji (x_i - x0_i),
+
+        m+ = m [f(z0 + dz+) - f(z0) + f(z0 + dz+ + dz-) - f(z0 + dz-)] / (2 dz+),
+
+    m- alike, and input i gets sum_j A_ji m+_j over its positive contributions and sum_j A_ji m-_j
+    over its negative ones. The activation itself passes its multiplier on. `View.state` holds the
+    inputs at the baseline and f.
+
+    References:
+        Shrikumar et al., "Learning Important Features Through Propagating Activation Differences",
+        ICML 2017, section 3.5.3.
+    """
+
+    kinds: ClassVar[frozenset[str]] = frozenset({"Affine", "Merge"})
+    splits: ClassVar[bool] = True
+
+    def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
+        """See the class."""
+        f = layer.state[1]
+        dx = tuple(map(difference, x, _baseline(layer, x)))
+        positive, negative = layer.positive(), layer.negative()
+        two_sided = (False,) * len(x)
+        up = Part(positive, negative, dx, two_sided).total()
+        down = Part(negative, positive, dx, two_sided).total()
+        z0 = _output(layer, z)
+        y0, raised, lowered, y = f(z0), f(z0 + up), f(z0 + down), f(z)
+        slope = jax.vjp(f, z)[1](jnp.ones_like(y))[0]
+        plain = _shared(difference(y, y0), z, z0, slope)
+        m_up = r * _shared((raised - y0 + y - lowered) / 2, z0 + up, z0, plain)
+        m_down = r * _shared((lowered - y0 + y - raised) / 2, z0 + down, z0, plain)
+        rises = plus(positive.transpose(m_up), negative.transpose(m_down))
+        falls = plus(negative.transpose(m_up), positive.transpose(m_down))
+        return tuple(map(_by_sign, dx, rises, falls))
+
+
+def difference(x: jax.Array, x0: jax.Array) -> jax.Array:
+    """x - x0; 0 for infinities that agree, as masks do."""
+    return jnp.where(x == x0, 0, x - x0)
+
+
+def _baseline(layer: View, x: Arrays) -> Arrays:
+    """The inputs at the baseline, in the dtypes of the rule's arithmetic."""
+    return tuple(a.astype(b.dtype) for a, b in zip(layer.state[0], x, strict=True))
+
+
+def _output(layer: View, z: jax.Array) -> jax.Array:
+    """The output at the baseline."""
+    return layer.function(*layer.state[0]).astype(z.dtype)
+
+
+def _shared(share: jax.Array, x: jax.Array, x0: jax.Array, slope: jax.Array) -> jax.Array:
+    """share / (x - x0); the slope, where it is finite, where x and x0 agree to rounding.
+
+    A difference of a few last digits is noise, and so would be the quotient.
+    """
+    dx = difference(x, x0)
+    noise = 64 * jnp.finfo(x.dtype).eps * jnp.maximum(jnp.abs(x), jnp.abs(x0))
+    tiny = jnp.abs(dx) <= noise
+    limit = jnp.where(jnp.isfinite(slope), slope, 0)
+    return jnp.where(tiny, limit, share / jnp.where(tiny, 1, dx))
+
+
+def _by_sign(dx: jax.Array, rises: jax.Array, falls: jax.Array) -> jax.Array:
+    """One multiplier for inputs above their baseline, one for those below; their mean at it."""
+    return jnp.where(dx > 0, rises, jnp.where(dx < 0, falls, (rises + falls) / 2))
+
+
+@cache
+def _quadrature(nodes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Places and weights on (0, 1): Gauss-Legendre in u, where t = u^2 (3 - 2 u)."""
+    places, weights = np.polynomial.legendre.leggauss(nodes)
+    u = (places + 1) / 2
+    return u**2 * (3 - 2 * u), 3 * u * (1 - u) * weights

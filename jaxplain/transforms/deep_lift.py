@@ -1,0 +1,240 @@
+"""DeepLIFT: the difference from a baseline, carried through differences instead of derivatives."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from jaxplain.composites import Composite, kind, op
+from jaxplain.errors import NotAnalyzableError
+from jaxplain.graph import Graph, explained_leaves
+from jaxplain.graph.layers import Layer
+from jaxplain.graph.primitives import MAXIMA, Role
+from jaxplain.graph.program import Var
+from jaxplain.interpreter import apply
+from jaxplain.transforms import baselines
+from jaxplain.transforms.explainer import Explainer
+from jaxplain.transforms.wrapper import Base, Wrapper, explained, replaced
+from jaxplain.plan import Plan
+from jaxplain.rules import Gradient, Pass, Rule
+from jaxplain.rules.deep_lift import (
+    MINIMA,
+    Line,
+    Rescale,
+    RevealCancel,
+    Switching,
+    Winners,
+)
+from jaxplain.targets import Target
+
+_RULES = ("rescale", "reveal_cancel")
+
+
+def deep_lift(
+    f: Callable[..., Any],
+    baseline: Any = 0.0,
+    *,
+    rule: Literal["rescale", "reveal_cancel"] = "rescale",
+    argnums: int | Sequence[int] = 0,
+    logits: bool = True,
+) -> "DeepLift":
+    """DeepLIFT: f(x)_k - f(x0)_k, shared among the differences of the inputs from a baseline.
+
+    The attribution is m (x - x0), where the multiplier m goes backward through the network as a
+    gradient does, but with differences in the place of derivatives: dz / dx at an activation. Its
+    sum over an example is f(x)_k - f(x0)_k, to rounding.
+
+    What else than activations is not affine: products, quotients and matrix products of two values
+    that depend on x share the difference by what each factor makes of it, averaged over the two
+    orders of changing them; maxima and minima by the winners in x and in the baseline; softmax and
+    normalisations (LayerNorm, RMSNorm) by their gradient averaged along the straight line between
+    their inputs, with 32 quadrature nodes, whose error is made good unless it is gross.
+
+    Args:
+        f: the function to explain: `f(x, *args) -> scores`.
+        baseline: x0, the input that stands for absence: a number or an array that broadcasts to
+            the explained input (one baseline for all examples, or one each); a tree of them like
+            the explained argument (a tuple for a sequence of argnums); or a function from the
+            explained argument to any of these.
+        rule: at activations that read a linear layer and nobody else does. "rescale": what the
+            linear layer adds up is one difference. "reveal_cancel": its positive and its negative
+            contributions have multipliers of their own, so that what they do to the output shows
+            even where they cancel. It holds for dense layers, convolutions and sums alike (the
+            authors keep convolutions on "rescale"); elsewhere it is "rescale".
+        argnums: which arguments are explained, as in `jax.grad`.
+        logits: explain what a trailing softmax reads, as the authors advise.
+
+    Returns:
+        An explainer: called with the arguments of `f` (and `target=`), it returns the attribution
+        in the shape of the explained argument, in units of the output.
+
+    Raises:
+        ValueError: there is no such rule; in a call, the baseline does not fit the input.
+        NotAnalyzableError: in a call, the difference would have to cross an operation that DeepLIFT
+            cannot share it in: control flow, sorting, or one that is switched by a value that
+            depends on x but has no derivative (an index, a comparison, a stop_gradient). A
+            comparison of what it switches, as in a rectifier, is fine.
+
+    References:
+        Shrikumar et al., "Learning Important Features Through Propagating Activation Differences",
+        ICML 2017.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> import jaxplain as jxp
+        >>> f = lambda x: jax.nn.relu(x @ jnp.array([[1.0], [2.0]]) - 2)  # its gradient is 0
+        >>> x, x0 = jnp.array([[1.0, 0.0]]), jnp.array([[2.0, 2.0]])
+        >>> print(f(x) - f(x0), jxp.deep_lift(f, x0)(x))
+        [[-4.]] [[-0.8 -3.2]]
+    """
+    if rule not in _RULES:
+        raise ValueError(f"rule must be one of {_RULES}, got {rule!r}")
+    # as relevance: what counts are values, so custom derivatives are looked through
+    base = Explainer(
+        f,
+        _DeepLift(reveal_cancel=rule == "reveal_cancel"),
+        relevance=True,
+        argnums=argnums,
+        logits=logits,
+        seed=jnp.ones_like,
+        prepare=_prepare,
+    )
+    return DeepLift(base, baseline)
+
+
+@dataclass(frozen=True, eq=False)
+class DeepLift(Wrapper):
+    """See `deep_lift`.
+
+    Attributes:
+        baseline: what the input is compared with.
+    """
+
+    baseline: Any = 0.0
+    arrays = ("baseline",)
+
+    def attribute(self, base: Base, args: Sequence[Any], target: Target, key: Any) -> Any:
+        """See `Wrapper`."""
+        x = explained(args, self.argnums)
+        x0 = baselines.resolve(self.baseline, x)
+        there = jax.tree.leaves(tuple(replaced(args, self.argnums, x0)))
+        state = [there[i] for i in explained_leaves(args, self.argnums)]
+        assert isinstance(base, Explainer)
+        multiplier = replace(base, state=state)(*args, target=target)
+        return jax.tree.map(
+            lambda m, a, a0: m * jnp.broadcast_to(a - a0, m.shape), multiplier, x, x0
+        )
+
+    def check(self, args: Sequence[Any], target: Target) -> None:
+        """See `Wrapper`."""
+        baselines.check(self.baseline, explained(args, self.argnums))
+
+
+def _prepare(
+    plan: Plan, baseline: Sequence[Any], run: Callable[[Sequence[Any]], Mapping[Var, Any]]
+) -> dict[Layer, Any]:
+    """The inputs of every layer at the baseline, and its activation for `RevealCancel`."""
+    values = run(baseline)
+    states: dict[Layer, Any] = {}
+    for row in plan:
+        sources = tuple(values[v] for v in row.layer.sources)
+        if isinstance(row.rule, RevealCancel):
+            states[row.layer] = sources, _function(_activation(plan.graph, row.layer), values)
+        elif not isinstance(row.rule, Gradient | Pass):
+            states[row.layer] = (sources,)
+    return states
+
+
+def _function(layer: Layer | None, values: Mapping[Var, Any]) -> jax.tree_util.Partial:
+    """An activation as a function of its input, which holds its constants as leaves."""
+    assert layer is not None
+    names = [v for v in layer.constants if v.literal is None]
+
+    def function(constants: list[Any], x: jax.Array) -> jax.Array:
+        narrow = x.astype(layer.sources[0].aval.dtype)
+        (z,) = apply(layer, dict(zip(names, constants, strict=True)), [narrow])
+        return z.astype(x.dtype)
+
+    return jax.tree_util.Partial(function, [values[v] for v in names])
+
+
+class _DeepLift(Composite):
+    """A rule for every layer that DeepLIFT can cross, and an error for the others."""
+
+    def __init__(self, *, reveal_cancel: bool):
+        entries = (
+            (kind("Activation"), Rescale()),
+            (kind("Product", "Matmul"), Switching()),
+            (kind("Selection") & op(*MAXIMA, *MINIMA), Winners()),
+            (kind("Softmax", "Normalization"), Line()),
+            (kind("Affine", "Merge"), Gradient()),
+        )
+        name = "DeepLift (reveal-cancel)" if reveal_cancel else "DeepLift (rescale)"
+        super().__init__(entries, name=name, base=(), strict=False)
+        self.reveal_cancel = reveal_cancel
+
+    def assign(self, graph: Graph) -> list[tuple[Layer, Rule | None, str]]:
+        """See `Composite`.
+
+        Raises:
+            NotAnalyzableError: there are layers that DeepLIFT cannot cross.
+        """
+        assigned = super().assign(graph)
+        ruleless = {layer for layer, rule, _ in assigned if rule is None}
+        found = [(layer, _obstacle(layer, layer in ruleless)) for layer in graph.steps]
+        if obstacles := [(layer, why) for layer, why in found if why]:
+            raise _not_analyzable(obstacles)
+        if not self.reveal_cancel:
+            return assigned
+        pairs = {
+            layer: activation
+            for layer, _, _ in assigned
+            if (activation := _activation(graph, layer)) is not None
+        }
+        passing = set(pairs.values())
+        return [
+            (layer, RevealCancel(), f"before {pairs[layer].name}")
+            if layer in pairs
+            else (layer, Pass(), "reveal-cancel is done before")
+            if layer in passing
+            else (layer, rule, why)
+            for layer, rule, why in assigned
+        ]
+
+
+def _activation(graph: Graph, layer: Layer) -> Layer | None:
+    """The activation that alone reads a linear layer whose entries have signs."""
+    if layer.exit in graph.heads or RevealCancel().objection(layer):
+        return None
+    if not (layer.is_kernel or layer.kind == "Merge"):
+        return None
+    readers = [step for step in graph.steps if layer.exit in step.sources]
+    if len(readers) != 1 or readers[0].kind != "Activation":
+        return None
+    return readers[0] if readers[0].exit.shape == layer.exit.shape else None
+
+
+def _obstacle(layer: Layer, ruleless: bool) -> str:
+    """Why DeepLIFT cannot cross a layer; "" when it can."""
+    if any(v.active for v in layer.constants):
+        return "is switched by a value that depends on the input but has no derivative"
+    if layer.kind == "Normalization" and any(n.row.role is Role.STOP for n in layer.nodes):
+        return "is divided by a value behind a stop_gradient"
+    return "has no DeepLIFT rule" if ruleless else ""
+
+
+def _not_analyzable(obstacles: Sequence[tuple[Layer, str]]) -> NotAnalyzableError:
+    lines = [
+        f"  `{layer.main.primitive}` at {layer.source or 'unknown place'}: {why}"
+        for layer, why in obstacles[:5]
+    ]
+    if len(obstacles) > 5:
+        lines.append(f"  and {len(obstacles) - 5} more")
+    return NotAnalyzableError(
+        "DeepLIFT cannot share a difference in these operations:\n"
+        + "\n".join(lines)
+        + "\nWays out: rewrite them with known operations; pass what is not to be explained as an "
+        "argument of its own; or take a method that needs the gradient only."
+    )
