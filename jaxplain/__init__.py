@@ -17,6 +17,12 @@ from jaxplain.methods import guided_backprop as guided_backprop
 from jaxplain.methods import input_times_gradient as input_times_gradient
 from jaxplain.methods import lrp as lrp
 from jaxplain.methods import parameter_relevance as parameter_relevance
+from jaxplain.methods import pattern_attribution as pattern_attribution
+from jaxplain.methods import pattern_net as pattern_net
+from jaxplain.patterns import PatternStatistics as PatternStatistics
+from jaxplain.patterns import load_patterns as load_patterns
+from jaxplain.patterns import pattern_statistics as pattern_statistics
+from jaxplain.patterns import save_patterns as save_patterns
 from jaxplain.plan import Plan as Plan
 
 __version__ = "0.1.0.dev0"

@@ -8,3 +8,5 @@ from jaxplain.methods.gradient import guided_backprop as guided_backprop
 from jaxplain.methods.gradient import input_times_gradient as input_times_gradient
 from jaxplain.methods.lrp import lrp as lrp
 from jaxplain.methods.parameters import parameter_relevance as parameter_relevance
+from jaxplain.methods.patterns import pattern_attribution as pattern_attribution
+from jaxplain.methods.patterns import pattern_net as pattern_net

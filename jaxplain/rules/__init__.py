@@ -23,5 +23,7 @@ from jaxplain.rules.identity import Pass as Pass
 from jaxplain.rules.input import Flat as Flat
 from jaxplain.rules.input import WSquare as WSquare
 from jaxplain.rules.input import ZBox as ZBox
+from jaxplain.rules.pattern import PatternAttribution as PatternAttribution
+from jaxplain.rules.pattern import PatternNet as PatternNet
 from jaxplain.rules.selection import WinnerTakesAll as WinnerTakesAll
 from jaxplain.rules.softmax import Taylor as Taylor
