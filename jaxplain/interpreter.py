@@ -21,6 +21,9 @@ from jaxplain.rules import TERMS, Gradient, Move, Rule, View
 
 _Env = dict[Var, Any]
 
+#: For values of a program, a pure function of their relevance.
+Reverse = Mapping[Var, Callable[[jax.Array], jax.Array]]
+
 #: What is read of each layer: relevance received and handed on, by magnitude, and absorbed.
 ENTRIES = ("received", "sent", "flow", *TERMS)
 
@@ -34,11 +37,14 @@ class Taps:
             read only the output.
         masks: what the relevance of a layer's output is multiplied by.
         ledger: for every step, a zero per entry; their cotangents are the layer's ledger.
+        reverse: for values (explained inputs and outputs of steps), what their relevance is turned
+            into before a mask, on its way down.
     """
 
     capture: Mapping[Layer, jax.Array | None] = field(default_factory=dict)
     masks: Mapping[Layer, jax.Array] = field(default_factory=dict)
     ledger: Mapping[Layer, Mapping[str, jax.Array]] = field(default_factory=dict)
+    reverse: Reverse = field(default_factory=dict)
 
 
 def forward(program: Program, constants: Sequence[Any], inputs: Sequence[Any]) -> list[Any]:
@@ -95,10 +101,13 @@ def evaluate(
     rules = {row.layer: row.rule for row in plan}
 
     live: _Env = {v: given[v] for v in graph.program.inputs if v.carries}
+    live = {v: _reversed(value, taps.reverse.get(v)) for v, value in live.items()}
     plain = _Plain(given, live)
     for layer in graph.steps:
         state = states.get(layer) if states else None
         outputs = _apply(layer, rules.get(layer, Move()), live, plain, relevance, taps, state)
+        reverses = map(taps.reverse.get, layer.exits)
+        outputs = list(map(_reversed, outputs, reverses))
         if layer in taps.capture or layer in taps.masks:
             tap = _tap(outputs[0], taps.masks.get(layer), taps.capture.get(layer))
             outputs = [tap, *outputs[1:]]
@@ -271,6 +280,15 @@ def _tap_backward(residuals: Any, r: jax.Array) -> Any:
 
 
 _tap.defvjp(lambda value, mask, slot: (value, (mask, slot)), _tap_backward)
+
+
+def _reversed(value: jax.Array, change: Callable[[jax.Array], jax.Array] | None) -> jax.Array:
+    """The value, whose relevance is changed."""
+    if change is None:
+        return value
+    tap = jax.custom_vjp(lambda value: value)
+    tap.defvjp(lambda value: (value, None), lambda _, r: (change(r),))
+    return tap(value)
 
 
 def _wide(value: jax.Array) -> jax.Array:

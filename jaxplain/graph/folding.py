@@ -42,7 +42,7 @@ def fold(
     varying = _varying_after(after, scales, kernel)
     if varying is None:
         return None
-    axes = _output_axes(kernel, weight)
+    axes = output_axes(kernel, weight)
     if not varying <= set(axes):
         return None
     if any(n in scales for n in after):
@@ -51,7 +51,7 @@ def fold(
         (scale,) = jax.linear_transpose(
             lambda u: _scale(after, kernel.outputs[0], u, layer, env), shape
         )(ones)
-        folded = folded * _along(scale, sorted(varying), axes, folded.shape)
+        folded = folded * along(scale, sorted(varying), axes, folded.shape)
 
     varying = _varying_before(before, scales, kernel.inputs[data])
     if varying is None:
@@ -168,7 +168,7 @@ def _reshape(before: Sequence[int], after: Sequence[int], labels: _Labels) -> _L
     return [kept.pop(0) if n > 1 else None for n in after]
 
 
-def _output_axes(kernel: Node, weight: int) -> dict[int, int]:
+def output_axes(kernel: Node, weight: int) -> dict[int, int]:
     """For the output axes that are features of the weights, the weights' axis."""
     numbers = kernel.params["dimension_numbers"]
     if kernel.row.role is Role.CONVOLUTION:
@@ -209,7 +209,7 @@ def _input_factor(
     axes |= dict(zip(batch[data], batch[weight], strict=True))
     if not varying <= set(axes):
         return None
-    return _along(scale, sorted(varying), axes, shape)
+    return along(scale, sorted(varying), axes, shape)
 
 
 def _compact(scale: jax.Array, axes: Sequence[int]) -> jax.Array:
@@ -217,9 +217,17 @@ def _compact(scale: jax.Array, axes: Sequence[int]) -> jax.Array:
     return scale[tuple(slice(None) if i in axes else 0 for i in range(scale.ndim))]
 
 
-def _along(
+def along(
     scale: jax.Array, axes: Sequence[int], to: Mapping[int, int], shape: tuple[int, ...]
 ) -> jax.Array:
+    """A scale that varies along `axes` only, for weights of the given shape.
+
+    Args:
+        scale: like the kernel's input or output.
+        axes: the axes along which it varies, ascending.
+        to: for these, the weights' axes.
+        shape: the weights' shape.
+    """
     return _place(_compact(scale, axes), [to[axis] for axis in axes], shape)
 
 

@@ -154,6 +154,31 @@ class Affine:
             env.update(zip(node.outputs, node.evaluate(values, self._dtype), strict=True))
         return self._value(env, self._layer.exit)
 
+    def pattern(self, pattern: jax.Array | None, weighted: bool) -> Linear:
+        """The map whose entries are those of the layer's pattern, one per entry of A.
+
+        The pattern of a scale s is 1 / s: of the kernel times s it is a / s, and still w . a = 1.
+
+        Args:
+            pattern: the kernel's pattern a, in the shape of its weights; None without a kernel.
+            weighted: take w * a instead, entry by entry.
+        """
+        weights = {}
+        if pattern is not None:
+            kernel = self._layer.mixing[0]
+            weight = read(self._env, self._factors(kernel)[0])
+            dtype = wide(weight.dtype)
+            used = jnp.asarray(pattern, dtype)
+            weights[kernel] = jnp.asarray(weight, dtype) * used if weighted else used
+        change = _share if weighted else _inverse
+        return self._map(change, weights, exact=True, signed=not weighted)
+
+    def behind(self, start: Node) -> Linear:
+        """Where the outputs of one of the layer's operations end up in the layer's output."""
+        nodes = self._nodes[self._nodes.index(start) + 1 :]
+        apply = self._walk(nodes, (start.outputs[0],), jnp.ones_like)
+        return Linear(partial(apply, None), partial(apply, None), [start.outputs[0].aval])
+
     def _value(self, env: Mapping[Var, Any], var: Var) -> Any:
         if var in self._layer.live:
             return env[var] if var in env else jnp.zeros(var.shape, self._dtype or var.aval.dtype)
@@ -171,6 +196,7 @@ class Affine:
         change: Callable[[Any], Any],
         weights: Mapping[Node, Any] | None = None,
         exact: bool = False,
+        signed: bool | None = None,
     ) -> Linear:
         """The linear part with `change` applied to every constant factor.
 
@@ -178,21 +204,34 @@ class Affine:
             change: applied to weights and scales.
             weights: kernels to use as they are instead of the layer's own.
             exact: nothing may be in half precision.
+            signed: whether negations stay; by default, where nothing is changed.
         """
-        layer = self._layer
+        apply = self._walk(self._nodes, self._layer.sources, change, weights, signed)
+        return self._linear(apply, exact)
+
+    def _walk(
+        self,
+        nodes: Sequence[Node],
+        sources: Sequence[Var],
+        change: Callable[[Any], Any],
+        weights: Mapping[Node, Any] | None = None,
+        signed: bool | None = None,
+    ) -> Callable[..., jax.Array]:
+        """Some of the layer's operations, from `sources` to its exit, as `_map` wants them."""
+        signs = change is _identity if signed is None else signed
 
         def apply(dtype: Any, *xs: jax.Array) -> jax.Array:
-            env = dict(zip(layer.sources, xs, strict=True))
-            for node in self._nodes:
+            env = dict(zip(sources, xs, strict=True))
+            for node in nodes:
                 factors = {
                     v: (weights or {}).get(node, change(read(self._env, v)))
                     for v in self._factors(node)
                 }
-                outputs = self._step(node, env, factors, change is _identity, dtype)
+                outputs = self._step(node, env, factors, signs, dtype)
                 env.update(zip(node.outputs, outputs, strict=True))
-            return env[layer.exit]
+            return env[self._layer.exit]
 
-        return self._linear(apply, exact)
+        return apply
 
     def _factors(self, node: Node) -> tuple[Var, ...]:
         """The constants that the operation multiplies by."""
@@ -306,6 +345,19 @@ def _choose(condition: Any, a: Any, b: Any) -> Any:
 
 def _identity(x: Any) -> Any:
     return x
+
+
+def _inverse(scale: Any) -> jax.Array:
+    """1 / s; what cuts a connection, a factor of zero or a divisor of infinity, still does."""
+    scale = jnp.asarray(scale)
+    cut = (scale == 0) | jnp.isinf(scale)
+    return jnp.where(cut, scale, 1 / jnp.where(cut, 1, scale))
+
+
+def _share(scale: Any) -> jax.Array:
+    """s * (1 / s), which is 1 where the connection is not cut."""
+    scale = jnp.asarray(scale)
+    return jnp.where((scale == 0) | jnp.isinf(scale), scale, 1)
 
 
 def _is_factor(node: Node) -> bool:

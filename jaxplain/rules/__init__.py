@@ -25,6 +25,8 @@ from jaxplain.rules.innvestigate import ZPlusFast as ZPlusFast
 from jaxplain.rules.input import Flat as Flat
 from jaxplain.rules.input import WSquare as WSquare
 from jaxplain.rules.input import ZBox as ZBox
+from jaxplain.rules.pattern import PatternAttribution as PatternAttribution
+from jaxplain.rules.pattern import PatternNet as PatternNet
 from jaxplain.rules.selection import WinnerTakesAll as WinnerTakesAll
 from jaxplain.rules.sign import Sign as Sign
 from jaxplain.rules.sign import StdEpsilon as StdEpsilon

@@ -96,6 +96,10 @@ class View:
         """1 where an input is connected to an output, whatever the weight."""
         return self._affine.flat
 
+    def pattern(self, weighted: bool = False) -> Linear:
+        """The layer's pattern a as a map, with the kernel's in `state`; w * a where `weighted`."""
+        return self._affine.pattern(self.state, weighted)
+
     def edges(self, x: Arrays) -> jax.Array:
         """The flow |A| |x| over all connections of an output, by magnitude."""
         return self._affine.abs(tuple(map(jnp.abs, x)))

@@ -18,6 +18,8 @@ from jaxplain.transforms.integrated_gradients import path_average as path_averag
 from jaxplain.transforms.lrp import lrp as lrp
 from jaxplain.transforms.occlusion import occlusion as occlusion
 from jaxplain.transforms.parameters import parameter_relevance as parameter_relevance
+from jaxplain.transforms.patterns import pattern_attribution as pattern_attribution
+from jaxplain.transforms.patterns import pattern_net as pattern_net
 from jaxplain.transforms.smoothgrad import smoothgrad as smoothgrad
 from jaxplain.transforms.smoothgrad import smoothgrad_squared as smoothgrad_squared
 from jaxplain.transforms.smoothgrad import vargrad as vargrad

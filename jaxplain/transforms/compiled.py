@@ -64,11 +64,13 @@ class Compiled:
         self.heads = jax.tree.unflatten(self.out_tree, [v.aval for v in self.head_vars])
         self.explained = [v.aval for v in graph.explained]
         self.constants = [value for _, value in program.constants]
+        self.reverse = explainer.reverse(graph) if explainer.reverse else {}
         self._explain = jax.jit(self._run, static_argnames=("kind",))
         self._audit = jax.jit(self._book, static_argnames=("kind",))
         self._observe = jax.jit(self._values, static_argnames=("layers",))
         self._inspect = jax.jit(self._finite)
         self._forward = jax.jit(self._heads)
+        self._reading = jax.jit(self._read, static_argnames=("function",))
 
     @property
     def holds_tracers(self) -> bool:
@@ -151,6 +153,12 @@ class Compiled:
         heads = self._forward(self.constants, self._flat(arrays, args))
         return jax.tree.unflatten(self.out_tree, heads)
 
+    def read(
+        self, arrays: list[Any], args: Sequence[Any], function: Callable[[Plan, Any], Any]
+    ) -> Any:
+        """A function of the plan and of the values of all variables of the program."""
+        return self._reading(self.constants, self._flat(arrays, args), function=function)
+
     def _check_values(self, flat: list[Any]) -> None:
         if self.explainer.check_finite:
             finite.check(finite.places(self.plan), self._inspect(self.constants, flat))
@@ -216,7 +224,7 @@ class Compiled:
         hung = {self.plan.layers[i]: mask for i, mask in masks.items()}
 
         def heads_of(values: list[Any], slots: list[Any]) -> tuple[list[Any], list[Any]]:
-            taps = Taps(dict(zip(layers, slots, strict=True)), hung)
+            taps = Taps(dict(zip(layers, slots, strict=True)), hung, reverse=self.reverse)
             heads, outputs = self._evaluate(constants, flat, values, taps, state)
             return heads, [outputs[layer] for layer in layers]
 
@@ -298,6 +306,9 @@ class Compiled:
 
     def _heads(self, constants: list[Any], flat: list[Any]) -> list[Any]:
         return self._evaluate(constants, flat, self._explained(flat), Taps())[0]
+
+    def _read(self, constants: list[Any], flat: list[Any], function: Any) -> Any:
+        return function(self.plan, values(self.plan.graph.program, constants, flat))
 
     def _finite(self, constants: list[Any], flat: list[Any]) -> jax.Array:
         taps = Taps(capture=dict.fromkeys(self.plan.layers))

@@ -14,9 +14,6 @@ from jaxplain.graph.layers import Layer
 from jaxplain.graph.primitives import MAXIMA, Role
 from jaxplain.graph.program import Var
 from jaxplain.interpreter import apply
-from jaxplain.transforms import baselines
-from jaxplain.transforms.explainer import Explainer
-from jaxplain.transforms.wrapper import Base, Wrapper, explained, replaced
 from jaxplain.plan import Plan
 from jaxplain.rules import Gradient, Pass, Rule
 from jaxplain.rules.deep_lift import (
@@ -28,6 +25,9 @@ from jaxplain.rules.deep_lift import (
     Winners,
 )
 from jaxplain.targets import Target
+from jaxplain.transforms import baselines
+from jaxplain.transforms.explainer import Explainer
+from jaxplain.transforms.wrapper import Base, Wrapper, explained, replaced
 
 _RULES = ("rescale", "reveal_cancel")
 

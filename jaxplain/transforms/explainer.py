@@ -12,7 +12,8 @@ import numpy as np
 from jaxplain import _compat, targets
 from jaxplain.composites import Composite
 from jaxplain.errors import readable
-from jaxplain.graph import explained_leaves
+from jaxplain.graph import Graph, explained_leaves
+from jaxplain.interpreter import Reverse
 from jaxplain.ledger import Ledger
 from jaxplain.plan import LayerSpec, Plan
 from jaxplain.targets import Target
@@ -70,6 +71,8 @@ class Explainer:
         prepare: gives each layer its part of `state`, which its rule sees as `View.state`. Called
             with the plan, the state, and a function from explained arrays to the values of all
             variables of the program.
+        reverse: what relevance is turned into on its way down: a function of the graph that gives,
+            for explained inputs and outputs of its steps, a function of their relevance.
     """
 
     f: Callable[..., Any]
@@ -87,6 +90,7 @@ class Explainer:
     seed: Callable[[jax.Array], jax.Array] | None = None
     state: Any = None
     prepare: Callable[[Plan, Any, Callable[[Sequence[Any]], Any]], Mapping[Any, Any]] | None = None
+    reverse: Callable[[Graph], Reverse] | None = None
     _cache: dict[Any, "Compiled"] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -192,6 +196,8 @@ class Explainer:
             )
         if self.stop is not None:
             raise ValueError("a ledger is of the whole pass: give the explainer no stop")
+        if self.reverse is not None:
+            raise ValueError("a ledger is of what the rules do: give the explainer no reverse")
         if isinstance(target, str):
             raise ValueError(f"a ledger is of one target per example, got target={target!r}")
         if per_example:
@@ -264,6 +270,17 @@ class Explainer:
         if target is not None or compiled.heads.ndim == 0:
             return target
         return jnp.argmax(compiled.outputs(arrays, args), axis=-1)
+
+    @readable
+    def read(self, function: Callable[[Plan, Any], Any], *args: Any) -> Any:
+        """A pure function of the values inside the program, compiled with it.
+
+        Args:
+            function: called with the plan and a mapping from variable to value.
+            *args: as for a call.
+        """
+        compiled, arrays = self._compiled(args)
+        return compiled.read(arrays, args, function)
 
     def traced(self, *args: Any) -> Compiled:
         """The program for arguments like these."""

@@ -1,0 +1,93 @@
+"""What a kernel layer's weights are, and how their entries belong to its outputs."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxplain.graph.chains import is_kernel
+from jaxplain.graph.folding import along, output_axes
+from jaxplain.graph.layers import Layer
+from jaxplain.graph.linear import wide
+from jaxplain.graph.primitives import Role
+from jaxplain.graph.program import Node, Var, read
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A dot product or convolution y = K(x, w) with one set of weights.
+
+    A *feature* is what an output has its own weights for; the outputs of one feature are its
+    positions (examples, pixels).
+
+    Attributes:
+        node: the operation.
+        weights: the weights, as the operation takes them.
+        data: its other operand.
+        axes: for the axes of the output that count features, the axis of the weights.
+    """
+
+    node: Node
+    weights: Var
+    data: Var
+    axes: Mapping[int, int]
+
+    def sums(self, values: jax.Array) -> jax.Array:
+        """The sum over positions of an array like y, which it broadcasts against."""
+        positions = tuple(i for i in range(values.ndim) if i not in self.axes)
+        return values.sum(positions, keepdims=True)
+
+    def along_weights(self, values: jax.Array) -> jax.Array:
+        """What `sums` returned, so that it broadcasts against the weights."""
+        return along(values, sorted(self.axes), self.axes, self.weights.shape)
+
+    def run(
+        self, env: Mapping[Var, Any]
+    ) -> tuple[jax.Array, jax.Array, Callable[[jax.Array], jax.Array]]:
+        """The weights, y, and the sums over positions of x g by weight as a function of g like y.
+
+        In at least float32.
+        """
+        dtype = wide(self.data.aval.dtype, self.weights.aval.dtype)
+        x = jnp.asarray(read(env, self.data), dtype)
+
+        def apply(w: jax.Array) -> jax.Array:
+            operands = [w if v is self.weights else x for v in self.node.inputs]
+            return self.node.evaluate(operands, dtype)[0]
+
+        w = jnp.asarray(read(env, self.weights), dtype)
+        y, pullback = jax.vjp(apply, w)
+        return w, y, lambda g: pullback(g)[0]
+
+
+def of(layer: Layer) -> Kernel:
+    """The kernel of a layer to which there is no `objection`."""
+    node = layer.mixing[0]
+    (data,) = (v for v in node.inputs if v in layer.live)
+    (weights,) = (v for v in node.inputs if v is not data)
+    return Kernel(node, weights, data, output_axes(node, node.inputs.index(weights)))
+
+
+def objection(layer: Layer) -> str:
+    """Why the weights of a layer cannot be told apart by output; "" when they can."""
+    copied = [n for n in layer.nodes if sum(v in layer.live for v in n.inputs) > 1]
+    if not layer.is_kernel:
+        return "it adds a value to itself: write that as a product" if copied else ""
+    if len(layer.mixing) > 1:
+        return (
+            f"the layer is a sum of {len(layer.mixing)} kernels: make it one, of the concatenated "
+            "inputs"
+        )
+    node = layer.mixing[0]
+    if not is_kernel(node):
+        return "the layer is a dot product spelled as a product and a sum: write it as x @ w"
+    if copied:
+        return "the layer adds a value to itself: write that as a product"
+    kernel = of(layer)
+    if kernel.weights.active:
+        return "the weights of the layer depend on the explained input"
+    if node.row.role is Role.CONVOLUTION and not kernel.axes:
+        return "the layer is a convolution with weights that are grouped by example, or come first"
+    return ""
