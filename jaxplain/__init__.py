@@ -2,6 +2,9 @@
 
 from jaxplain import composites as composites
 from jaxplain import rules as rules
+from jaxplain.analyzer import Analyzer as Analyzer
+from jaxplain.analyzer import create_analyzer as create_analyzer
+from jaxplain.analyzer import methods as methods
 from jaxplain.composites import Composite as Composite
 from jaxplain.concepts import ReferenceSamples as ReferenceSamples
 from jaxplain.concepts import concept_relevance as concept_relevance

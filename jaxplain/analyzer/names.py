@@ -40,10 +40,10 @@ from jaxplain.transforms.wrapper import Base
 
 def _seeded(explainer: Explainer, s: Settings) -> Explainer:
     """iNNvestigate starts deconvnet and guided backpropagation from the output's value."""
-    return replace(explainer, seed=itself) if s.compat else explainer
+    return replace(explainer, seed=_itself) if s.compat else explainer
 
 
-def itself(value: jax.Array) -> jax.Array:
+def _itself(value: jax.Array) -> jax.Array:
     return value
 
 
@@ -227,7 +227,8 @@ _ROWS: tuple[tuple[Any, ...], ...] = (
     ("random", "Gaussian noise", "", _random, {"stddev": 1.0}),
     ("gradient", "the gradient", SIMONYAN, _gradient, REVERSE | _POST),
     ("gradient.baseline", "the gradient", SIMONYAN, _gradient, _POST),
-    ("input_t_gradient", "input times gradient", SHRIKUMAR_2016, _input_t_gradient, REVERSE | _POST),
+    ("input_t_gradient", "input times gradient", SHRIKUMAR_2016, _input_t_gradient,
+     REVERSE | _POST),
     ("deconvnet", "rectified backward signals", ZEILER, _deconvnet, REVERSE),
     ("guided_backprop", "the gradient, negative signals cut", SPRINGENBERG, _guided, REVERSE),
     ("guided", "the same", SPRINGENBERG, _guided, REVERSE),

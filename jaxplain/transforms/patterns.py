@@ -143,7 +143,7 @@ def _explainer(
         seed=_sign if project else _value,
         state=dict(patterns),
         prepare=_by_layer,
-        reverse=_projections if project else None,
+        reverse=projections if project else None,
         **options,
     )
 
@@ -209,7 +209,8 @@ def _sign(output: jax.Array) -> jax.Array:
     return jnp.sign(output) if output.ndim <= 2 else output
 
 
-def _projections(graph: Graph) -> Reverse:
+def projections(graph: Graph) -> Reverse:
+    """At every bottleneck, each example's signal divided by its largest magnitude."""
     examples = targets.counts_examples(
         [v.aval for v in graph.heads], [v.aval for v in graph.explained]
     )

@@ -1,0 +1,360 @@
+"""Analyzers: methods by name, with the verbs of iNNvestigate."""
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, replace
+from os import PathLike
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from jaxplain.analyzer import archive, names, reversal
+from jaxplain.analyzer.settings import COMMON, Settings
+from jaxplain.composites import any_layer
+from jaxplain.errors import readable
+from jaxplain.patterns import KINDS, Moments, PatternStatistics, pattern_statistics
+from jaxplain.plan import Plan
+from jaxplain.transforms.explainer import Explainer
+from jaxplain.transforms.wrapper import Base, Wrapper
+
+Mode = Literal["max_activation", "index", "all"]
+_MODES = ("max_activation", "index", "all")
+
+#: Options that mean nothing for a jaxpr: why, and the values that nobody needs to be told about.
+_MEANINGLESS: dict[str, str] = {
+    "disable_model_checks": "a model is checked by tracing it",
+    "allow_lambda_layers": "every function can be explained",
+    "reverse_reapply_on_copied_layers": "layers are never copied",
+    "bn_layer_fuse_mode": "a BatchNorm beside a kernel is one layer with it",
+    "approximate_gradient": "differences that vanish always get the derivative",
+    "verbose": "nothing is printed",
+}
+_said: set[str] = set()
+
+
+def create_analyzer(
+    name: str,
+    model: Callable[..., Any],
+    *,
+    compat: Literal["innvestigate"] | None = None,
+    **options: Any,
+) -> "Analyzer":
+    """A method by the name it has in iNNvestigate or SIGN-XAI, applied to a JAX model.
+
+    Args:
+        name: "lrp.epsilon", "deep_taylor", "pattern.attribution", ...; `methods` lists all.
+        model: a function of the input (or of several), batched or not: `model(x) -> scores`. A
+            trailing softmax is left out.
+        compat: "innvestigate" for its numbers where they differ from the mathematically right ones:
+            guided backpropagation and deconvnet start from the output's value, alpha-beta has the
+            whole bias in both denominators, rules have no stabiliser but exact zeros, integrated
+            gradients are a left sum, SmoothGrad's noise is absolute, "random" adds the input, tied
+            largest outputs share, and lists of rules start at the output.
+        **options: the options of the name, as iNNvestigate calls them.
+
+    Returns:
+        An analyzer.
+
+    Raises:
+        KeyError: there is no such name; close matches are listed.
+        TypeError: the name has no such option, or the model is no function.
+        ValueError: an option has no such value, or one that is needed is missing.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxplain as jxp
+        >>> model = lambda x: x @ jnp.array([[1.0, 2.0], [3.0, -1.0]])
+        >>> analyzer = jxp.create_analyzer("lrp.z", model, neuron_selection_mode="index")
+        >>> print(analyzer.analyze(jnp.array([[1.0, 1.0]]), 0))
+        [[1. 3.]]
+    """
+    return Analyzer(name, model, compat=compat, **options)
+
+
+class Analyzer:
+    """A method with its settings, its model and what it was fitted to. See `create_analyzer`.
+
+    Attributes:
+        name: the method's name.
+        model: what is explained.
+        compat: whose numbers.
+        options: all options.
+        statistics: what patterns were fitted to, or None.
+        reversed_tensors: with `reverse_keep_tensors`, what arrived at each layer's output in the
+            last analysis, by name.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: Callable[..., Any],
+        *,
+        compat: Literal["innvestigate"] | None = None,
+        **options: Any,
+    ):
+        if compat not in (None, "innvestigate"):
+            raise ValueError(f'compat must be None or "innvestigate", got {compat!r}')
+        if not callable(model):
+            raise TypeError(f"the model must be a function of arrays, got {model!r}")
+        entry = names.find(name)
+        defaults = COMMON | dict(entry.options)
+        if compat:
+            defaults |= entry.compat_options
+        if unknown := [option for option in options if option not in defaults]:
+            raise TypeError(
+                f"{name!r} has no option {unknown[0]!r}; it has: {', '.join(sorted(defaults))}"
+            )
+        self.name, self.model, self.compat = name, model, compat
+        self.options = defaults | options
+        self.statistics: PatternStatistics | None = None
+        self.reversed_tensors: dict[str, jax.Array] = {}
+        self._given = dict(options)
+        self._build = entry.build
+        self._explainers: dict[Any, Base] = {}
+        if self.mode not in _MODES:
+            raise ValueError(f"neuron_selection_mode must be one of {_MODES}, got {self.mode!r}")
+        if self.options.get("pattern_type", "relu") not in KINDS:
+            raise ValueError(
+                f"pattern_type must be one of {tuple(KINDS)}, got {options['pattern_type']!r}"
+            )
+        for option, why in _MEANINGLESS.items():
+            if options.get(option, defaults.get(option)) != defaults.get(option):
+                _say_once(option, why)
+        if not (self._fits and self.options["patterns"] is None):
+            self._explainer(0)  # what is wrong with the options shows now
+
+    @property
+    def mode(self) -> Mode:
+        """Which outputs are explained."""
+        return self.options["neuron_selection_mode"]
+
+    @property
+    def _fits(self) -> bool:
+        return "patterns" in self.options
+
+    @readable
+    def analyze(self, x: Any, neuron_selection: Any = None, *, key: jax.Array | None = None) -> Any:
+        """The attribution of an input.
+
+        Args:
+            x: what the model takes; a list or tuple for a model of several inputs.
+            neuron_selection: with `neuron_selection_mode="index"`, which output: an int, or an int
+                array with one per example.
+            key: for methods that draw random numbers; `jax.random.key(0)` by default.
+
+        Returns:
+            An array in the shape of x (of a list of inputs, a list). In mode "max_activation" it
+            explains the largest output at every leading position, in mode "all" the sum of all.
+
+        Raises:
+            ValueError: `neuron_selection` is missing in mode "index", or given in another; or
+                patterns are missing.
+            IndexError: it is out of range.
+        """
+        if (neuron_selection is not None) != (self.mode == "index"):
+            raise ValueError(
+                f'neuron_selection goes with neuron_selection_mode="index": got '
+                f"{neuron_selection!r} in mode {self.mode!r}"
+            )
+        several = isinstance(x, list | tuple)
+        inputs = tuple(x) if several else (x,)
+        explain = self._explainer(tuple(range(len(inputs))) if several else 0)
+        target = _target(explain, self.mode, self.compat, neuron_selection)
+        random: dict[str, Any] = {}
+        if isinstance(explain, Wrapper) and explain.needs_key:
+            random["key"] = jax.random.key(0) if key is None else key
+        elif key is not None:
+            raise ValueError(f"{self.name!r} draws no random numbers: leave key out")
+        if self.options.get("reverse_verbose"):
+            print(explain.traced(*inputs).plan)
+        found = explain(*inputs, target=target, **random)
+        if isinstance(explain, Explainer) and explain.capture is not None:
+            found, captured = found
+            self._show(captured)
+        return list(found) if several else found
+
+    def _show(self, captured: Mapping[str, jax.Array]) -> None:
+        if self.options["reverse_check_min_max_values"]:
+            for layer, values in captured.items():
+                print(f"{layer}: min {float(values.min()):.3e}, max {float(values.max()):.3e}")
+        if self.options["reverse_keep_tensors"]:
+            self.reversed_tensors = dict(captured)
+
+    def plan(self, x: Any) -> Plan:
+        """What would run on an input, layer by layer: see `Explainer.plan`."""
+        inputs = tuple(x) if isinstance(x, list | tuple) else (x,)
+        argnums = tuple(range(len(inputs))) if isinstance(x, list | tuple) else 0
+        return self._explainer(argnums).traced(*inputs).plan
+
+    def fit(self, x: Any, *, batch_size: int | None = None, progress: bool = False) -> "Analyzer":
+        """Fits the patterns of "pattern.net" and "pattern.attribution" anew; else does nothing.
+
+        Args:
+            x: the data: an array whose leading axis counts examples, or batches of them.
+            batch_size: how many examples of one array are taken at a time.
+            progress: show a progress bar.
+
+        Returns:
+            The analyzer itself.
+        """
+        self.statistics = None
+        return self.partial_fit(x, batch_size=batch_size, progress=progress)
+
+    def fit_generator(
+        self, generator: Iterable[Any], steps: int | None = None, *, progress: bool = False
+    ) -> "Analyzer":
+        """Fits to batches, at most `steps` of them; else as `fit`."""
+        batches = (
+            (batch for _, batch in zip(range(steps), generator, strict=False))
+            if (steps is not None)
+            else generator
+        )
+        return self.fit(batches, progress=progress)
+
+    def partial_fit(
+        self, x: Any, *, batch_size: int | None = None, progress: bool = False
+    ) -> "Analyzer":
+        """Adds data to what the patterns were fitted to; else as `fit`."""
+        if not self._fits:
+            return self
+        found = pattern_statistics(self.model, x, batch_size=batch_size, progress=progress)
+        self.statistics = found if self.statistics is None else self.statistics + found
+        self._explainers.clear()
+        return self
+
+    def save(self) -> tuple[str, dict[str, Any]]:
+        """The name, and a dictionary of all settings and fitted state, but not the model."""
+        statistics = None if self.statistics is None else asdict(self.statistics)
+        state = {"compat": self.compat, "options": self._given, "statistics": statistics}
+        return self.name, state
+
+    @classmethod
+    def load(cls, name: str, state: Mapping[str, Any], model: Callable[..., Any]) -> "Analyzer":
+        """The analyzer that `save` described, for a model."""
+        analyzer = cls(name, model, compat=state["compat"], **state["options"])
+        if state["statistics"] is not None:
+            analyzer.statistics = _statistics(state["statistics"])
+        return analyzer
+
+    def save_npz(self, path: str | PathLike[str]) -> None:
+        """Writes what `save` returns to a file, without pickle.
+
+        Raises:
+            TypeError: an option cannot be written: a function, or a rule of your own.
+        """
+        name, state = self.save()
+        archive.write(path, {"name": name, **state})
+
+    @classmethod
+    def load_npz(cls, path: str | PathLike[str], model: Callable[..., Any]) -> "Analyzer":
+        """The analyzer of a file that `save_npz` wrote, for a model.
+
+        Raises:
+            ValueError: the file is damaged, foreign, or of a newer version.
+        """
+        state = archive.read(path)
+        return cls.load(state.pop("name"), state, model)
+
+    def _explainer(self, argnums: int | tuple[int, ...]) -> Base:
+        if argnums not in self._explainers:
+            options = self.options
+            if self._fits and options["patterns"] is None and self.statistics is not None:
+                options = options | {"patterns": self.statistics.patterns(options["pattern_type"])}
+            settings = Settings(options, argnums, self.compat is not None)
+            self._explainers[argnums] = _reversing(self._build(self.model, settings), options)
+        return self._explainers[argnums]
+
+
+def _reversing(explain: Base, options: Mapping[str, Any]) -> Base:
+    """The explainer under the `reverse_*` options."""
+    if not isinstance(explain, Explainer) or "reverse_keep_tensors" not in options:
+        return explain
+    reverse = explain.reverse
+    projected, clipped = (
+        options["reverse_project_bottleneck_layers"],
+        options["reverse_clip_values"],
+    )
+    if projected and "patterns" not in options:
+        low, high = _range(projected, "reverse_project_bottleneck_layers", (-1.0, 1.0))
+        reverse = reversal.project(low, high)
+    if clipped:
+        reverse = reversal.both(reverse, reversal.clip(*_range(clipped, "reverse_clip_values")))
+    watched = options["reverse_keep_tensors"] or options["reverse_check_min_max_values"]
+    return replace(
+        explain,
+        reverse=reverse,
+        capture=any_layer if watched else None,
+        check_finite=bool(options["reverse_check_finite"]),
+    )
+
+
+def _range(value: Any, option: str, default: tuple[float, float] | None = None) -> Any:
+    if value is True and default is not None:
+        return default
+    if not isinstance(value, tuple) or len(value) != 2 or not value[0] < value[1]:
+        raise ValueError(f"{option} must be a pair (low, high), got {value!r}")
+    return value
+
+
+def _target(explain: Base, mode: Mode, compat: str | None, selection: Any) -> Any:
+    if mode == "index":
+        return selection
+    inner = explain
+    while isinstance(inner, Wrapper):
+        inner = inner.base
+    kind = inner.seed or (_value if inner.relevance else jnp.ones_like)
+    if mode == "all":
+        return _AllOutputs(kind)
+    if compat and isinstance(explain, Explainer):
+        return _TiedOutputs(kind)
+    return None
+
+
+class _Seed:
+    """A seed of the backward pass, compared by what it does: it is a static argument."""
+
+    def __init__(self, kind: Callable[[jax.Array], jax.Array]):
+        self.kind = kind
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self.kind == other.kind
+
+    def __hash__(self) -> int:
+        return hash((type(self), self.kind))
+
+
+class _AllOutputs(_Seed):
+    """Every output at once."""
+
+    def __call__(self, output: jax.Array) -> jax.Array:
+        return self.kind(output)
+
+
+class _TiedOutputs(_Seed):
+    """The largest outputs at every leading position, which share where they are equal."""
+
+    def __call__(self, output: jax.Array) -> jax.Array:
+        if output.ndim == 0:
+            return self.kind(output)
+        largest = output == output.max(-1, keepdims=True)
+        share = largest / largest.sum(-1, keepdims=True)
+        return self.kind(output) * share.astype(output.dtype)
+
+
+def _value(output: jax.Array) -> jax.Array:
+    return output
+
+
+def _statistics(state: Mapping[str, Any]) -> PatternStatistics:
+    moments = {
+        sign: {layer: Moments(**values) for layer, values in state[sign].items()}
+        for sign in ("positive", "negative")
+    }
+    return PatternStatistics(weights=dict(state["weights"]), **moments)
+
+
+def _say_once(option: str, why: str) -> None:
+    if option not in _said:
+        _said.add(option)
+        warnings.warn(f"{option} has no meaning here: {why}", stacklevel=4)

@@ -1,0 +1,101 @@
+"""Settings and fitted arrays as a file: npz, JSON inside, no pickle."""
+
+import json
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import fields
+from os import PathLike
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxplain import rules
+from jaxplain.rules import Rule
+
+VERSION = 1
+_MAGIC = "jaxplain analyzer"
+
+
+def encode(value: Any, arrays: dict[str, np.ndarray], where: str) -> Any:
+    """A setting as JSON; arrays are put aside under a name.
+
+    Raises:
+        TypeError: it cannot be written: a function, or a rule that is not of jaxplain.
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, np.generic) or hasattr(value, "__array__"):
+        arrays[where] = np.asarray(value)
+        if arrays[where].dtype == jnp.bfloat16:  # npz knows no bfloat16
+            arrays[where] = arrays[where].astype(np.float32)
+        return {"array": where}
+    if isinstance(value, list | tuple):
+        items = [encode(v, arrays, f"{where}/{i}") for i, v in enumerate(value)]
+        return {"tuple" if isinstance(value, tuple) else "list": items}
+    if isinstance(value, Mapping):
+        return {"dict": [[k, encode(v, arrays, f"{where}/{k}")] for k, v in value.items()]}
+    if isinstance(value, Rule) and getattr(rules, type(value).__name__, None) is type(value):
+        options = {f.name: getattr(value, f.name) for f in fields(value)}
+        return {"rule": type(value).__name__, "options": encode(options, arrays, where)}
+    raise TypeError(
+        f"{where} holds {value!r}, which no file can hold: save what is given by a name, a number, "
+        "an array or a rule of jaxplain.rules"
+    )
+
+
+def decode(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
+    """What `encode` was given."""
+    if not isinstance(value, dict):
+        return value
+    if "array" in value:
+        return arrays[value["array"]]
+    if "tuple" in value:
+        return tuple(decode(v, arrays) for v in value["tuple"])
+    if "list" in value:
+        return [decode(v, arrays) for v in value["list"]]
+    if "dict" in value:
+        return {k: decode(v, arrays) for k, v in value["dict"]}
+    return getattr(rules, value["rule"])(**decode(value["options"], arrays))
+
+
+def write(path: str | PathLike[str], state: Mapping[str, Any]) -> None:
+    """Writes a state of settings and arrays.
+
+    Raises:
+        TypeError: a setting cannot be written.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    text = json.dumps(encode(dict(state), arrays, "analyzer"))
+    with open(path, "wb") as file:
+        np.savez_compressed(file, **{_MAGIC: np.asarray([str(VERSION), text])}, **arrays)  # type: ignore[arg-type]
+
+
+def read(path: str | PathLike[str]) -> dict[str, Any]:
+    """What `write` wrote.
+
+    Raises:
+        ValueError: the file is incomplete, holds something else, or was written by a newer version.
+        FileNotFoundError: there is no such file.
+    """
+    broken = (ValueError, EOFError, TypeError, KeyError, AttributeError, zipfile.BadZipFile)
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = dict(archive)
+    except (*broken, zlib.error) as error:
+        raise ValueError(f"{path} is damaged, or no file that save_npz wrote: {error}") from error
+    if _MAGIC not in arrays:
+        raise ValueError(f"{path} was not written by save_npz: it holds {sorted(arrays)[:4]}")
+    try:
+        version, text = map(str, arrays.pop(_MAGIC))
+        if int(version) > VERSION:
+            raise ValueError(
+                f"{path} was written in format {version}; this jaxplain reads up to {VERSION}: "
+                "update jaxplain"
+            )
+        return dict(decode(json.loads(text), arrays))
+    except broken as error:
+        if "update jaxplain" in str(error):
+            raise
+        raise ValueError(f"{path} is damaged: {error}") from error
