@@ -11,6 +11,7 @@ import pytest
 import jaxplain as jxp
 from jaxplain import _compat
 from jaxplain.transforms.explainer import Explainer
+from jaxplain.transforms.wrapper import Wrapper
 
 
 @pytest.fixture(scope="session")
@@ -38,6 +39,7 @@ def _strict(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return wrapped
 
-    for name in ("__call__", "plan", "ledger", "activations"):
-        monkeypatch.setattr(Explainer, name, under("strict", "raise", getattr(Explainer, name)))
+    methods = [(Explainer, v) for v in ("__call__", "plan", "ledger", "activations", "outputs")]
+    for owner, name in [*methods, (Wrapper, "__call__")]:
+        monkeypatch.setattr(owner, name, under("strict", "raise", getattr(owner, name)))
     monkeypatch.setattr(_compat, "trace", under("standard", "allow", _compat.trace))

@@ -17,6 +17,7 @@ from jaxplain.transforms.wrapper import (
     check_count,
     explained,
     replaced,
+    scaled,
     total,
 )
 
@@ -84,7 +85,7 @@ class ExpectedGradients(Wrapper):
                 way,
             )
             found = call(base, replaced(args, self.argnums, here), target, inner)
-            return jax.tree.map(jnp.multiply, found, way)
+            return scaled(found, way)
 
         summed = total(sample, jax.random.split(key, self.samples), self.batch_size)
         return jax.tree.map(lambda v: v / self.samples, summed)

@@ -12,7 +12,7 @@ from jaxplain.plan import LayerSpec, Plan
 from jaxplain.targets import Target
 from jaxplain.transforms.explainer import Explainer
 from jaxplain.transforms.gradient import gradient, guided_backprop
-from jaxplain.transforms.wrapper import Base, Wrapper, explained
+from jaxplain.transforms.wrapper import Base, Wrapper, explained, scaled
 
 Resize = Literal["nearest", "linear"]
 
@@ -62,7 +62,7 @@ class GradCam(Wrapper):
         space = self._space(activation.ndim, batched)
         weights = slope.mean(space, keepdims=True)
         channel = self.channel_axis % activation.ndim - activation.ndim
-        found = (weights * activation).sum(channel, keepdims=True)
+        found = scaled(weights, activation).sum(channel, keepdims=True)
         found = jax.nn.relu(found) if self.relu else found
         if self.resize is None:
             return found
@@ -103,7 +103,7 @@ class GuidedGradCam(Wrapper):
 
     def attribute(self, base: Base, args: Sequence[Any], target: Target, key: Any) -> Any:
         """See `guided_grad_cam`."""
-        return base(*args, target=target) * self.cam(*args, target=target)
+        return scaled(base(*args, target=target), self.cam(*args, target=target))
 
     @property
     def held(self) -> Any:

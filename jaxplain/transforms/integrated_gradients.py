@@ -19,6 +19,7 @@ from jaxplain.transforms.wrapper import (
     check_count,
     explained,
     replaced,
+    scaled,
     total,
 )
 
@@ -100,7 +101,7 @@ class PathAverage(Wrapper):
         keys = None if key is None else jax.random.split(key, self.steps)
         along = total(at, (jnp.asarray(places), jnp.asarray(weights), keys), self.batch_size)
         if self.times_way:
-            along = jax.tree.map(jnp.multiply, along, way)
+            along = scaled(along, way)
         if not self.with_gap:
             return along
         return along, self._gap(base, args, start, along, target)

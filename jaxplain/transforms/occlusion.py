@@ -12,7 +12,15 @@ from jaxplain import targets
 from jaxplain.targets import Target
 from jaxplain.transforms import baselines
 from jaxplain.transforms.gradient import gradient
-from jaxplain.transforms.wrapper import Base, Wrapper, check_count, explained, replaced, total
+from jaxplain.transforms.wrapper import (
+    Base,
+    Wrapper,
+    check_count,
+    explained,
+    replaced,
+    scaled,
+    total,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,14 +88,15 @@ class Occlusion(Wrapper):
                 )
                 start = place[axis] * stride
                 inside = inside & (position >= start) & (position < start + size)
-            difference = whole - score(jnp.where(inside, hidden, x))
+            difference = whole - score(jnp.where(jnp.broadcast_to(inside, x.shape), hidden, x))
             spread = difference.reshape(difference.shape + (1,) * len(sizes))
-            return spread * inside.astype(x.dtype), inside.astype(x.dtype)
+            held = inside.astype(spread.dtype)
+            return scaled(spread, held), held
 
         whole = score(x)
         places = np.stack([v.ravel() for v in np.indices(steps)], 1)
         losses, count = total(lost, jnp.asarray(places), self.batch_size)
-        return losses / jnp.where(count == 0, 1, count)
+        return scaled(losses, 1 / jnp.where(count == 0, 1, count))
 
 
 def _split(shape: tuple[int, ...], window: tuple[int, ...]) -> tuple[Any, tuple[int, ...]]:
@@ -137,7 +146,8 @@ def occlusion(
         Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks", ECCV 2014.
 
     Example:
-        >>> import jax.numpy as jnp
+        >>> import jax
+    import jax.numpy as jnp
         >>> import jaxplain as jxp
         >>> f = lambda x: x @ jnp.array([[1.0], [2.0], [3.0]])
         >>> print(jxp.occlusion(f, window=2, strides=1)(jnp.ones((1, 3))))

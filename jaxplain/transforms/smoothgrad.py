@@ -100,22 +100,21 @@ class VarGrad(Noisy):
             """Merges the mean and the summed squares around it: differences, never large sums."""
             count, mean, spread = state
             size = jax.tree.leaves(batch)[0].shape[0]
-            here = jax.tree.map(lambda v: v.mean(0), batch)
-            off = jax.tree.map(jnp.subtract, here, mean)
-            part = size / (count + size)
-            mean = jax.tree.map(lambda m, d: m + part.astype(m.dtype) * d, mean, off)
-            spread = jax.tree.map(
-                lambda s, v, h, d: (
-                    s + jnp.square(v - h).sum(0) + (count * part).astype(s.dtype) * jnp.square(d)
-                ),
-                spread,
-                batch,
-                here,
-                off,
-            )
-            return count + size, mean, spread
 
-        state = (jnp.zeros((), jnp.float32), zero, zero)
+            def share(dtype: Any) -> jax.Array:
+                return size / (count + size).astype(dtype)
+
+            def next_mean(m: jax.Array, v: jax.Array) -> jax.Array:
+                return m + share(m.dtype) * (v.mean(0) - m)
+
+            def next_spread(s: jax.Array, m: jax.Array, v: jax.Array) -> jax.Array:
+                between = count.astype(s.dtype) * share(s.dtype) * jnp.square(v.mean(0) - m)
+                return s + size * v.var(0) + between
+
+            spread = jax.tree.map(next_spread, spread, mean, batch)
+            return count + size, jax.tree.map(next_mean, mean, batch), spread
+
+        state = (jnp.zeros((), jnp.int32), zero, zero)
         _, _, spread = fold(sample, keys, self.batch_size, update, state)
         return _over(spread, self.samples)
 

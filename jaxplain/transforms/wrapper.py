@@ -170,6 +170,20 @@ def replaced(args: Sequence[Any], argnums: int | Sequence[int], values: Any) -> 
     return changed
 
 
+def scaled(attribution: Any, factors: Any) -> Any:
+    """The attribution times factors in the explained shapes; for "all", times them for each class.
+
+    Args:
+        attribution: a tree of arrays.
+        factors: a tree like it, whose arrays may lack a leading axis.
+    """
+
+    def times(a: jax.Array, factor: jax.Array) -> jax.Array:
+        return a * factor.reshape((1,) * (a.ndim - factor.ndim) + factor.shape)
+
+    return jax.tree.map(times, attribution, factors)
+
+
 def fold(
     term: Callable[[Any], Any],
     xs: Any,
