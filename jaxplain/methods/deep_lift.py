@@ -50,7 +50,8 @@ def deep_lift(
     that depend on x share the difference by what each factor makes of it, averaged over the two
     orders of changing them; maxima and minima by the winners in x and in the baseline; softmax and
     normalisations (LayerNorm, RMSNorm) by their gradient averaged along the straight line between
-    their inputs, with 32 quadrature nodes, whose error is made good unless it is gross.
+    their inputs. That takes 64 quadrature nodes, whose error is made good unless it is gross: the
+    sum can only be off where the line passes a point without variance.
 
     Args:
         f: the function to explain: `f(x, *args) -> scores`.
@@ -58,11 +59,11 @@ def deep_lift(
             the explained input (one baseline for all examples, or one each); a tree of them like
             the explained argument (a tuple for a sequence of argnums); or a function from the
             explained argument to any of these.
-        rule: at activations that read a linear layer and nobody else does. "rescale": what the
-            linear layer adds up is one difference. "reveal_cancel": its positive and its negative
-            contributions have multipliers of their own, so that what they do to the output shows
-            even where they cancel. It holds for dense layers, convolutions and sums alike (the
-            authors keep convolutions on "rescale"); elsewhere it is "rescale".
+        rule: for activations. "rescale": what a linear layer adds up is one difference.
+            "reveal_cancel": its positive and its negative contributions have multipliers of their
+            own, so that what they do shows even where they cancel. This is for activations that
+            alone read a dense layer, a convolution or a sum (the authors keep convolutions on
+            "rescale"); others are rescaled.
         argnums: which arguments are explained, as in `jax.grad`.
         logits: explain what a trailing softmax reads, as the authors advise.
 

@@ -91,15 +91,16 @@ class Winners(Rule):
 class Line(Rule):
     """The multipliers averaged along the straight line from x0 to x, as integrated gradients.
 
-    The average is a quadrature whose nodes are densest at both ends, where a normalisation whose
-    baseline has almost no variance bends. What error it leaves in an output's difference is made
-    good by rescaling that output's multiplier, as long as it is less than a factor of two.
+    The average is a quadrature whose nodes are densest at both ends, where a normalisation bends
+    whose baseline has almost no variance. What error it leaves in an output's difference is made
+    good by rescaling that output's multiplier, as long as it is less than a factor of two: it is
+    more where the line passes a point without variance, and the sum is then off.
 
     Attributes:
         nodes: how many points of the line are evaluated.
     """
 
-    nodes: int = 32
+    nodes: int = 64
     kinds: ClassVar[frozenset[str]] = frozenset({"Softmax", "Normalization"})
 
     def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
