@@ -84,8 +84,8 @@ def test_peers(peer: str, key: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("name", ["cnn", "cnn_bn"])
-def test_sums_where_the_peers_miss(name: str, rule: Any) -> None:
+def test_sums_where_the_peers_miss(rule: Any) -> None:
+    name = "cnn_bn"
     x, logits = (load(name, "model")[key].astype(float) for key in ("x", "logits"))
     x0 = load(name, "captum")["baselines"][:4].astype(float)
     f, params = reference_models.build(name), reference_models.params(name)
@@ -100,7 +100,7 @@ def test_sums_where_the_peers_miss(name: str, rule: Any) -> None:
 
 _RNG = np.random.default_rng(0)
 W, V, Q = (_RNG.normal(size=(6, 8)) for _ in range(3))
-U, O = _RNG.normal(size=(8, 3)) / 2, _RNG.normal(size=(8, 8)) / 2
+U, R = _RNG.normal(size=(8, 3)) / 2, _RNG.normal(size=(8, 8)) / 2
 B = _RNG.normal(size=8)
 X, X0 = (_RNG.normal(size=(4, 6)) for _ in range(2))
 
@@ -115,13 +115,13 @@ def attention(x: Any) -> Any:
 
 def block(x: Any) -> Any:
     h = x @ W + attention(layer_norm(x))
-    return (h + nn.gelu(layer_norm(h) @ O) @ O.T) @ U
+    return (h + nn.gelu(layer_norm(h) @ R) @ R.T) @ U
 
 
 def recurrent(x: Any) -> Any:
     h = jnp.zeros(8)
     for step in x:
-        h = jnp.tanh(step @ W + h @ O)
+        h = jnp.tanh(step @ W + h @ R)
     return h @ U
 
 
@@ -131,7 +131,7 @@ ZOO: dict[str, Callable[[Any], Any]] = {
     "clip": lambda x: jnp.clip(x @ W, -1, 1) @ U,
     "step": lambda x: (x @ W * (x @ W > 0.3)) @ U,
     "silu gate": lambda x: (nn.silu(x @ W) * (x @ V)) @ U,
-    "residual": lambda x: (x @ W + nn.relu(nn.relu(x @ W) @ O + x @ V)) @ U,
+    "residual": lambda x: (x @ W + nn.relu(nn.relu(x @ W) @ R + x @ V)) @ U,
     "product": lambda x: ((x @ W) * (x @ V).sum(-1, keepdims=True)) @ U,
     "quotient": lambda x: ((x @ W) / (1 + (x @ V) ** 2)) @ U,
     "quotient of a sum": lambda x: (x @ W / (1 + jnp.exp(x @ V).sum(-1, keepdims=True))) @ U,
@@ -147,7 +147,7 @@ ZOO: dict[str, Callable[[Any], Any]] = {
     "softmax inside": lambda x: nn.softmax(x @ W) @ U,
     "logsumexp": lambda x: nn.logsumexp(x @ W, -1, keepdims=True) * B,
     "gram": lambda x: nn.relu(x @ W) @ nn.relu(x @ W).T,
-    "shared": lambda x: jnp.tanh(jnp.tanh(x @ W @ O) @ O) @ U,
+    "shared": lambda x: jnp.tanh(jnp.tanh(x @ W @ R) @ R) @ U,
     "recurrent": recurrent,
     "transformer": block,
 }
@@ -279,11 +279,11 @@ def reveal_cancel(
 
 def test_reveal_cancel_against_the_formulas() -> None:
     def f(x: Any) -> Any:
-        return nn.gelu(nn.gelu(x @ W + B) @ O + B) @ U
+        return nn.gelu(nn.gelu(x @ W + B) @ R + B) @ U
 
     x, x0 = X[0], X0[0]
     h, h0 = (np.asarray(nn.gelu(v @ W + B)) for v in (x, x0))
-    m = reveal_cancel(nn.gelu, O.T, h, h0, h0 @ O + B, U[:, 2])
+    m = reveal_cancel(nn.gelu, R.T, h, h0, h0 @ R + B, U[:, 2])
     m = reveal_cancel(nn.gelu, W.T, x, x0, x0 @ W + B, m)
     found = jxp.deep_lift(f, x0, rule="reveal_cancel")(x, target=2)
     np.testing.assert_allclose(found, m * (x - x0), rtol=1e-10)
@@ -292,7 +292,7 @@ def test_reveal_cancel_against_the_formulas() -> None:
 def test_reveal_cancel_needs_the_activation_for_itself() -> None:
     def f(x: Any) -> Any:
         h = x @ W
-        return (nn.relu(h) + nn.relu(nn.relu(h) @ O)) @ U + h @ U  # h has two readers
+        return (nn.relu(h) + nn.relu(nn.relu(h) @ R)) @ U + h @ U  # h has two readers
 
     base = jxp.deep_lift(f, rule="reveal_cancel").base
     assert isinstance(base, jxp.Explainer)
@@ -323,13 +323,15 @@ def test_nothing_is_divided_by_nothing() -> None:
     # the derivative of the root is infinite where nothing changes: there the multiplier is zero
     found = jxp.deep_lift(lambda x: jnp.sqrt(jnp.abs(x)).sum())(jnp.array([0.0, 4.0]))
     np.testing.assert_array_equal(found, [0, 2])
+    # an infinite difference stays one
+    assert jxp.deep_lift(jnp.log)(jnp.array([1.0]), target=0) == jnp.inf
 
 
 def test_differences_that_are_rounding() -> None:
-    x = jnp.array([[1.0, -1.0 + 1e-16, 0.3]])
-    w = jnp.array([[1e5], [1e5], [1e-16]])  # large contributions that cancel
-    found = jxp.deep_lift(lambda x: jnp.exp(x @ w))(x)
-    np.testing.assert_allclose(found, [[1e5, -1e5, 0]], rtol=1e-9, atol=1e-9)
+    # 100 and -100 cancel but for 1e-14: of exp' = e a quotient would give two digits
+    x, w = jnp.array([[1.0, -1.0 + 1e-16]]), jnp.array([[100.0], [100.0]])
+    found = jxp.deep_lift(lambda x: jnp.exp(x @ w + 1))(x)
+    np.testing.assert_allclose(found, [[100 * np.e, -100 * np.e]], rtol=1e-12)
 
 
 def test_equal_infinities_make_no_difference() -> None:
@@ -395,7 +397,7 @@ def test_the_target_is_fixed_at_the_input() -> None:
 
 
 def loop(x: Any) -> Any:
-    return lax.scan(lambda h, _: (jnp.tanh(h @ O), None), x @ W, length=2)[0]
+    return lax.scan(lambda h, _: (jnp.tanh(h @ R), None), x @ W, length=2)[0]
 
 
 @pytest.mark.parametrize(
@@ -405,7 +407,7 @@ def loop(x: Any) -> Any:
         (lambda x: lax.top_k(x @ W, 2)[0], "`top_k`.*no DeepLIFT rule"),
         (loop, "`scan`.*no DeepLIFT rule"),
         (lambda x: jnp.where(x[:, :1] > 0, x @ W, x @ V), "`select_n`.*switched by a value"),
-        (lambda x: (x @ W) * (x[:, :1] > 0), "`mul`.*switched by a value"),
+        (lambda x: (x @ W) * (x[:, :1] > 0), "switched by a value"),
         (lambda x: (x @ W)[jnp.argmax(x[:, 0])], "switched by a value"),
         (lambda x: x @ W + lax.stop_gradient(x @ V), "switched by a value"),
         (

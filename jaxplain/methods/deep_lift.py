@@ -121,7 +121,10 @@ class DeepLift(Wrapper):
         x = explained(args, self.argnums)
         x0 = baselines.resolve(self.baseline, x)
         there = jax.tree.leaves(tuple(replaced(args, self.argnums, x0)))
-        state = [there[i] for i in explained_leaves(args, self.argnums)]
+        # kept from XLA, which would fold the pass at a constant baseline while it compiles
+        state = jax.lax.optimization_barrier(
+            [there[i] for i in explained_leaves(args, self.argnums)]
+        )
         assert isinstance(base, Explainer)
         multiplier = replace(base, state=state)(*args, target=target)
         return jax.tree.map(
