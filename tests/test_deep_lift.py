@@ -35,7 +35,7 @@ def _float64() -> Iterator[None]:
 def gradient_at_maxima(explain: DeepLift) -> DeepLift:
     base = explain.base
     assert isinstance(base, jxp.Explainer)
-    entries = [(kind("Selection"), Gradient()), *base.composite.entries]
+    entries = [(kind("Selection"), Gradient()), *base.composite.base]
     return replace(explain, base=replace(base, composite=Composite(entries, strict=False, base=())))
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from jaxplain.composites import Composite, kind, op
+from jaxplain.composites import Composite, Match, kind
 from jaxplain.errors import NotAnalyzableError
 from jaxplain.graph import Graph, explained_leaves
 from jaxplain.graph.layers import Layer
@@ -164,19 +164,22 @@ def _function(layer: Layer | None, values: Mapping[Var, Any]) -> jax.tree_util.P
     return jax.tree_util.Partial(function, [values[v] for v in names])
 
 
+_EXTREMUM = Match(lambda layer: layer.op in MAXIMA | MINIMA, "extremum")
+_BASE = (
+    (kind("Activation"), Rescale()),
+    (kind("Product", "Matmul"), Switching()),
+    (kind("Selection") & _EXTREMUM, Winners()),
+    (kind("Softmax", "Normalization"), Line()),
+    (kind("Affine", "Merge"), Gradient()),
+)
+
+
 class _DeepLift(Composite):
     """A rule for every layer that DeepLIFT can cross, and an error for the others."""
 
     def __init__(self, *, reveal_cancel: bool):
-        entries = (
-            (kind("Activation"), Rescale()),
-            (kind("Product", "Matmul"), Switching()),
-            (kind("Selection") & op(*MAXIMA, *MINIMA), Winners()),
-            (kind("Softmax", "Normalization"), Line()),
-            (kind("Affine", "Merge"), Gradient()),
-        )
         name = "DeepLift (reveal-cancel)" if reveal_cancel else "DeepLift (rescale)"
-        super().__init__(entries, name=name, base=(), strict=False)
+        super().__init__([], name=name, base=_BASE)
         self.reveal_cancel = reveal_cancel
 
     def assign(self, graph: Graph) -> list[tuple[Layer, Rule | None, str]]:
@@ -199,9 +202,9 @@ class _DeepLift(Composite):
         }
         passing = set(pairs.values())
         return [
-            (layer, RevealCancel(), f"before {pairs[layer].name}")
+            (layer, RevealCancel(), f"with {pairs[layer].name}")
             if layer in pairs
-            else (layer, Pass(), "reveal-cancel is done before")
+            else (layer, Pass(), "done by the layer before")
             if layer in passing
             else (layer, rule, why)
             for layer, rule, why in assigned
