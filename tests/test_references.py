@@ -16,10 +16,11 @@ import pytest
 import jaxplain as jxp
 import oracle
 import reference_models
+import test_deep_lift
 from jaxplain import composites
 from jaxplain.composites import Composite, first, op
 from jaxplain.rules import AlphaBeta, Epsilon, Flat, Gamma, WSquare, Z, ZBox, ZPlus
-from reference_models import MODELS, load
+from reference_models import FOLDER, MODELS, load
 
 TOLERANCE = 2e-5
 
@@ -163,11 +164,21 @@ def test_innvestigate(key: str) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_no_stored_map_is_left_out(name: str) -> None:
-    tables = {"zennit": {*ZENNIT, *ZENNIT_GRADIENTS}, "captum": {*CAPTUM}}
+    deep_lift = {
+        peer: {key for p, key, m in test_deep_lift.PEERS if (p, m) == (peer, name)}
+        for peer in ("captum", "inn1")
+    }
+    tables = {"zennit": {*ZENNIT, *ZENNIT_GRADIENTS}, "captum": {*CAPTUM} | deep_lift["captum"]}
     if name == "mlp":
         tables["inn2"] = {*INNVESTIGATE}
+    if deep_lift["inn1"]:
+        tables["inn1"] = deep_lift["inn1"]
+    assert {p.name for p in FOLDER.glob(f"{name}.*.npz")} == {
+        f"{name}.{peer}.npz" for peer in (*tables, "model")
+    }
     for peer, keys in tables.items():
-        assert {key.rpartition("/")[0] for key in load(name, peer)} == keys
+        maps = {key for key in load(name, peer) if key != "baselines"}
+        assert {key.rpartition("/")[0] for key in maps} == keys
 
 
 # The oracle of the other tests against the same arrays, with none of the library between them.

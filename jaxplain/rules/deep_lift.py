@@ -7,7 +7,7 @@ structure need no rule of their own: their gradient does it.
 """
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, reduce
 from typing import Any, ClassVar
 
 import jax
@@ -24,7 +24,7 @@ MINIMA = frozenset(name.replace("max", "min") for name in MAXIMA)
 
 @dataclass(frozen=True)
 class Rescale(Rule):
-    """m_x = m_z (z - z0) / (x - x0); the derivative where x and x0 agree to rounding.
+    """m_x = m_z (z - z0) / (x - x0); the derivative where that is the same to rounding.
 
     References:
         Shrikumar et al., "Learning Important Features Through Propagating Activation Differences",
@@ -35,9 +35,10 @@ class Rescale(Rule):
 
     def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""
-        (a,), (a0,), (slope,) = x, _baseline(layer, x), layer.vjp(r)
-        change = difference(z, _output(layer, z))
-        return (_shared(reduced(r * change, a), a, a0, slope),)
+        (a,), (a0,), z0 = x, _baseline(layer, x), _output(layer, z)
+        dx = jnp.broadcast_to(difference(a, a0), z.shape)
+        slope = layer.jvp((jnp.ones_like(a),))
+        return (reduced(r * _secant(difference(z, z0), dx, slope, z, z0), a),)
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Winners(Rule):
         turn = jnp.maximum(z, z0) if layer.op in MAXIMA else jnp.minimum(z, z0)
         risen = layer.vjp(r * difference(turn, z0))
         fallen = layer.vjp(r * difference(z, turn), at=x0)
-        return tuple(map(_shared, plus(risen, fallen), x, x0, layer.vjp(r)))
+        return tuple(map(_quotient, plus(risen, fallen), map(difference, x, x0), layer.vjp(r)))
 
     def objection(self, layer: Layer) -> str:
         """The layer must be a maximum or a minimum."""
@@ -91,15 +92,16 @@ class Winners(Rule):
 class Line(Rule):
     """The multipliers averaged along the straight line from x0 to x, as integrated gradients.
 
-    The average is a quadrature whose nodes are densest at both ends, where a normalisation whose
-    baseline has almost no variance bends. What error it leaves in an output's difference is made
-    good by rescaling that output's multiplier, as long as it is less than a factor of two.
+    The average is a quadrature whose nodes are densest at both ends, where a normalisation bends
+    whose baseline has almost no variance. What error it leaves in an output's difference is made
+    good by rescaling that output's multiplier, as long as it is less than a factor of two: it is
+    more where the line passes a point without variance, and the sum is then off.
 
     Attributes:
         nodes: how many points of the line are evaluated.
     """
 
-    nodes: int = 32
+    nodes: int = 64
     kinds: ClassVar[frozenset[str]] = frozenset({"Softmax", "Normalization"})
 
     def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
@@ -154,9 +156,10 @@ class RevealCancel(Rule):
         z0 = _output(layer, z)
         y0, raised, lowered, y = f(z0), f(z0 + up), f(z0 + down), f(z)
         slope = jax.vjp(f, z)[1](jnp.ones_like(y))[0]
-        plain = _shared(difference(y, y0), z, z0, slope)
-        m_up = r * _shared((raised - y0 + y - lowered) / 2, z0 + up, z0, plain)
-        m_down = r * _shared((lowered - y0 + y - raised) / 2, z0 + down, z0, plain)
+        outputs = y0, raised, lowered, y
+        plain = _secant(difference(y, y0), difference(z, z0), slope, *outputs)
+        m_up = r * _secant((raised - y0 + y - lowered) / 2, up, plain, *outputs)
+        m_down = r * _secant((lowered - y0 + y - raised) / 2, down, plain, *outputs)
         rises = plus(positive.transpose(m_up), negative.transpose(m_down))
         falls = plus(negative.transpose(m_up), positive.transpose(m_down))
         return tuple(map(_by_sign, dx, rises, falls))
@@ -177,16 +180,21 @@ def _output(layer: View, z: jax.Array) -> jax.Array:
     return layer.function(*layer.state[0]).astype(z.dtype)
 
 
-def _shared(share: jax.Array, x: jax.Array, x0: jax.Array, slope: jax.Array) -> jax.Array:
-    """share / (x - x0); the slope, where it is finite, where x and x0 agree to rounding.
+def _quotient(change: jax.Array, dx: jax.Array, otherwise: Any) -> jax.Array:
+    """change / dx; something else where nothing differs."""
+    zero = dx == 0
+    return jnp.where(zero, otherwise, change / jnp.where(zero, 1, dx))
 
-    A difference of a few last digits is noise, and so would be the quotient.
+
+def _secant(change: jax.Array, dx: jax.Array, slope: jax.Array, *outputs: jax.Array) -> jax.Array:
+    """change / dx; the slope where it makes the same change of the outputs, to rounding.
+
+    There the quotient would be the noise of a few last digits, or 0 / 0.
     """
-    dx = difference(x, x0)
-    noise = 64 * jnp.finfo(x.dtype).eps * jnp.maximum(jnp.abs(x), jnp.abs(x0))
-    tiny = jnp.abs(dx) <= noise
-    limit = jnp.where(jnp.isfinite(slope), slope, 0)
-    return jnp.where(tiny, limit, share / jnp.where(tiny, 1, dx))
+    noise = 16 * jnp.finfo(change.dtype).eps * reduce(jnp.maximum, map(jnp.abs, outputs))
+    finite = jnp.where(jnp.isfinite(slope), slope, 0)
+    same = jnp.abs(slope * dx - change) < noise
+    return jnp.where(same, finite, _quotient(change, dx, finite))
 
 
 def _by_sign(dx: jax.Array, rises: jax.Array, falls: jax.Array) -> jax.Array:

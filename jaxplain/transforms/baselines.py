@@ -26,7 +26,7 @@ def resolve(baseline: Any, explained: Any) -> Any:
     tree: Any = jax.tree.structure(explained)
     own: Any = jax.tree.structure(baseline)
     values = jax.tree.leaves(baseline)
-    if jax.tree_util.treedef_is_leaf(own):
+    if own == jax.tree.structure(0):
         values = values * len(places)
     elif own != tree:
         raise ValueError(

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from jaxplain.composites import Composite, kind, op
+from jaxplain.composites import Composite, Match, kind
 from jaxplain.errors import NotAnalyzableError
 from jaxplain.graph import Graph, explained_leaves
 from jaxplain.graph.layers import Layer
@@ -50,7 +50,8 @@ def deep_lift(
     that depend on x share the difference by what each factor makes of it, averaged over the two
     orders of changing them; maxima and minima by the winners in x and in the baseline; softmax and
     normalisations (LayerNorm, RMSNorm) by their gradient averaged along the straight line between
-    their inputs, with 32 quadrature nodes, whose error is made good unless it is gross.
+    their inputs. That takes 64 quadrature nodes, whose error is made good unless it is gross: the
+    sum can only be off where the line passes a point without variance.
 
     Args:
         f: the function to explain: `f(x, *args) -> scores`.
@@ -58,11 +59,11 @@ def deep_lift(
             the explained input (one baseline for all examples, or one each); a tree of them like
             the explained argument (a tuple for a sequence of argnums); or a function from the
             explained argument to any of these.
-        rule: at activations that read a linear layer and nobody else does. "rescale": what the
-            linear layer adds up is one difference. "reveal_cancel": its positive and its negative
-            contributions have multipliers of their own, so that what they do to the output shows
-            even where they cancel. It holds for dense layers, convolutions and sums alike (the
-            authors keep convolutions on "rescale"); elsewhere it is "rescale".
+        rule: for activations. "rescale": what a linear layer adds up is one difference.
+            "reveal_cancel": its positive and its negative contributions have multipliers of their
+            own, so that what they do shows even where they cancel. This is for activations that
+            alone read a dense layer, a convolution or a sum (the authors keep convolutions on
+            "rescale"); others are rescaled.
         argnums: which arguments are explained, as in `jax.grad`.
         logits: explain what a trailing softmax reads, as the authors advise.
 
@@ -120,7 +121,10 @@ class DeepLift(Wrapper):
         x = explained(args, self.argnums)
         x0 = baselines.resolve(self.baseline, x)
         there = jax.tree.leaves(tuple(replaced(args, self.argnums, x0)))
-        state = [there[i] for i in explained_leaves(args, self.argnums)]
+        # kept from XLA, which would fold the pass at a constant baseline while it compiles
+        state = jax.lax.optimization_barrier(
+            [there[i] for i in explained_leaves(args, self.argnums)]
+        )
         assert isinstance(base, Explainer)
         multiplier = replace(base, state=state)(*args, target=target)
         return jax.tree.map(
@@ -160,19 +164,22 @@ def _function(layer: Layer | None, values: Mapping[Var, Any]) -> jax.tree_util.P
     return jax.tree_util.Partial(function, [values[v] for v in names])
 
 
+_EXTREMUM = Match(lambda layer: layer.op in MAXIMA | MINIMA, "extremum")
+_BASE = (
+    (kind("Activation"), Rescale()),
+    (kind("Product", "Matmul"), Switching()),
+    (kind("Selection") & _EXTREMUM, Winners()),
+    (kind("Softmax", "Normalization"), Line()),
+    (kind("Affine", "Merge"), Gradient()),
+)
+
+
 class _DeepLift(Composite):
     """A rule for every layer that DeepLIFT can cross, and an error for the others."""
 
     def __init__(self, *, reveal_cancel: bool):
-        entries = (
-            (kind("Activation"), Rescale()),
-            (kind("Product", "Matmul"), Switching()),
-            (kind("Selection") & op(*MAXIMA, *MINIMA), Winners()),
-            (kind("Softmax", "Normalization"), Line()),
-            (kind("Affine", "Merge"), Gradient()),
-        )
         name = "DeepLift (reveal-cancel)" if reveal_cancel else "DeepLift (rescale)"
-        super().__init__(entries, name=name, base=(), strict=False)
+        super().__init__([], name=name, base=_BASE)
         self.reveal_cancel = reveal_cancel
 
     def assign(self, graph: Graph) -> list[tuple[Layer, Rule | None, str]]:
@@ -195,9 +202,9 @@ class _DeepLift(Composite):
         }
         passing = set(pairs.values())
         return [
-            (layer, RevealCancel(), f"before {pairs[layer].name}")
+            (layer, RevealCancel(), f"with {pairs[layer].name}")
             if layer in pairs
-            else (layer, Pass(), "reveal-cancel is done before")
+            else (layer, Pass(), "done by the layer before")
             if layer in passing
             else (layer, rule, why)
             for layer, rule, why in assigned

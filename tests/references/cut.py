@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-CAPTUM = ("Saliency", "Saliency@abs=False", "InputXGradient", "GuidedBackprop", "Deconvolution")
+GRADIENTS = ("Saliency", "Saliency@abs=False", "InputXGradient", "GuidedBackprop", "Deconvolution")
+DEEP_LIFT = ("DeepLift", "DeepLift@baseline", "DeepLiftShap@8baselines")
 INNVESTIGATE = tuple(
     "lrp." + name
     for name in (
@@ -19,7 +20,9 @@ def wanted(kind: str, key: str) -> bool:
     method = key.rpartition("/")[0]
     match kind:
         case "captum":
-            return method in CAPTUM
+            return method in (*GRADIENTS, *DEEP_LIFT) or key == "baselines"
+        case "inn1":
+            return method == "deep_lift.wrapper"
         case "inn2":
             return method in INNVESTIGATE
         case "zennit":
@@ -29,7 +32,10 @@ def wanted(kind: str, key: str) -> bool:
 
 def main(folder: str) -> None:
     for model in ("mlp", "cnn", "cnn_bn", "dilated"):
-        for kind in ("model", "zennit", "captum", *(["inn2"] if model == "mlp" else [])):
+        kinds = ["model", "zennit", "captum"]
+        kinds += ["inn2"] if model == "mlp" else []
+        kinds += ["inn1"] if model != "dilated" else []  # iNNvestigate 1 refuses its layers
+        for kind in kinds:
             name = f"{model}.{kind}.npz"
             with np.load(Path(folder) / name) as archive:
                 kept = {key: archive[key] for key in archive.files if wanted(kind, key)}
