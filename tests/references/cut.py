@@ -13,6 +13,12 @@ INNVESTIGATE = tuple(
         *("z", "epsilon@0.25", "z_plus", "alpha_2_beta_1_IB", "w_square", "flat"),
     )
 )
+PEERS = {
+    "mlp": ("zennit", "captum", "inn2", "inn1", "fit256"),
+    "cnn": ("zennit", "captum", "inn1", "fit256"),
+    "cnn_bn": ("zennit", "captum"),
+    "dilated": ("zennit", "captum"),
+}
 
 
 def wanted(kind: str, key: str) -> bool:
@@ -22,14 +28,16 @@ def wanted(kind: str, key: str) -> bool:
             return method in CAPTUM
         case "inn2":
             return method in INNVESTIGATE
+        case "inn1":
+            return method.startswith("pattern")
         case "zennit":
             return not method.startswith("nocanon/")
     return True
 
 
 def main(folder: str) -> None:
-    for model in ("mlp", "cnn", "cnn_bn", "dilated"):
-        for kind in ("model", "zennit", "captum", *(["inn2"] if model == "mlp" else [])):
+    for model, peers in PEERS.items():
+        for kind in ("model", *peers):
             name = f"{model}.{kind}.npz"
             with np.load(Path(folder) / name) as archive:
                 kept = {key: archive[key] for key in archive.files if wanted(kind, key)}
