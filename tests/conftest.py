@@ -38,6 +38,6 @@ def _strict(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return wrapped
 
-    for name in ("__call__", "plan", "ledger", "activations"):
+    for name in ("__call__", "plan", "ledger", "activations", "read"):
         monkeypatch.setattr(Explainer, name, under("strict", "raise", getattr(Explainer, name)))
     monkeypatch.setattr(_compat, "trace", under("standard", "allow", _compat.trace))

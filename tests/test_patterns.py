@@ -3,6 +3,7 @@
 import functools
 import io
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ from reference_models import load
 
 KINDS = ("linear", "relu.positive")
 METHODS = {"pattern.net": jxp.pattern_net, "pattern.attribution": jxp.pattern_attribution}
-TARGETS: dict[str, Any] = {"max": None, "idx1": 1}
 TOLERANCE = 2e-5  # of the largest entry: the references are float32, what runs here is not
 
 
@@ -67,20 +67,19 @@ def test_patterns_are_those_of_innvestigate(name: str, kind: str) -> None:
 @pytest.mark.parametrize("name", ["mlp", "cnn"])
 def test_maps_are_those_of_innvestigate(name: str, method: str, kind: str) -> None:
     f, params, x, statistics = reference(name)
-    stored = load(name, "inn1")
-    plain = METHODS[method](f, statistics.patterns(kind))
-    projected = METHODS[method](f, statistics.patterns(kind), project=True)
-    key = f"{method}@{kind}"
-    for target, number in TARGETS.items():
-        found = plain(x, params, target=number)
-        for a, b in zip(found, stored[f"{key}@noproject/{target}"], strict=True):
-            assert_close(a, b, TOLERANCE)
-    for a, b in zip(projected(x, params), stored[f"{key}/max"], strict=True):
-        assert_close(a, b, TOLERANCE)
-    # Its index of the neuron is an input that stays open: there are no bottlenecks.
-    np.testing.assert_allclose(
-        stored[f"{key}/idx1"], stored[f"{key}@noproject/idx1"], rtol=1e-5, atol=1e-6
+    stored, patterns = load(name, "inn1"), statistics.patterns(kind)
+    key, largest = f"{method}@{kind}", f(x, params).argmax(-1)
+    found = METHODS[method](f, patterns)(
+        np.concatenate([x, x]), params, target=jnp.concatenate([largest, jnp.ones_like(largest)])
     )
+    expected = [stored[f"{key}@noproject/{target}"] for target in ("max", "idx1")]
+    for a, b in zip(found, np.concatenate(expected), strict=True):
+        assert_close(a, b, TOLERANCE)
+    found = METHODS[method](f, patterns, project=True)(x, params)
+    for a, b in zip(found, stored[f"{key}/max"], strict=True):
+        assert_close(a, b, TOLERANCE)
+    # Its number of the neuron is an input that stays open, so that there are no bottlenecks.
+    assert_close(stored[f"{key}/idx1"], expected[1], TOLERANCE)
 
 
 def test_no_stored_array_is_left_out() -> None:
@@ -127,7 +126,8 @@ def test_a_neuron_that_is_never_positive_has_no_positive_pattern() -> None:
 
 
 @functools.cache
-def small() -> tuple[Callable[..., Any], np.ndarray]:
+def small() -> tuple[Callable[..., Any], np.ndarray, jxp.PatternStatistics]:
+    """A function, its inputs, and what was fitted to them."""
     rng = np.random.default_rng(3)
     first, second = (
         jnp.asarray(rng.normal(size=(3, 3, 2, 4))),
@@ -139,20 +139,23 @@ def small() -> tuple[Callable[..., Any], np.ndarray]:
         y = lax.conv_general_dilated(x, first, (1, 1), "SAME", dimension_numbers=dims)
         return jax.nn.relu(y - 0.3).reshape(x.shape[0], -1) @ second + 0.1
 
-    return f, rng.normal(size=(40, 4, 4, 2)) + 0.5
+    x = rng.normal(size=(40, 4, 4, 2)) + 0.5
+    return f, x, jxp.pattern_statistics(f, x, batch_size=40)
 
 
-@pytest.mark.parametrize("kind", ["linear", "relu.positive", "relu.negative"])
-def test_statistics_do_not_depend_on_the_partition(kind: str) -> None:
-    f, x = small()
-    whole = jxp.pattern_statistics(f, x, batch_size=40).patterns(kind)
+def test_statistics_do_not_depend_on_the_partition() -> None:
+    f, x, whole = small()
     order = np.random.default_rng(0).permutation(40)
-    shuffled = jxp.pattern_statistics(f, x[order], batch_size=7).patterns(kind)
-    batches = jxp.pattern_statistics(f, iter([x[:1], x[1:30], x[30:]])).patterns(kind)
     parts = [jxp.pattern_statistics(f, x[part]) for part in (slice(15), slice(15, 40))]
-    for found in (shuffled, batches, (parts[0] + parts[1]).patterns(kind)):
-        assert_alike(found, whole, 1e-9)
-    assert_alike((parts[1] + parts[0]).patterns(kind), whole, 1e-9)
+    shared_out = (
+        jxp.pattern_statistics(f, x[order], batch_size=7),
+        jxp.pattern_statistics(f, iter([x[:1], x[1:30], x[30:]])),
+        parts[0] + parts[1],
+        parts[1] + parts[0],
+    )
+    for kind in ("linear", "relu.positive", "relu.negative"):
+        for statistics in shared_out:
+            assert_alike(statistics.patterns(kind), whole.patterns(kind))
 
 
 def test_single_precision_survives_a_large_mean() -> None:
@@ -171,7 +174,7 @@ def test_single_precision_survives_a_large_mean() -> None:
 
 
 def test_statistics_are_a_pytree() -> None:
-    f, x = small()
+    f, x, _ = small()
     a, b = (jxp.pattern_statistics(f, x[part]) for part in (slice(20), slice(20, 40)))
     leaves, tree = jax.tree.flatten(a)
     assert all(isinstance(leaf, jax.Array) for leaf in leaves)
@@ -283,7 +286,7 @@ def test_any_layout(layout: str) -> None:
     shape = np.ones(operation(x, w).ndim, int)
     for y_axis, w_axis in zip(*axes, strict=True):
         shape[y_axis] = w_shape[w_axis]
-    scale, offset = rng.normal(size=(2, *shape)) * np.array([1, 0.3]).reshape(2, *shape * 0 + 1)
+    scale, offset = rng.normal(size=shape), 0.3 * rng.normal(size=shape)  # of either sign
 
     def f(x: Any) -> Any:
         return operation(x, w) * scale + offset
@@ -327,13 +330,18 @@ def test_patches_written_out() -> None:
 # One model, two spellings
 
 
-def maps(f: Callable[..., Any], x: Any, kind: str, **options: Any) -> list[Any]:
-    fitted = jxp.pattern_statistics(f, x).patterns(kind)
-    return [method(f, fitted, **options)(x, target=0) for method in METHODS.values()]
+def assert_same_maps(f: Any, g: Any, x: Any, kinds: Any, to_g: Any = np.asarray) -> None:
+    """Fits both functions; their maps must be the same, `to_g` what brings x into the form of g."""
+    fitted_f, fitted_g = jxp.pattern_statistics(f, x), jxp.pattern_statistics(g, to_g(x))
+    for method in METHODS.values():
+        explain_f = jax.jit(lambda x, p, method=method: method(f, p)(x, target=0))
+        explain_g = jax.jit(lambda x, p, method=method: method(g, p)(x, target=0))
+        for kind in kinds:
+            expected = to_g(explain_f(x, fitted_f.patterns(kind)))
+            assert_close(explain_g(to_g(x), fitted_g.patterns(kind)), expected)
 
 
-@pytest.mark.parametrize("kind", ["linear", "relu.positive", "relu.negative"])
-def test_batchnorm_folded_or_not(kind: str) -> None:
+def test_batchnorm_folded_or_not() -> None:
     rng = np.random.default_rng(1)
     x, scale = rng.normal(size=(30, 5)) + 0.2, rng.normal(size=5)
     w, v = jnp.asarray(rng.normal(size=(5, 6))), jnp.asarray(rng.normal(size=(6, 2)))
@@ -349,12 +357,24 @@ def test_batchnorm_folded_or_not(kind: str) -> None:
         return jax.nn.relu(x @ folded - gamma * (0.5 - mean) - beta) @ (v / 3)
 
     np.testing.assert_allclose(apart(x), together(x), atol=1e-12)
-    for a, b in zip(maps(apart, x, kind), maps(together, x, kind), strict=True):
-        assert_close(a, b)
+    assert_same_maps(apart, together, x, (*KINDS, "relu.negative"))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_image_layouts(kind: str) -> None:
+def test_inputs_normalised_or_not() -> None:
+    """An offset of the inputs moves E[x]: only the linear pattern does not see it."""
+    rng = np.random.default_rng(1)
+    x, mean, deviation = rng.normal(size=(30, 4)), rng.normal(size=4), rng.uniform(0.5, 2, size=4)
+    w = jnp.asarray(rng.normal(size=(4, 3)))
+    folded = w / deviation[:, None]
+    assert_same_maps(
+        lambda x: jax.nn.relu(((x - mean) / deviation) @ w),
+        lambda x: jax.nn.relu(x @ folded - mean @ folded),
+        x,
+        ["linear"],
+    )
+
+
+def test_image_layouts() -> None:
     rng = np.random.default_rng(2)
     x, w = rng.normal(size=(6, 5, 5, 2)), rng.normal(size=(3, 3, 2, 4))
     v = jnp.asarray(rng.normal(size=(4, 3)))
@@ -368,18 +388,17 @@ def test_image_layouts(kind: str) -> None:
         )
         return (v.T @ jax.nn.relu(y).max((2, 3)).T).T
 
-    channels_first = x.transpose(0, 3, 1, 2)
-    for a, b in zip(maps(last, x, kind), maps(first, channels_first, kind), strict=True):
-        assert_close(b.transpose(0, 2, 3, 1), a)
+    assert_same_maps(last, first, x, KINDS, lambda v: np.asarray(v).transpose(0, 3, 1, 2))
 
 
 def test_a_model_of_one_example_under_vmap() -> None:
-    f, x = small()
+    f, x, statistics = small()
     one = jax.vmap(lambda x: f(x[None])[0])
+    fitted = jxp.pattern_statistics(one, x).patterns()
+    patterns = statistics.patterns()
     for project in (False, True):
-        found = maps(one, x, "relu.positive", project=project)
-        for a, b in zip(found, maps(f, x, "relu.positive", project=project), strict=True):
-            assert_close(a, b)
+        found = jxp.pattern_attribution(one, fitted, project=project)(x)
+        assert_close(found, jxp.pattern_attribution(f, patterns, project=project)(x))
 
 
 # Explaining
@@ -438,8 +457,8 @@ def test_two_inputs() -> None:
 
 
 def test_jit_and_patterns_as_arguments() -> None:
-    f, x = small()
-    patterns = jxp.pattern_statistics(f, x).patterns()
+    f, x, statistics = small()
+    patterns = statistics.patterns()
 
     def explain(x, patterns):
         return jxp.pattern_attribution(f, patterns, project=True)(x)
@@ -453,8 +472,8 @@ def test_jit_and_patterns_as_arguments() -> None:
 
 
 def test_all_targets_start_stop_capture() -> None:
-    f, x = small()
-    patterns = jxp.pattern_statistics(f, x).patterns()
+    f, x, statistics = small()
+    patterns = statistics.patterns()
     explain = jxp.pattern_net(f, patterns)
     every = explain(x, target="all")
     for k in range(3):
@@ -468,17 +487,15 @@ def test_all_targets_start_stop_capture() -> None:
 
 
 def test_half_precision() -> None:
-    f, x = small()
-    patterns = jxp.pattern_statistics(f, x).patterns()
+    x = np.random.default_rng(0).normal(size=(64, 4)) + 0.5
     with jax.enable_x64(False):
         w, v = (jnp.asarray(np.eye(4), jnp.bfloat16) for _ in range(2))
 
         def g(x):
             return jax.nn.relu(x @ w * 3) @ v
 
-        data = jnp.asarray(x.reshape(-1, 4), jnp.bfloat16)
-        fitted = jxp.pattern_statistics(g, data)
-        patterns = fitted.patterns("linear")
+        data = jnp.asarray(x, jnp.bfloat16)
+        patterns = jxp.pattern_statistics(g, data).patterns("linear")
         assert all(p.dtype == jnp.float32 for p in patterns.values())
         found = jxp.pattern_attribution(g, patterns)(data)
     assert found.dtype == jnp.bfloat16 and np.isfinite(np.asarray(found, float)).all()
@@ -512,8 +529,8 @@ def test_bottlenecks_are_what_everything_passes_through() -> None:
 
 
 def test_projection_is_per_example_and_leaves_vectors_alone() -> None:
-    f, x = small()
-    patterns = jxp.pattern_statistics(f, x).patterns()
+    f, x, statistics = small()
+    patterns = statistics.patterns()
     plain = jxp.pattern_net(f, patterns)(x, target=0)
     projected = jxp.pattern_net(f, patterns, project=True)(x, target=0)
     sign = np.sign(np.asarray(f(x))[:, 0])[:, None, None, None]
@@ -530,8 +547,8 @@ def test_projection_is_per_example_and_leaves_vectors_alone() -> None:
 
 
 def test_a_signal_of_zero_stays_zero() -> None:
-    f, x = small()
-    zeros = {k: 0 * v for k, v in jxp.pattern_statistics(f, x).patterns().items()}
+    f, x, statistics = small()
+    zeros = {k: 0 * v for k, v in statistics.patterns().items()}
     assert not np.any(jxp.pattern_net(f, zeros, project=True)(x))
 
 
@@ -552,6 +569,8 @@ def test_other_changes_on_the_way_down() -> None:
     x = jnp.ones((1, 1))
     np.testing.assert_allclose(explain(x, target=0), [[0.5]])
     np.testing.assert_allclose(explain(x, target=1), [[0.05]])
+    with pytest.raises(ValueError, match="no reverse"):
+        replace(explain, relevance=True).ledger(x, target=0)
 
 
 # Files
