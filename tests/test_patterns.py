@@ -255,26 +255,28 @@ LAYOUTS: dict[str, tuple[Callable[..., Any], Any, Any, Any, Any]] = {
 
 
 def brute_force(
-    kernel: Callable[..., Any], z: Any, x: Any, w: Any, axes: tuple[Any, Any], kind: str
+    y: np.ndarray, z: np.ndarray, patches: np.ndarray, w: np.ndarray, axes: Any, kind: str
 ) -> np.ndarray:
-    """The definition, neuron by neuron. dy/dw is the patch that each y was computed from."""
-    y = np.asarray(kernel(x, w))
-    patches = np.asarray(jax.jacobian(lambda w: kernel(x, w))(w))
-    patches = np.moveaxis(patches, axes[0], range(len(axes[0])))
-    outer = [np.moveaxis(v, axes[0], range(len(axes[0]))) for v in (y, np.asarray(z))]
+    """The definition, neuron by neuron.
+
+    Args:
+        y, z: the kernel's and the layer's outputs.
+        patches: dy/dw, of shape (*y.shape, *w.shape): what each y was computed from.
+        w: the weights.
+        axes: the features' axes of y, and of w.
+        kind: which samples count.
+    """
+    count = len(axes[0])
+    y, z, patches = (np.moveaxis(v, axes[0], range(count)) for v in (y, z, patches))
     pattern = np.zeros(w.shape)
-    found = np.moveaxis(pattern, axes[1], range(len(axes[1])))
-    weights = np.moveaxis(w, axes[1], range(len(axes[1])))
-    for j in np.ndindex(found.shape[: len(axes[1])]):
-        own = np.moveaxis(patches[j], [i - w.ndim for i in axes[1]], range(len(axes[1])))[j]
-        ys, zs = (v[j].ravel() for v in outer)
-        xs = own.reshape(ys.size, -1)
+    found, weights = (np.moveaxis(v, axes[1], range(count)) for v in (pattern, w))
+    for j in np.ndindex(found.shape[:count]):
+        own = np.moveaxis(patches[j], [i - w.ndim for i in axes[1]], range(count))[j]
+        xs, ys, zs = own.reshape(y[j].size, -1), y[j].ravel(), z[j].ravel()
         kept = {"linear": zs == zs, "relu.positive": zs > 0, "relu.negative": zs <= 0}[kind]
-        if not kept.any():
-            continue
-        xs_kept, ys_kept = xs[kept], ys[kept]
-        c = (xs_kept * ys_kept[:, None]).mean(0) - xs_kept.mean(0) * ys.mean()
-        found[j] = (c / (weights[j].ravel() @ c)).reshape(found[j].shape)
+        if kept.any():
+            c = (xs * ys[:, None])[kept].mean(0) - xs[kept].mean(0) * ys.mean()
+            found[j] = (c / (weights[j].ravel() @ c)).reshape(found[j].shape)
     return pattern
 
 
@@ -292,12 +294,12 @@ def test_any_layout(layout: str) -> None:
         return operation(x, w) * scale + offset
 
     statistics = jxp.pattern_statistics(f, [x])
+    y, patches = operation(x, w), jax.jacobian(lambda w: operation(x, w))(w)
     for kind in ("linear", "relu.positive", "relu.negative"):
-        (found,) = statistics.patterns(kind).values()
-        assert_close(found, brute_force(operation, f(x), x, w, tuple(axes), kind), 1e-8)
+        ((name, found),) = statistics.patterns(kind).items()
+        expected = brute_force(*map(np.asarray, (y, f(x), patches)), w, axes, kind)
+        assert_close(found, expected, 1e-8)
 
-    (found,) = jxp.pattern_statistics(f, [x]).patterns().values()
-    (name,) = statistics.weights
     r = rng.normal(size=f(x).shape)
     for method, q, s in (
         (jxp.pattern_net, found, 1 / scale),
