@@ -655,6 +655,16 @@ WRONG: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     ),
     "no data": (lambda: jxp.pattern_statistics(net, iter([])), ValueError, "no batches"),
     "no examples": (lambda: jxp.pattern_statistics(net, X[:0]), ValueError, "no batches"),
+    "a batch of none": (
+        lambda: jxp.pattern_statistics(net, [X, X[:0]]),
+        ValueError,
+        "batch 1 of the data holds no examples",
+    ),
+    "not finite": (
+        lambda: jxp.pattern_statistics(net, np.where(X == 1, np.nan, X)),
+        FloatingPointError,
+        "layers dense, dense@2 are not finite",
+    ),
     "text": (lambda: jxp.pattern_statistics(net, "x.npy"), TypeError, "got a str"),
     "integer data": (
         lambda: jxp.pattern_statistics(net, X.astype(int)),
