@@ -18,8 +18,9 @@ References:
 
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
+from functools import partial
 from os import PathLike
 from typing import Any
 
@@ -142,7 +143,9 @@ def pattern_statistics(
 ) -> PatternStatistics:
     """Fits the statistics of patterns to data, in one pass.
 
-    Memory holds one batch and four arrays in the shape of each layer's weights.
+    Memory holds one batch and, twice over, four arrays in the shape of each layer's weights. Sums
+    are in float32 or wider, but products as precise as the model's own: for convolutions that a GPU
+    computes in TF32, call this under `jax.default_matmul_precision("highest")`.
 
     Args:
         f: the function that will be explained: `f(x, *args) -> logits`.
@@ -160,6 +163,7 @@ def pattern_statistics(
         TypeError: the data are neither an array nor batches of floating arrays.
         ValueError: there are no data, `f` has no kernel layer, or a layer has no patterns: see
             `pattern_net`.
+        FloatingPointError: a kernel layer has inputs or outputs that are NaN or infinite.
         ImportError: a progress bar was asked for and tqdm is not installed.
 
     References:
@@ -177,13 +181,19 @@ def pattern_statistics(
     """
     explain = pattern_net(f, {}, argnums=argnums, unknown="gradient")
     total = None
-    for batch in _progress(_batches(data, batch_size), progress):
+    for number, batch in enumerate(_progress(*_batches(data, batch_size), progress)):
+        if not all(map(np.size, jax.tree.leaves(batch))):
+            raise ValueError(f"batch {number} of the data holds no examples")
         part = explain.read(_of_batch, *_arguments(batch, args, argnums))
         total = part if total is None else _merged(total, part)
     if total is None:
         raise ValueError("there are no data to fit patterns to: data hold no batches")
     if not total.weights:
         raise ValueError("the function has no kernel layer (dense or convolution) to fit")
+    if endless := [name for name in total.weights if not _is_finite(total, name)]:
+        raise FloatingPointError(
+            f"the inputs or outputs of layers {', '.join(endless)} are not finite for these data"
+        )
     return total
 
 
@@ -228,8 +238,8 @@ def load_patterns(path: str | PathLike[str]) -> dict[str, np.ndarray]:
     return {name.removeprefix("pattern/"): array for name, array in arrays.items()}
 
 
-def _batches(data: Any, batch_size: int | None) -> Iterable[Any]:
-    """The batches of the data."""
+def _batches(data: Any, batch_size: int | None) -> tuple[Iterable[Any], int | None]:
+    """The batches of the data, and how many there are where that is known."""
     if not hasattr(data, "shape"):
         if isinstance(data, str | Mapping) or not isinstance(data, Iterable):
             raise TypeError(
@@ -238,16 +248,17 @@ def _batches(data: Any, batch_size: int | None) -> Iterable[Any]:
             )
         if batch_size is not None:
             raise TypeError("data come in batches already: batch_size is for one array")
-        return data
+        return data, len(data) if isinstance(data, Sized) else None
     size = _BATCH if batch_size is None else batch_size
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
         raise ValueError(f"batch_size must be an int >= 1, got {batch_size!r}")
     if not data.shape:
         raise ValueError("data have no leading axis that counts examples")
-    return [data[i : i + size] for i in range(0, len(data), size)]
+    starts = range(0, len(data), size)
+    return (data[i : i + size] for i in starts), len(starts)
 
 
-def _progress(batches: Iterable[Any], wanted: bool) -> Iterable[Any]:
+def _progress(batches: Iterable[Any], count: int | None, wanted: bool) -> Iterable[Any]:
     if not wanted:
         return batches
     try:
@@ -256,7 +267,7 @@ def _progress(batches: Iterable[Any], wanted: bool) -> Iterable[Any]:
         raise ImportError(
             "progress=True needs tqdm: pip install tqdm, or leave progress out"
         ) from None
-    return tqdm(batches, desc="patterns", unit="batch")
+    return tqdm(batches, total=count, desc="patterns", unit="batch")
 
 
 def _arguments(batch: Any, args: Sequence[Any], argnums: int | Sequence[int]) -> list[Any]:
@@ -316,6 +327,7 @@ def _merged(a: PatternStatistics, b: PatternStatistics) -> PatternStatistics:
     return PatternStatistics(a.weights, positive, negative)
 
 
+@partial(jax.jit, static_argnames=("kind",))
 def _patterns(statistics: PatternStatistics, kind: str) -> dict[str, jax.Array]:
     found = {}
     for name, w in statistics.weights.items():
@@ -327,6 +339,11 @@ def _patterns(statistics: PatternStatistics, kind: str) -> dict[str, jax.Array]:
         length = jnp.sum(w * covariance, inputs, keepdims=True)
         found[name] = covariance / jnp.where(length == 0, 1, length)
     return found
+
+
+def _is_finite(statistics: PatternStatistics, name: str) -> bool:
+    moments = jax.tree.leaves((statistics.positive[name], statistics.negative[name]))
+    return all(bool(jnp.isfinite(v).all()) for v in moments)
 
 
 def _alike(a: Any, b: Any) -> bool:

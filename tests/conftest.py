@@ -39,7 +39,9 @@ def _strict(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return wrapped
 
-    methods = [(Explainer, v) for v in ("__call__", "plan", "ledger", "activations", "outputs")]
+    methods = [
+        (Explainer, v) for v in ("__call__", "plan", "ledger", "activations", "outputs", "read")
+    ]
     for owner, name in [*methods, (Wrapper, "__call__")]:
         monkeypatch.setattr(owner, name, under("strict", "raise", getattr(owner, name)))
     monkeypatch.setattr(_compat, "trace", under("standard", "allow", _compat.trace))

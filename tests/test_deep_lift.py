@@ -1,7 +1,6 @@
 """DeepLIFT: the sums, the peers' maps, numbers worked by hand, and what is refused."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import jax
@@ -12,10 +11,8 @@ from jax import lax, nn
 
 import jaxplain as jxp
 import reference_models
-from jaxplain.composites import Composite, kind
 from jaxplain.methods import baselines
 from jaxplain.methods.deep_lift import DeepLift
-from jaxplain.rules import Gradient
 from reference_models import MODELS, load
 
 RULES = ("rescale", "reveal_cancel")
@@ -30,13 +27,6 @@ def _float64() -> Iterator[None]:
 # The references. Both libraries differentiate the max-pooling of these models as it is written, so
 # that their sums miss f(x) - f(x0) (by up to 3.4 for captum on cnn_bn): with that one rule in its
 # place jaxplain reproduces them, and without it the sums are right.
-
-
-def gradient_at_maxima(explain: DeepLift) -> DeepLift:
-    base = explain.base
-    assert isinstance(base, jxp.Explainer)
-    entries = [(kind("Selection"), Gradient()), *base.composite.base]
-    return replace(explain, base=replace(base, composite=Composite(entries, strict=False, base=())))
 
 
 def at_zero(explain: Callable[..., DeepLift], x: Any, others: Any, **call: Any) -> Any:
@@ -72,7 +62,7 @@ def test_peers(peer: str, key: str, name: str) -> None:
     f = reference_models.build(name)
     method = {"captum": CAPTUM, "inn1": INNVESTIGATE}[peer][key]
     found = method(
-        lambda x0: gradient_at_maxima(jxp.deep_lift(lambda x: f(x, params), x0)),
+        lambda x0: jxp.deep_lift(lambda x: f(x, params), x0, maxima="gradient"),
         x,
         load(name, "captum")["baselines"].astype(float),
         target=target,

@@ -159,8 +159,9 @@ def _deep_taylor_bounded(f: Callable[..., Any], s: Settings) -> Base:
 
 
 def _deep_lift(f: Callable[..., Any], s: Settings) -> Base:
+    maxima = "gradient" if s.compat else "winners"
     return transforms.deep_lift(
-        f, s["reference_inputs"], rule=s["nonlinear_mode"], argnums=s.argnums
+        f, s["reference_inputs"], rule=s["nonlinear_mode"], maxima=maxima, argnums=s.argnums
     )
 
 
@@ -168,7 +169,9 @@ def _pattern(method: Callable[..., Base]) -> Build:
     def build(f: Callable[..., Any], s: Settings) -> Base:
         if s["patterns"] is None:
             raise ValueError("patterns are missing: call fit(X) first, or give patterns=")
-        project = s["reverse_project_bottleneck_layers"]
+        project = bool(s["reverse_project_bottleneck_layers"])
+        if s.compat and s["neuron_selection_mode"] == "index":
+            project = False  # there its number of the neuron is an input beside every bottleneck
         return method(f, s["patterns"], project=project, argnums=s.argnums)
 
     return build

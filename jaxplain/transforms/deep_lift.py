@@ -30,6 +30,7 @@ from jaxplain.transforms.explainer import Explainer
 from jaxplain.transforms.wrapper import Base, Wrapper, explained, replaced
 
 _RULES = ("rescale", "reveal_cancel")
+_MAXIMA: dict[str, Rule] = {"winners": Winners(), "gradient": Gradient()}
 
 
 def deep_lift(
@@ -37,6 +38,7 @@ def deep_lift(
     baseline: Any = 0.0,
     *,
     rule: Literal["rescale", "reveal_cancel"] = "rescale",
+    maxima: Literal["winners", "gradient"] = "winners",
     argnums: int | Sequence[int] = 0,
     logits: bool = True,
 ) -> "DeepLift":
@@ -64,6 +66,8 @@ def deep_lift(
             own, so that what they do shows even where they cancel. This is for activations that
             alone read a dense layer, a convolution or a sum (the authors keep convolutions on
             "rescale"); others are rescaled.
+        maxima: "gradient" differentiates maxima and minima as they are written, as captum and the
+            authors' library do with max-pooling; the sum then misses f(x)_k - f(x0)_k.
         argnums: which arguments are explained, as in `jax.grad`.
         logits: explain what a trailing softmax reads, as the authors advise.
 
@@ -72,7 +76,7 @@ def deep_lift(
         in the shape of the explained argument, in units of the output.
 
     Raises:
-        ValueError: there is no such rule; in a call, the baseline does not fit the input.
+        ValueError: there is no such rule or treatment of maxima; in a call, the baseline does not fit the input.
         NotAnalyzableError: in a call, the difference would have to cross an operation that DeepLIFT
             cannot share it in: control flow, sorting, or one that is switched by a value that
             depends on x but has no derivative (an index, a comparison, a stop_gradient). A
@@ -92,10 +96,12 @@ def deep_lift(
     """
     if rule not in _RULES:
         raise ValueError(f"rule must be one of {_RULES}, got {rule!r}")
+    if maxima not in _MAXIMA:
+        raise ValueError(f"maxima must be one of {tuple(_MAXIMA)}, got {maxima!r}")
     # as relevance: what counts are values, so custom derivatives are looked through
     base = Explainer(
         f,
-        _DeepLift(reveal_cancel=rule == "reveal_cancel"),
+        _DeepLift(_MAXIMA[maxima], reveal_cancel=rule == "reveal_cancel"),
         relevance=True,
         argnums=argnums,
         logits=logits,
@@ -168,7 +174,6 @@ _EXTREMUM = Match(lambda layer: layer.op in MAXIMA | MINIMA, "extremum")
 _BASE = (
     (kind("Activation"), Rescale()),
     (kind("Product", "Matmul"), Switching()),
-    (kind("Selection") & _EXTREMUM, Winners()),
     (kind("Softmax", "Normalization"), Line()),
     (kind("Affine", "Merge"), Gradient()),
 )
@@ -177,9 +182,10 @@ _BASE = (
 class _DeepLift(Composite):
     """A rule for every layer that DeepLIFT can cross, and an error for the others."""
 
-    def __init__(self, *, reveal_cancel: bool):
+    def __init__(self, maxima: Rule, *, reveal_cancel: bool):
         name = "DeepLift (reveal-cancel)" if reveal_cancel else "DeepLift (rescale)"
-        super().__init__([], name=name, base=_BASE)
+        extrema = (kind("Selection") & _EXTREMUM, maxima)
+        super().__init__([], name=name, base=[*_BASE, extrema])
         self.reveal_cancel = reveal_cancel
 
     def assign(self, graph: Graph) -> list[tuple[Layer, Rule | None, str]]:

@@ -118,7 +118,8 @@ def pattern_attribution(
 
 
 def _composite(rule: PatternNet) -> Composite:
-    entries: list[tuple[Match, Any]] = [(kernel | kind("Affine") & op("scale"), rule)]
+    weights = Match(kernel | kind("Affine") & op("scale"), "kernel | scale")
+    entries: list[tuple[Match, Any]] = [(weights, rule)]
     others = [(~kind("Loop", "Branch", "Unknown"), Gradient())]
     return Composite(entries, name=type(rule).__name__, base=others, strict=False)
 
