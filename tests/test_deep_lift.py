@@ -11,8 +11,8 @@ from jax import lax, nn
 
 import jaxplain as jxp
 import reference_models
-from jaxplain.methods import baselines
-from jaxplain.methods.deep_lift import DeepLift
+from jaxplain.transforms import baselines
+from jaxplain.transforms.deep_lift import DeepLift
 from reference_models import MODELS, load
 
 RULES = ("rescale", "reveal_cancel")

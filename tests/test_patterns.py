@@ -18,7 +18,7 @@ import reference_models
 from jaxplain.composites import Composite, kernel
 from jaxplain.graph import trace
 from jaxplain.graph.bottlenecks import bottlenecks
-from jaxplain.methods.explainer import Explainer
+from jaxplain.transforms.explainer import Explainer
 from reference_models import load
 
 KINDS = ("linear", "relu.positive")

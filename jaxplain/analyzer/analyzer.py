@@ -337,9 +337,8 @@ class _TiedOutputs(_Seed):
     def __call__(self, output: jax.Array) -> jax.Array:
         if output.ndim == 0:
             return self.kind(output)
-        largest = output == output.max(-1, keepdims=True)
-        share = largest / largest.sum(-1, keepdims=True)
-        return self.kind(output) * share.astype(output.dtype)
+        largest = (output == output.max(-1, keepdims=True)).astype(output.dtype)
+        return self.kind(output) * largest / largest.sum(-1, keepdims=True)
 
 
 def _value(output: jax.Array) -> jax.Array:

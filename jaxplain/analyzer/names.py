@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import jax
 
@@ -159,7 +159,7 @@ def _deep_taylor_bounded(f: Callable[..., Any], s: Settings) -> Base:
 
 
 def _deep_lift(f: Callable[..., Any], s: Settings) -> Base:
-    maxima = "gradient" if s.compat else "winners"
+    maxima: Literal["gradient", "winners"] = "gradient" if s.compat else "winners"
     return transforms.deep_lift(
         f, s["reference_inputs"], rule=s["nonlinear_mode"], maxima=maxima, argnums=s.argnums
     )

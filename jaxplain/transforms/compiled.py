@@ -127,6 +127,7 @@ class Compiled:
         else:
             trees = self._explained_trees(args, explained)
             attribution = trees[0] if isinstance(self.explainer.argnums, int) else tuple(trees)
+        captured = {layer.name: captured[layer.name] for layer in self.captured}  # by depth
         wanted = (
             *((output,) if self.explainer.with_output else ()),
             attribution,

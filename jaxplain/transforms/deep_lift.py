@@ -76,7 +76,8 @@ def deep_lift(
         in the shape of the explained argument, in units of the output.
 
     Raises:
-        ValueError: there is no such rule or treatment of maxima; in a call, the baseline does not fit the input.
+        ValueError: there is no such rule or treatment of maxima; in a call, the baseline does not
+            fit the input.
         NotAnalyzableError: in a call, the difference would have to cross an operation that DeepLIFT
             cannot share it in: control flow, sorting, or one that is switched by a value that
             depends on x but has no derivative (an index, a comparison, a stop_gradient). A

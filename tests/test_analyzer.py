@@ -1,0 +1,556 @@
+"""The iNNvestigate door: every name, its numbers, its options, its files."""
+
+import functools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+import jaxplain as jxp
+import reference_models
+from jaxplain.analyzer import analyzer as door
+from jaxplain.analyzer.names import NAMES
+from jaxplain.patterns import pattern_statistics
+from jaxplain.rules import Epsilon, Flat, Gamma, Norm, Sign, StdEpsilon, Z, ZPlus
+from reference_models import MODELS, load
+
+TOLERANCE = 1e-4
+ILL_CONDITIONED = {"lrp.epsilon@nobias", "lrp.epsilon_IB", "lrp.z_IB"}  # no biases: z near zero
+ILL_CONDITIONED |= {"lrp.alpha_beta@3_2", "lrp.alpha_2_beta_1", "lrp.alpha_2_beta_1_IB"}
+ILL_CONDITIONED |= {"lrp.alpha_2_beta_1@inputBounded", "lrp.z_plus_fast", "lrp@Alpha2Beta1_bnNone"}
+ILL_CONDITIONED |= {f"lrp.sequential_preset_b{end}" for end in ("", "_flat", "_flat_until_idx@3")}
+
+# What the references' keys say behind the name. iNNvestigate counts the input as layer 0.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "lrp.epsilon@0.25": {"epsilon": 0.25},
+    "lrp.epsilon@inputWSquare": {"input_layer_rule": "WSquare"},
+    "lrp.epsilon@nobias": {"bias": False},
+    "lrp.alpha_beta@3_2": {"alpha": 3},
+    "lrp.alpha_2_beta_1@inputBounded": {"input_layer_rule": (-3.0, 3.0)},
+    "integrated_gradients@16": {"steps": 16},
+    "lrp@Z_bnNone": {"rule": "Z"},
+    "lrp@Epsilon_bnNone": {"rule": "Epsilon"},
+    "lrp@Alpha2Beta1_bnNone": {"rule": "Alpha2Beta1"},
+    "lrp.sequential_preset_b_flat_until_idx@3": {"until_layer_idx": 2},
+    "deep_taylor.bounded": {"low": -3.0, "high": 3.0},
+}
+
+
+@pytest.fixture(autouse=True)
+def _float64() -> Iterator[None]:
+    with jax.enable_x64(True):
+        yield
+
+
+def model(name: str, params: Any = None) -> Callable[..., Any]:
+    f = reference_models.build(name)
+    params = reference_models.params(name) if params is None else params
+    return jax.tree_util.Partial(lambda params, x: f(x, params), params)
+
+
+@functools.cache
+def fitted(name: str, kind: str) -> dict[str, Any]:
+    data = load(name, "fit256")["x"].astype(float)
+    return pattern_statistics(model(name), data, batch_size=64).patterns(kind)
+
+
+def options_of(name: str, key: str) -> dict[str, Any]:
+    if not key.startswith("pattern."):
+        return OPTIONS.get(key, {})
+    _, kind, *rest = key.split("@")
+    project = {"reverse_project_bottleneck_layers": False} if rest else {}
+    return {"patterns": fitted(name, kind), **project}
+
+
+def keys(name: str, peer: str) -> list[str]:
+    stored = {key.rpartition("/")[0] for key in load(name, peer)}
+    return sorted(key for key in stored if key and not key.startswith("pattern/"))
+
+
+ALL = [(n, peer, key) for n in MODELS for peer in ("inn2", "inn1") for key in keys(n, peer)]
+
+
+@pytest.mark.parametrize(("name", "peer", "key"), ALL)
+def test_innvestigate(name: str, peer: str, key: str) -> None:
+    """All arrays of iNNvestigate 2.1.2 and 1.0.9, largest and first output at once."""
+    stored, maps = load(name, "model"), load(name, peer)
+    x = stored["x"].astype(float)
+    options = options_of(name, key)
+
+    def analyze(x: Any, params: Any, outputs: Any) -> Any:
+        return jxp.create_analyzer(
+            key.partition("@")[0],
+            model(name, params),
+            compat="innvestigate",
+            neuron_selection_mode="index",
+            **options,
+        ).analyze(x, outputs)
+
+    quickly = {"xla_backend_optimization_level": 0}
+    compiled = jax.jit(analyze, compiler_options=quickly)
+    outputs = np.concatenate([stored["logits"].argmax(1), np.ones(len(x), int)])
+    found = compiled(np.concatenate([x, x]), reference_models.params(name), outputs)
+    expected = np.concatenate([maps[f"{key}/max"], maps[f"{key}/idx1"]])
+    if key.startswith("pattern.") and not key.endswith("@noproject"):
+        # In mode index it does not project (see the references' README), in mode max it does.
+        found, expected = found[len(x) :], expected[len(x) :]
+    axes = tuple(range(1, expected.ndim))
+    error = np.abs(found - expected).max(axes) / np.maximum(np.abs(expected).max(axes), 1e-30)
+    assert error.max() <= (1e-2 if key in ILL_CONDITIONED else TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["gradient", "guided_backprop", "lrp.z", "deep_taylor", "integrated_gradients"]
+    + [f"{m}@{kind}" for m in ("pattern.net", "pattern.attribution") for kind in ("linear",)],
+)
+def test_mode_max_activation(key: str) -> None:
+    x = load("mlp", "model")["x"].astype(float)
+    peer = "inn1" if key.startswith("pattern.") else "inn2"
+    analyzer = jxp.create_analyzer(
+        key.partition("@")[0], model("mlp"), compat="innvestigate", **options_of("mlp", key)
+    )
+    expected = load("mlp", peer)[f"{key}/max"]
+    assert_allclose(analyzer.analyze(x), expected, rtol=0, atol=TOLERANCE * abs(expected).max())
+
+
+def test_deep_taylor_of_a_negative_output_is_zero() -> None:
+    x = load("mlp", "model")["x"].astype(float)
+    f = model("mlp")
+    explain = jxp.create_analyzer("deep_taylor", f, neuron_selection_mode="index")
+    found = explain.analyze(x, np.asarray(f(x)).argmin(1))
+    assert (np.asarray(f(x)).min(1) < 0).all()
+    assert_allclose(found, 0)
+
+
+# Names
+
+INNVESTIGATE = (
+    "input random gradient gradient.baseline input_t_gradient deconvnet guided_backprop "
+    "integrated_gradients smoothgrad lrp lrp.z lrp.z_IB lrp.epsilon lrp.epsilon_IB lrp.w_square "
+    "lrp.flat lrp.alpha_beta lrp.alpha_2_beta_1 lrp.alpha_2_beta_1_IB lrp.alpha_1_beta_0 "
+    "lrp.alpha_1_beta_0_IB lrp.z_plus lrp.z_plus_fast lrp.sequential_preset_a "
+    "lrp.sequential_preset_b lrp.sequential_preset_a_flat lrp.sequential_preset_b_flat "
+    "lrp.sequential_preset_b_flat_until_idx deep_taylor deep_taylor.bounded deep_lift.wrapper "
+    "pattern.net pattern.attribution"
+).split()
+READ = (
+    "gradient_x_sign gradient_x_sign_mu gradient_x_sign_mu_0_5 gradient_x_sign_mu_neg_0_5 "
+    "gradient_x_input smoothgrad_x_input smoothgrad_x_sign guided_backprop_x_sign_mu_0 "
+    "deconvnet_x_sign lrp_z lrp_alpha_1_beta_0 lrp_epsilon_0_1 lrp_epsilon_100 "
+    "lrp_epsilon_0_25_std_x lrpsign_z lrpsign_epsilon_0_5 lrpsign_epsilon_0_25_std_x "
+    "lrpsign_epsilon_100_mu_0_5 lrpsign_epsilon_0_25_std_x_mu_neg_0_5 lrpz_epsilon_10 "
+    "w2lrp_epsilon_0_01 flatlrp_sequential_composite_a lrpsign_sequential_composite_b "
+    "zblrp_z_VGG16ILSVRC zblrp_epsilon_0_1_VGG16ILSVRC lrp_gamma"
+).split()
+NEEDED: dict[str, dict[str, Any]] = {
+    "lrp": {"rule": "Z"},
+    "lrp.alpha_beta": {"alpha": 2},
+    "deep_taylor.bounded": {"low": -3.0, "high": 3.0},
+    "occlusion": {"window": (4, 4, 3), "strides": (4, 4, 3)},
+    "lrp.sequential_preset_b_flat_until_idx": {"until_layer_idx": 2},
+    "lrp.rule_until_index": {"until_layer_idx": 2, "until_layer_rule": "Flat"},
+}
+
+
+def test_all_names_of_innvestigate_are_there() -> None:
+    assert len(INNVESTIGATE) == 33
+    assert {*INNVESTIGATE, "deep_lift", "guided"} <= {*NAMES}
+    listed = [name for name, _, _ in jxp.methods()]
+    assert {*NAMES} <= {*listed}
+    assert all(line for _, line, _ in jxp.methods())
+    assert "Bach et al." in str(jxp.methods())
+    assert "<table" in jxp.methods()._repr_html_()
+
+
+@pytest.mark.parametrize("name", [*NAMES, *READ])
+def test_every_name_gives_a_finite_map(name: str) -> None:
+    x = load("cnn", "model")["x"][:2].astype(float)
+    f = reference_models.build("cnn")
+    params = reference_models.params("cnn")
+    options = NEEDED.get(name, {})
+    if name.startswith("pattern."):
+        options = {"patterns": fitted("cnn", "relu.positive")}
+    if name == "expected_gradients":
+        options = {"reference_inputs": load("cnn", "model")["x"].astype(float)}
+
+    def analyze(x: Any, params: Any) -> Any:
+        net = jax.tree_util.Partial(lambda params, x: f(x, params), params)
+        return jxp.create_analyzer(name, net, **options).analyze(x)
+
+    quickly = {"xla_backend_optimization_level": 0}
+    found = jax.jit(analyze, compiler_options=quickly)(x, params)
+    assert found.shape == x.shape
+    assert np.isfinite(found).all()
+    assert abs(np.asarray(found)).max() > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "close"),
+    [("lrp.epsilonn", "lrp.epsilon"), ("guided_backpropp", "guided_backprop"), ("ig", "lists")],
+)
+def test_unknown_names(name: str, close: str) -> None:
+    with pytest.raises(KeyError, match=close):
+        jxp.create_analyzer(name, model("mlp"))
+
+
+W1 = np.random.default_rng(0).normal(size=(4, 6))
+B1 = np.random.default_rng(1).normal(size=6)
+W2 = np.random.default_rng(2).normal(size=(6, 3))
+X = np.random.default_rng(3).normal(size=(5, 4))
+
+
+def net(x: Any) -> Any:
+    return jax.nn.relu(x @ W1 + B1) @ W2
+
+
+def analyze(name: str, *args: Any, x: Any = X, **options: Any) -> np.ndarray:
+    return np.asarray(jxp.create_analyzer(name, net, **options).analyze(x, *args))
+
+
+def steps(k: int, x: np.ndarray = X) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The hidden inputs and outputs, and output k."""
+    z = x @ W1 + B1
+    h = np.maximum(z, 0)
+    return z, h, h @ W2[:, k]
+
+
+# Names that have no reference array, by their formulas
+
+
+def index(name: str, k: int = 1, **options: Any) -> np.ndarray:
+    return analyze(name, k, neuron_selection_mode="index", **options)
+
+
+def below(relevance: np.ndarray, epsilon: Any) -> np.ndarray:
+    z = X @ W1 + B1
+    return (relevance / (z + epsilon * np.where(z < 0, -1, 1))) @ W1.T
+
+
+def test_std_epsilon() -> None:
+    for compat in (None, "innvestigate"):
+        _, h, y = steps(1)
+        axis = None if compat else 1
+        first, last = 0.25 * X.std(axis), 0.25 * h.std(axis)
+        if not compat:
+            first = first[:, None]
+        at_hidden = h * W2[:, 1] * (y / (y + last * np.where(y < 0, -1, 1)))[:, None]
+        wanted = X * below(at_hidden, first)
+        assert_allclose(index("lrp.stdxepsilon", compat=compat), wanted, rtol=1e-9)
+        assert_allclose(index("lrp_epsilon_0_25_std_x", compat=compat), wanted, rtol=1e-9)
+
+
+@pytest.mark.parametrize(("ending", "mu"), [("", 0.0), ("_mu_0_5", 0.5), ("_mu_neg_0_5", -0.5)])
+def test_sign(ending: str, mu: float) -> None:
+    _, h, y = steps(1)
+    signs = np.where(mu > X, -1, 1)
+    at_hidden = h * W2[:, 1] * (y / (y + 0.1 * np.sign(y)))[:, None]
+    found = index(f"lrpsign_epsilon_0_1{ending}")
+    assert_allclose(found, signs * below(at_hidden, 0.0), rtol=1e-9)
+    plain = index("gradient")
+    assert_allclose(index(f"gradient_x_sign{ending}"), plain * signs, rtol=1e-9)
+    assert_allclose(index("gradient_x_input"), plain * X, rtol=1e-9)
+
+
+def test_named_lrp_is_lrp() -> None:
+    for name, rule in {"lrp.gamma": Gamma(0.5), "lrp_epsilon_0_5": Epsilon(0.5)}.items():
+        assert_allclose(index(name), jxp.lrp(net, rule)(X, target=1), rtol=1e-9)
+    boxed = index("zblrp_z", low=-4.0, high=4.0)
+    composite = jxp.Composite(
+        [(jxp.composites.first, jxp.rules.ZBox(-4.0, 4.0)), (jxp.composites.kernel, Z())]
+    )
+    assert_allclose(boxed, jxp.lrp(net, composite)(X, target=1), rtol=1e-9)
+
+
+def test_noise() -> None:
+    """Under compat absolute, else relative to the range of each example; both honour the scale."""
+    f = lambda x: x**2  # noqa: E731
+    for compat, scale in ((None, 4.0), ("innvestigate", 1.0)):
+        analyzer = jxp.create_analyzer(
+            "vargrad", f, augment_by_n=4000, noise_scale=0.5, batch_size=500, compat=compat
+        )
+        x = jnp.array([[0.0, 4.0], [4.0, 0.0]])
+        largest = analyzer.analyze(x).max(1)
+        assert_allclose(largest, (2 * 0.5 * scale) ** 2, rtol=0.1)
+    noise = jxp.create_analyzer("random", f, stddev=2.0).analyze(np.zeros((100, 50)))
+    assert 1.9 < noise.std() < 2.1
+    shifted = jxp.create_analyzer("random", f, compat="innvestigate").analyze(np.ones((100, 50)))
+    assert 0.95 < shifted.mean() < 1.05
+    again = jxp.create_analyzer("random", net).analyze(X, key=jax.random.key(3))
+    assert not np.allclose(again, analyze("random"))
+
+
+# Rules by name and in lists
+
+
+def test_rules_by_name_class_and_instance() -> None:
+    wanted = analyze("lrp.z")
+    for rule in ("Z", Z, Z()):
+        assert_allclose(analyze("lrp", rule=rule), wanted)
+    assert_allclose(
+        analyze("lrp", rule="Flat", input_layer_rule=(-4.0, 4.0)),
+        analyze("lrp", rule=[jxp.rules.ZBox(-4.0, 4.0), "Flat"]),
+        rtol=1e-9,
+    )
+
+
+def test_a_list_of_rules_goes_from_the_input_on() -> None:
+    listed = jxp.create_analyzer("lrp", net, rule=[Flat(), Z()])
+    kernels = [row.rule for row in listed.plan(X) if row.layer.is_kernel]
+    assert kernels == [Flat(), Z()]
+    reversed_ = jxp.create_analyzer("lrp", net, rule=[Z(), Flat()], compat="innvestigate")
+    assert [row.rule for row in reversed_.plan(X) if row.layer.is_kernel] == [Flat(), Z()]
+    assert_allclose(listed.analyze(X), listed.analyze(X))  # the list is not used up
+    with pytest.raises(ValueError, match="lists 3 rules; the model has 2 kernel layers"):
+        analyze("lrp", rule=["Z", "Z", "Z"])
+
+
+def test_conditions() -> None:
+    first, kernel = jxp.composites.first, jxp.composites.kernel
+    found = analyze("lrp", rule=[(first, "Flat"), (kernel, "Epsilon")])
+    wanted = analyze("lrp", rule="Epsilon", input_layer_rule="Flat")
+    assert_allclose(found, wanted, rtol=1e-9)
+
+
+def test_until_index_and_batch_norm_rules() -> None:
+    deep = lambda x: jax.nn.relu(jax.nn.relu(x @ W1 + B1) @ W2) @ W2.T  # noqa: E731
+    analyzer = jxp.create_analyzer(
+        "lrp", deep, rule="Z", until_layer_idx=2, until_layer_rule="Flat"
+    )
+    assert [r.rule for r in analyzer.plan(X) if r.layer.is_kernel] == [Flat(), Flat(), Z()]
+    lone = lambda x: jax.nn.relu(jax.nn.relu(x @ W1) * B1) @ W2  # noqa: E731
+    analyzer = jxp.create_analyzer("lrp.z", lone, bn_layer_rule="Z")
+    assert [r.rule for r in analyzer.plan(X) if r.layer.op == "scale"] == [Z()]
+    assert Norm(1e-6) not in [r.rule for r in analyzer.plan(X)]
+
+
+# Neuron selection
+
+
+def test_modes() -> None:
+    outputs = np.asarray(net(X))
+    each = [index("lrp.z", k) for k in range(3)]
+    assert_allclose(analyze("lrp.z", neuron_selection_mode="all"), sum(each), rtol=1e-9)
+    slopes = [index("gradient", k) for k in range(3)]
+    assert_allclose(analyze("gradient", neuron_selection_mode="all"), sum(slopes), rtol=1e-9)
+    chosen = np.array([2, 0, 1, 1, 0])
+    found = index("lrp.z", chosen)
+    assert_allclose(found, np.stack(each)[chosen, np.arange(5)], rtol=1e-9)
+    largest = np.stack(each)[outputs.argmax(1), np.arange(5)]
+    assert_allclose(analyze("lrp.z"), largest, rtol=1e-9)
+
+
+def test_single_examples_and_outputs_of_higher_rank() -> None:
+    batched = index("lrp.z", 1)
+    single = jxp.create_analyzer("lrp.z", net, neuron_selection_mode="index").analyze(X[0], 1)
+    assert_allclose(single, batched[0], rtol=1e-9)
+    sequence = jxp.create_analyzer("lrp.z", net, neuron_selection_mode="index")
+    x = X[:4].reshape(2, 2, 4)
+    assert_allclose(sequence.analyze(x, 1).reshape(4, 4), batched[:4], rtol=1e-9)
+    choice = np.array([[0, 1], [2, 1]])
+    assert_allclose(sequence.analyze(x, choice)[1, 0], index("lrp.z", 2)[2], rtol=1e-9)
+
+
+def test_ties_are_shared_under_compat_and_go_to_the_first_else() -> None:
+    tied = lambda x: x @ np.array([[1.0, 1.0, 0.0], [2.0, 0.0, 0.0]])  # noqa: E731
+    x = np.array([[3.0, 0.0]])
+    analyzer = jxp.create_analyzer("gradient", tied, compat="innvestigate")
+    assert_allclose(analyzer.analyze(x), [[1.0, 1.0]])  # the mean of (1, 2) and (1, 0)
+    assert_allclose(jxp.create_analyzer("gradient", tied).analyze(x), [[1.0, 2.0]])
+
+
+@pytest.mark.parametrize("compat", [None, "innvestigate"])
+@pytest.mark.parametrize("name", ["integrated_gradients", "smoothgrad", "gradient"])
+def test_an_index_for_all_examples(name: str, compat: Any) -> None:
+    """In the reference, wrappers explained the first example only."""
+    options: dict[str, Any] = {"neuron_selection_mode": "index", "compat": compat}
+    found = analyze(name, 1, **options)
+    assert_allclose(found, analyze(name, np.ones(5, int), **options), rtol=1e-9)
+    assert (abs(found).max(1) > 0).all()
+
+
+@pytest.mark.parametrize("name", ["integrated_gradients", "smoothgrad", "lrp.epsilon"])
+def test_several_inputs_with_an_index(name: str) -> None:
+    f = lambda x, y: net(x) + 2 * net(y)  # noqa: E731
+    analyzer = jxp.create_analyzer(name, f, neuron_selection_mode="index")
+    a, b = analyzer.analyze([X, X[::-1].copy()], 1)
+    assert a.shape == b.shape == X.shape
+    assert not np.allclose(a, b)
+
+
+def test_wrong_selections() -> None:
+    with pytest.raises(ValueError, match="neuron_selection goes with"):
+        analyze("gradient", 1)
+    with pytest.raises(ValueError, match="neuron_selection goes with"):
+        analyze("gradient", neuron_selection_mode="index")
+    for name in ("gradient", "smoothgrad", "lrp.z"):
+        with pytest.raises(IndexError, match="out of range"):
+            index(name, 3)
+    with pytest.raises(ValueError, match="does not fit"):
+        index("gradient", np.array([0, 1]))
+    with pytest.raises(ValueError, match="neuron_selection_mode must be one of"):
+        analyze("gradient", neuron_selection_mode="max")
+
+
+# Options
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "error", "message"),
+    [
+        ("gradient", {"epsilon": 1}, TypeError, "has no option 'epsilon'"),
+        ("lrp", {}, ValueError, "needs rule="),
+        ("lrp", {"rule": "Zet"}, ValueError, "did you mean 'Z"),
+        ("lrp", {"rule": 3}, TypeError, "a rule is given by"),
+        ("lrp.alpha_beta", {}, ValueError, "alpha or beta"),
+        ("lrp.alpha_beta", {"alpha": 3, "beta": 3}, ValueError, "alpha - beta must be 1"),
+        ("lrp.alpha_beta", {"alpha": 0.5}, ValueError, "beta must be"),
+        ("lrp.epsilon", {"epsilon": -1}, ValueError, "epsilon"),
+        ("lrp.z", {"until_layer_idx": 2}, ValueError, "go together"),
+        ("lrp.z", {"until_layer_idx": -1, "until_layer_rule": "Z"}, ValueError, "position"),
+        ("deep_taylor.bounded", {"low": 0.0}, ValueError, "needs low= and high="),
+        ("gradient", {"postprocess": "root"}, ValueError, "postprocess"),
+        ("integrated_gradients", {"steps": 0}, ValueError, "steps"),
+        ("deep_lift", {"nonlinear_mode": "magic"}, ValueError, "rule must be one of"),
+        ("pattern.net", {"pattern_type": "cubic"}, ValueError, "pattern_type must be"),
+        ("expected_gradients", {}, ValueError, "needs reference_inputs"),
+        ("occlusion", {}, ValueError, "needs window="),
+        ("gradient", {"reverse_clip_values": True}, ValueError, "pair"),
+        ("gradient", {"compat": "zennit"}, ValueError, "compat"),
+    ],
+)
+def test_wrong_options(name: str, options: Any, error: Any, message: str) -> None:
+    with pytest.raises(error, match=message):
+        jxp.create_analyzer(name, net, **options)
+
+
+def test_patterns_need_a_fit() -> None:
+    with pytest.raises(ValueError, match=r"call fit\(X\) first"):
+        analyze("pattern.net")
+    with pytest.raises(TypeError, match="the model must be a function"):
+        jxp.create_analyzer("gradient", 3)  # type: ignore[arg-type]
+
+
+def test_what_means_nothing_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door, "_said", set())
+    with pytest.warns(UserWarning, match="disable_model_checks has no meaning here"):
+        jxp.create_analyzer("gradient", net, disable_model_checks=True)
+    jxp.create_analyzer("gradient", net, disable_model_checks=True)  # warnings are errors
+
+
+def test_reverse_options(capsys: pytest.CaptureFixture[str]) -> None:
+    analyzer = jxp.create_analyzer("lrp.z", net, reverse_keep_tensors=True)
+    analyzer.analyze(X)
+    assert list(analyzer.reversed_tensors) == [row.layer.name for row in analyzer.plan(X)]
+    assert_allclose(list(analyzer.reversed_tensors.values())[-1].sum(1), np.max(net(X), 1))
+    analyze("lrp.z", reverse_check_min_max_values=True, reverse_verbose=True)
+    printed = capsys.readouterr().out
+    assert "min" in printed and "dense" in printed and "rule" in printed
+    clipped = analyze("lrp.z", reverse_clip_values=(-0.1, 0.2))
+    assert clipped.min() >= -0.1 and clipped.max() <= 0.2
+    with pytest.raises(FloatingPointError):
+        analyze("lrp.z", x=np.full_like(X, np.nan), reverse_check_finite=True)
+    images = load("cnn", "model")["x"].astype(float)
+    projected = jxp.create_analyzer(
+        "gradient", model("cnn"), reverse_project_bottleneck_layers=(0.0, 255.0)
+    ).analyze(images)
+    assert projected.min() > -1e-9 and projected.max() == 255
+
+
+def test_postprocess_comes_before_the_product() -> None:
+    slope = analyze("gradient")
+    assert_allclose(analyze("gradient", postprocess="abs"), abs(slope))
+    assert_allclose(analyze("input_t_gradient", postprocess="square"), X * slope**2)
+
+
+# Fitting
+
+
+def test_fit() -> None:
+    data = np.random.default_rng(4).normal(size=(200, 4))
+    whole = jxp.create_analyzer("pattern.attribution", net).fit(data)
+    wanted = whole.analyze(X)
+    batches = [data[:30], data[30:130], data[130:]]
+    parts = jxp.create_analyzer("pattern.attribution", net)
+    for batch in batches:
+        parts.partial_fit(batch)
+    assert_allclose(parts.analyze(X), wanted, rtol=1e-6)
+    streamed = jxp.create_analyzer("pattern.attribution", net).fit_generator(iter(batches), steps=3)
+    assert_allclose(streamed.analyze(X), wanted, rtol=1e-6)
+    assert not np.allclose(streamed.fit_generator(batches, steps=1).analyze(X), wanted)
+    given = jxp.create_analyzer("pattern.attribution", net, patterns=whole.statistics.patterns())
+    assert_allclose(given.analyze(X), wanted, rtol=1e-9)
+    assert jxp.create_analyzer("gradient", net).fit(data).statistics is None
+
+
+# Files
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("lrp.epsilon", {"epsilon": 0.3, "bias": False}),
+        ("lrp.sequential_preset_a", {"epsilon": 0.7, "input_layer_rule": (-4.0, np.full(4, 4.0))}),
+        ("lrp", {"rule": [Sign(0.1), Gamma(0.1)], "compat": "innvestigate"}),
+        ("lrp", {"rule": [Flat(), ZPlus()], "bn_layer_rule": StdEpsilon(0.1)}),
+        ("lrp", {"rule": "Z", "until_layer_idx": 0, "until_layer_rule": "Flat"}),
+        ("integrated_gradients", {"steps": 5, "reference_inputs": X[::-1].copy()}),
+        ("smoothgrad", {"noise_scale": 0.3, "augment_by_n": 3, "postprocess": "abs"}),
+        ("deep_taylor.bounded", {"low": -4.0, "high": 4.0}),
+        ("deep_lift", {"reference_inputs": 0.5, "nonlinear_mode": "reveal_cancel"}),
+    ],
+)
+def test_a_file_keeps_every_setting(name: str, options: Any, tmp_path: Path) -> None:
+    analyzer = jxp.create_analyzer(name, net, **options)
+    analyzer.save_npz(tmp_path / "a.npz")
+    again = jxp.Analyzer.load_npz(tmp_path / "a.npz", net)
+    wanted = analyzer.analyze(X)
+    assert_allclose(again.analyze(X), wanted, rtol=1e-12)
+    saved = analyzer.save()
+    for _ in range(2):  # it is not used up
+        assert_allclose(jxp.Analyzer.load(*saved, net).analyze(X), wanted, rtol=1e-12)
+
+
+def test_a_file_keeps_what_was_fitted_and_fitting_goes_on(tmp_path: Path) -> None:
+    data = np.random.default_rng(4).normal(size=(200, 4))
+    analyzer = jxp.create_analyzer("pattern.net", net, pattern_type="linear").fit(data[:90])
+    analyzer.save_npz(tmp_path / "a.npz")
+    again = jxp.Analyzer.load_npz(tmp_path / "a.npz", net)
+    assert_allclose(again.analyze(X), analyzer.analyze(X), rtol=1e-12)
+    wanted = jxp.create_analyzer("pattern.net", net, pattern_type="linear").fit(data).analyze(X)
+    assert_allclose(again.partial_fit(data[90:]).analyze(X), wanted, rtol=1e-6)
+
+
+def test_files_hold_no_pickle_and_bad_ones_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    jxp.create_analyzer("lrp.epsilon", net, epsilon=0.3).save_npz(path)
+    with np.load(path, allow_pickle=False) as archive:
+        header = archive["jaxplain analyzer"]
+    data = path.read_bytes()
+    for broken in (data[: len(data) // 2], b"", b"not a file", data[:-30]):
+        path.write_bytes(broken)
+        with pytest.raises(ValueError, match="is damaged, or no file"):
+            jxp.Analyzer.load_npz(path, net)
+    np.savez(path, x=np.ones(3))
+    with pytest.raises(ValueError, match="was not written by save_npz"):
+        jxp.Analyzer.load_npz(path, net)
+    np.savez(path, **{"jaxplain analyzer": np.array(["99", header[1]])})
+    with pytest.raises(ValueError, match="written in format 99"):
+        jxp.Analyzer.load_npz(path, net)
+    np.savez(path, **{"jaxplain analyzer": np.array(["1", header[1][:9]])})
+    with pytest.raises(ValueError, match="is damaged"):
+        jxp.Analyzer.load_npz(path, net)
+    np.savez(path, x=np.array([object()]))
+    with pytest.raises(ValueError, match="is damaged, or no file"):
+        jxp.Analyzer.load_npz(path, net)
+
+
+def test_what_no_file_can_hold(tmp_path: Path) -> None:
+    own = jxp.create_analyzer("lrp", net, rule=Epsilon(lambda z: 0.1))
+    with pytest.raises(TypeError, match="no file can hold"):
+        own.save_npz(tmp_path / "a.npz")
