@@ -1,7 +1,6 @@
 """The iNNvestigate door: every name, its numbers, its options, its files."""
 
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,33 +11,13 @@ import pytest
 from numpy.testing import assert_allclose
 
 import jaxplain as jxp
+import methods_page
 import reference_models
 from jaxplain.analyzer import analyzer as door
 from jaxplain.analyzer.names import NAMES
-from jaxplain.patterns import pattern_statistics
 from jaxplain.rules import Epsilon, Flat, Gamma, Norm, Sign, StdEpsilon, Z, ZPlus
-from reference_models import MODELS, load
-
-TOLERANCE = 1e-4
-ILL_CONDITIONED = {"lrp.epsilon@nobias", "lrp.epsilon_IB", "lrp.z_IB"}  # no biases: z near zero
-ILL_CONDITIONED |= {"lrp.alpha_beta@3_2", "lrp.alpha_2_beta_1", "lrp.alpha_2_beta_1_IB"}
-ILL_CONDITIONED |= {"lrp.alpha_2_beta_1@inputBounded", "lrp.z_plus_fast", "lrp@Alpha2Beta1_bnNone"}
-ILL_CONDITIONED |= {f"lrp.sequential_preset_b{end}" for end in ("", "_flat", "_flat_until_idx@3")}
-
-# What the references' keys say behind the name. iNNvestigate counts the input as layer 0.
-OPTIONS: dict[str, dict[str, Any]] = {
-    "lrp.epsilon@0.25": {"epsilon": 0.25},
-    "lrp.epsilon@inputWSquare": {"input_layer_rule": "WSquare"},
-    "lrp.epsilon@nobias": {"bias": False},
-    "lrp.alpha_beta@3_2": {"alpha": 3},
-    "lrp.alpha_2_beta_1@inputBounded": {"input_layer_rule": (-3.0, 3.0)},
-    "integrated_gradients@16": {"steps": 16},
-    "lrp@Z_bnNone": {"rule": "Z"},
-    "lrp@Epsilon_bnNone": {"rule": "Epsilon"},
-    "lrp@Alpha2Beta1_bnNone": {"rule": "Alpha2Beta1"},
-    "lrp.sequential_preset_b_flat_until_idx@3": {"until_layer_idx": 2},
-    "deep_taylor.bounded": {"low": -3.0, "high": 3.0},
-}
+from parity import ALL, TOLERANCE, bound, error, fitted, model, options_of
+from reference_models import load
 
 
 @pytest.fixture(autouse=True)
@@ -47,61 +26,9 @@ def _float64() -> Iterator[None]:
         yield
 
 
-def model(name: str, params: Any = None) -> Callable[..., Any]:
-    f = reference_models.build(name)
-    params = reference_models.params(name) if params is None else params
-    return jax.tree_util.Partial(lambda params, x: f(x, params), params)
-
-
-@functools.cache
-def fitted(name: str, kind: str) -> dict[str, Any]:
-    data = load(name, "fit256")["x"].astype(float)
-    return pattern_statistics(model(name), data, batch_size=64).patterns(kind)
-
-
-def options_of(name: str, key: str) -> dict[str, Any]:
-    if not key.startswith("pattern."):
-        return OPTIONS.get(key, {})
-    _, kind, *rest = key.split("@")
-    project = {"reverse_project_bottleneck_layers": False} if rest else {}
-    return {"patterns": fitted(name, kind), **project}
-
-
-def keys(name: str, peer: str) -> list[str]:
-    stored = {key.rpartition("/")[0] for key in load(name, peer)}
-    return sorted(key for key in stored if key and not key.startswith("pattern/"))
-
-
-ALL = [(n, peer, key) for n in MODELS for peer in ("inn2", "inn1") for key in keys(n, peer)]
-
-
 @pytest.mark.parametrize(("name", "peer", "key"), ALL)
 def test_innvestigate(name: str, peer: str, key: str) -> None:
-    """All arrays of iNNvestigate 2.1.2 and 1.0.9, largest and first output at once."""
-    stored, maps = load(name, "model"), load(name, peer)
-    x = stored["x"].astype(float)
-    options = options_of(name, key)
-
-    def analyze(x: Any, params: Any, outputs: Any) -> Any:
-        return jxp.create_analyzer(
-            key.partition("@")[0],
-            model(name, params),
-            compat="innvestigate",
-            neuron_selection_mode="index",
-            **options,
-        ).analyze(x, outputs)
-
-    quickly = {"xla_backend_optimization_level": 0}
-    compiled = jax.jit(analyze, compiler_options=quickly)
-    outputs = np.concatenate([stored["logits"].argmax(1), np.ones(len(x), int)])
-    found = compiled(np.concatenate([x, x]), reference_models.params(name), outputs)
-    expected = np.concatenate([maps[f"{key}/max"], maps[f"{key}/idx1"]])
-    if key.startswith("pattern.") and not key.endswith("@noproject"):
-        # In mode index it does not project (see the references' README), in mode max it does.
-        found, expected = found[len(x) :], expected[len(x) :]
-    axes = tuple(range(1, expected.ndim))
-    error = np.abs(found - expected).max(axes) / np.maximum(np.abs(expected).max(axes), 1e-30)
-    assert error.max() <= (1e-2 if key in ILL_CONDITIONED else TOLERANCE)
+    assert error(name, peer, key) <= bound(key)
 
 
 @pytest.mark.parametrize(
@@ -126,6 +53,24 @@ def test_deep_taylor_of_a_negative_output_is_zero() -> None:
     found = explain.analyze(x, np.asarray(f(x)).argmin(1))
     assert (np.asarray(f(x)).min(1) < 0).all()
     assert_allclose(found, 0)
+
+
+def test_the_page_of_methods() -> None:
+    """It lists every name; its figures are within the bounds that the tests above check."""
+    page = methods_page.PAGE.read_text()
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| `")]
+    assert [row[0].strip("|` ") for row in rows] == [name for name, _, _ in jxp.methods()]
+    bounds: dict[str, float] = {}
+    for _, _, key in ALL:
+        name = key.partition("@")[0]
+        bounds[name] = max(bound(key), bounds.get(name, 0))
+    for name, _, figure, why in rows:
+        name = name.strip("|` ")
+        if name in bounds:
+            assert float(figure) <= bounds[name]
+        else:
+            assert figure == ("captum" if name in methods_page.CAPTUM else "formula")
+        assert why.strip(" |") == methods_page.DIFFERENCES.get(name, "")
 
 
 # Names
