@@ -48,6 +48,23 @@ def alpha_beta(a, b, x, r, *, alpha=2.0, beta=1.0, eps=1e-6, bias=True):
     return alpha * excited - beta * inhibited
 
 
+def alpha_beta_whole_bias(a, b, x, r, *, alpha=2.0, beta=1.0, eps=0.0):
+    a_pos, a_neg, x_pos, x_neg = _positive(a), _negative(a), _positive(x), _negative(x)
+    activator = _ratio(r, a_pos @ x_pos + a_neg @ x_neg + b, eps)
+    inhibitor = _ratio(r, a_neg @ x_pos + a_pos @ x_neg + b, eps)
+    excited = x_pos * (a_pos.T @ activator) + x_neg * (a_neg.T @ activator)
+    inhibited = x_pos * (a_neg.T @ inhibitor) + x_neg * (a_pos.T @ inhibitor)
+    return alpha * excited - beta * inhibited
+
+
+def z_plus_fast(a, b, x, r):
+    return x * (_positive(a).T @ _ratio(r, _positive(a) @ x, 0.0))
+
+
+def sign(a, b, x, r, *, mu=0.0):
+    return np.where(x < mu, -1.0, 1.0) * (a.T @ _ratio(r, a @ x + b, 0.0))
+
+
 def z_plus(a, b, x, r, *, eps=1e-6, bias=True):
     return alpha_beta(a, b, x, r, alpha=1.0, beta=0.0, eps=eps, bias=bias)
 

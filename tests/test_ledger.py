@@ -17,15 +17,19 @@ from jaxplain.ledger import Ledger
 from jaxplain.rules import (
     TERMS,
     AlphaBeta,
+    AlphaBetaWholeBias,
     Epsilon,
     Flat,
     Gamma,
     Norm,
     Rule,
+    Sign,
+    StdEpsilon,
     WSquare,
     Z,
     ZBox,
     ZPlus,
+    ZPlusFast,
     times,
 )
 
@@ -65,6 +69,9 @@ RULES: dict[str, Any] = {
     "w^2": WSquare(),
     "w^2 with bias": WSquare(bias=True),
     "flat": Flat(),
+    "sign": Composite([(first, Sign()), (kernel, StdEpsilon(0.1))]),
+    "z+ fast": ZPlusFast(),
+    "alpha-beta with the whole bias": AlphaBetaWholeBias(epsilon=0.1),
 }
 
 

@@ -21,7 +21,21 @@ from jax.tree_util import tree_leaves, tree_map
 import jaxplain as jxp
 import oracle
 from jaxplain.composites import Composite, any_layer
-from jaxplain.rules import AlphaBeta, Epsilon, Flat, Gamma, Gradient, Norm, WSquare, Z, ZBox, ZPlus
+from jaxplain.rules import (
+    AlphaBeta,
+    AlphaBetaWholeBias,
+    Epsilon,
+    Flat,
+    Gamma,
+    Gradient,
+    Norm,
+    Sign,
+    WSquare,
+    Z,
+    ZBox,
+    ZPlus,
+    ZPlusFast,
+)
 
 TOLERANCE = 1e-10
 
@@ -401,6 +415,13 @@ RULES: dict[str, tuple[Any, Callable[..., np.ndarray]]] = {
         affine("alpha_beta", alpha=3.0, beta=2.0, eps=0.25, bias=False),
     ),
     "z_plus": (ZPlus(), affine("z_plus")),
+    "z_plus_fast": (ZPlusFast(), affine("z_plus_fast")),
+    "alpha_beta_whole_bias": (
+        AlphaBetaWholeBias(epsilon=0.25),
+        affine("alpha_beta_whole_bias", eps=0.25),
+    ),
+    "sign": (Sign(), affine("sign")),
+    "sign_of_mu": (Sign(0.5), affine("sign", mu=0.5)),
     "z_box": (ZBox(LOW, HIGH), affine("z_box", low=LOW, high=HIGH)),
     "w_square": (WSquare(), affine("w_square")),
     "w_square_bias": (WSquare(bias=True), affine("w_square", bias=True)),
