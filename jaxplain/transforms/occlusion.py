@@ -146,8 +146,7 @@ def occlusion(
         Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks", ECCV 2014.
 
     Example:
-        >>> import jax
-    import jax.numpy as jnp
+        >>> import jax.numpy as jnp
         >>> import jaxplain as jxp
         >>> f = lambda x: x @ jnp.array([[1.0], [2.0], [3.0]])
         >>> print(jxp.occlusion(f, window=2, strides=1)(jnp.ones((1, 3))))
