@@ -162,6 +162,26 @@ def test_an_updated_model_is_not_explained_with_old_weights() -> None:
     assert_allclose(newer(X, target=0, key=KEY)[0], 3 * A[:, 0], rtol=1e-9)
 
 
+def test_a_model_whose_static_part_has_no_hash() -> None:
+    @jax.tree_util.register_pytree_node_class
+    class Model:
+        def __init__(self, w: Any, options: dict[str, int]):
+            self.w, self.options = w, options
+
+        def __call__(self, x: Any) -> Any:
+            return x @ self.w * self.options["factor"]
+
+        def tree_flatten(self) -> Any:
+            return (self.w,), self.options
+
+        @classmethod
+        def tree_unflatten(cls, options: Any, children: Any) -> "Model":
+            return cls(*children, options)
+
+    found = jxp.smoothgrad(Model(jnp.asarray(A), {"factor": 2}), samples=2)(X, target=0, key=KEY)
+    assert_allclose(found[0], 2 * A[:, 0], rtol=1e-12)
+
+
 # Paths
 
 
@@ -334,6 +354,7 @@ def test_grad_cam_by_its_formula() -> None:
     [
         (lambda: jxp.smoothgrad(linear)(X), TypeError, "give key="),
         (lambda: jxp.integrated_gradients(linear)(X, key=KEY), TypeError, "leave key= out"),
+        (lambda: jxp.smoothgrad(linear)("x", key=KEY), TypeError, "no array to JAX"),
         (lambda: jxp.smoothgrad(linear, samples=0), ValueError, "samples must be an int >= 1"),
         (lambda: jxp.smoothgrad(linear, batch_size=2.0), ValueError, "batch_size must be an int"),
         (lambda: jxp.smoothgrad(linear, noise_scale=-1), ValueError, "noise_scale"),

@@ -28,8 +28,13 @@ def key_of(arrays: Any, static: Any) -> Any:
         (jnp.shape(v), jnp.result_type(v), getattr(v, "weak_type", False)) for v in leaves
     )
     key = (static, tree, avals, jax.config.read("jax_enable_x64"))
+    return key if is_hashable(key) else None
+
+
+def is_hashable(key: Any) -> bool:
+    """Whether the static parts of a model can be told apart by a hash."""
     try:
         hash(key)
     except TypeError:
-        return None
-    return key
+        return False
+    return True

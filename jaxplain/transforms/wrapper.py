@@ -13,7 +13,7 @@ from jaxplain.targets import Target
 from jaxplain.transforms.compiled import Compiled
 from jaxplain.transforms.explainer import Explainer
 from jaxplain.transforms.gradient import gradient
-from jaxplain.transforms.held import split
+from jaxplain.transforms.held import is_hashable, split
 
 Base = Union[Explainer, "Wrapper"]
 
@@ -87,13 +87,17 @@ class Wrapper:
             )
         if key is not None and not self.needs_key:
             raise TypeError(f"{type(self).__name__} draws no random numbers: leave key= out")
-        target = self.resolve(*args, target=target)
+        self.traced(*args)  # what is wrong with the arguments themselves comes first
         self.check(args, target)
+        target = self.resolve(*args, target=target)
         arrays, rebuild, static = split(self.held)
         kind, index = targets.static(target)
-        if static not in self._jitted:
-            self._jitted[static] = self._program(rebuild)
-        return self._jitted[static](arrays, args, index, key, kind=kind)
+        run = self._jitted.get(static) if is_hashable(static) else None
+        if run is None:
+            run = self._program(rebuild)
+            if is_hashable(static):
+                self._jitted[static] = run
+        return run(arrays, args, index, key, kind=kind)
 
     def _program(self, rebuild: Callable[[list[Any]], Any]) -> Callable[..., Any]:
         def run(arrays: list[Any], args: Sequence[Any], index: Any, key: Any, kind: Any) -> Any:
