@@ -13,9 +13,11 @@ from typing import Any
 
 import jaxplain as jxp
 from jaxplain import composites
+from jaxplain.transforms.explainer import Explainer
+from jaxplain.transforms.wrapper import Base, call
 
 #: Method names, the label of their column, and how to make them for a model and its input range.
-METHODS: dict[str, tuple[str, Callable[[Any, float, float], jxp.Explainer]]] = {
+METHODS: dict[str, tuple[str, Callable[[Any, float, float], Base]]] = {
     "gradient": ("Gradient", lambda f, low, high: jxp.gradient(f)),
     "input_times_gradient": (
         "Input × Gradient",
@@ -23,6 +25,22 @@ METHODS: dict[str, tuple[str, Callable[[Any, float, float], jxp.Explainer]]] = {
     ),
     "deconvnet": ("Deconvnet", lambda f, low, high: jxp.deconvnet(f)),
     "guided_backprop": ("Guided Backprop", lambda f, low, high: jxp.guided_backprop(f)),
+    "smoothgrad": ("SmoothGrad", lambda f, low, high: jxp.smoothgrad(f, samples=16)),
+    "integrated_gradients": (
+        "Integrated Gradients",
+        lambda f, low, high: jxp.integrated_gradients(f, steps=16),
+    ),
+    "grad_cam": ("Grad-CAM", lambda f, low, high: jxp.grad_cam(f, resize="linear")),
+    "guided_grad_cam": (
+        "Guided Grad-CAM",
+        lambda f, low, high: jxp.guided_grad_cam(f, resize="linear"),
+    ),
+    "occlusion": ("Occlusion", lambda f, low, high: jxp.occlusion(f, (28, 28, 3), (14, 14, 3))),
+    "deep_lift": ("DeepLIFT", lambda f, low, high: jxp.deep_lift(f)),
+    "deep_taylor": (
+        "Deep Taylor",
+        lambda f, low, high: jxp.deep_taylor(f, low=low, high=high),
+    ),
     "epsilon": ("LRP-ε", lambda f, low, high: jxp.lrp(f)),
     "epsilon_plus": ("EpsilonPlus", lambda f, low, high: jxp.lrp(f, composites.EpsilonPlus())),
     "epsilon_plus_flat": (
@@ -172,13 +190,14 @@ def _run(
         label, make = METHODS[method]
         progress.set_description(label)
         explain = make(model, network.LOW, network.HIGH)
-        maps[label] = np.asarray(explain(x, target=target))
-    print(f"\nThe plan of the last method in short:\n{explain.plan(x).summary()}\n")
+        maps[label] = np.asarray(call(explain, (x,), target, jax.random.key(0)))
+    if isinstance(explain, Explainer):
+        print(f"\nThe plan of the last method in short:\n{explain.plan(x).summary()}")
 
     pictures = [network.display(image) for image in images]
     figure = plot.grid(pictures, maps, row_labels=explained, percentile=99.5)
     plot.save(figure, out)
-    print(f"wrote {out}")
+    print(f"\nwrote {out}")
 
 
 def _methods(names: Sequence[str] | None) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from PIL import Image
 import jaxplain as jxp
 from jaxplain.cli import METHODS, SHOWN, main
 from jaxplain.models import photographs
+from jaxplain.transforms.wrapper import Wrapper
 
 
 @pytest.fixture
@@ -70,4 +71,4 @@ def test_a_mistake_gets_one_line_and_code_2(
 def test_every_method_of_the_command_line_makes_an_explainer() -> None:
     assert set(SHOWN) <= set(METHODS)
     for _, make in METHODS.values():
-        assert isinstance(make(lambda x: x, -1.0, 1.0), jxp.Explainer)
+        assert isinstance(make(lambda x: x, -1.0, 1.0), jxp.Explainer | Wrapper)
