@@ -19,7 +19,7 @@ References:
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from os import PathLike
 from typing import Any
@@ -31,7 +31,7 @@ import numpy as np
 from jaxplain.errors import readable
 from jaxplain.graph import kernels
 from jaxplain.graph.kernels import Kernel
-from jaxplain.graph.layers import Layer
+from jaxplain.graph.layers import Layer, offset_exit
 from jaxplain.graph.linear import Affine, wide
 from jaxplain.graph.program import Var
 from jaxplain.plan import Plan
@@ -79,6 +79,14 @@ class Moments:
             self.xy + share * (other.xy - self.xy) + share * (1 - share) * x * y,
         )
 
+    def psum(self, axis_name: str | Sequence[str]) -> "Moments":
+        """The moments of the samples of all devices together."""
+        count = jax.lax.psum(self.count, axis_name)
+        share = self.count / jnp.where(count == 0, 1, count)
+        x, y = (jax.lax.psum(share * mean, axis_name) for mean in (self.x, self.y))
+        around = self.xy + (self.x - x) * (self.y - y)
+        return Moments(count, x, y, jax.lax.psum(share * around, axis_name))
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
@@ -86,20 +94,22 @@ class PatternStatistics:
     """What patterns are computed from: the moments of every kernel layer's inputs and outputs.
 
     A pytree of arrays. Statistics of different data add up, in any order and partition: to go on
-    later, or to share the data out between processes, add them. Moments are kept as means and
-    *centred* products, merged by the formulas of Chan, Golub and LeVeque: sums of x y, from which
-    E[x] E[y] is subtracted at the end, would cancel in float32 wherever a mean is larger than what
-    varies around it, and grow without bound.
+    later, or to share the data out between processes, add them; over devices, `psum` them. Moments
+    are kept as means and *centred* products, merged by the formulas of Chan, Golub and LeVeque:
+    sums of x y, from which E[x] E[y] is subtracted at the end, would cancel in float32 wherever a
+    mean is larger than what varies around it, and grow without bound.
 
     Attributes:
         weights: by layer, its weights.
         positive: by layer, the moments over samples with a positive output.
         negative: by layer, those over the other samples.
+        whole: 1; arrays that were added up one by one, instead of as statistics, betray themselves.
     """
 
     weights: dict[str, jax.Array]
     positive: dict[str, Moments]
     negative: dict[str, Moments]
+    whole: Any = field(default_factory=lambda: np.ones((), np.float32))
 
     def __add__(self, other: "PatternStatistics") -> "PatternStatistics":
         """The statistics of both sets of data together.
@@ -109,12 +119,38 @@ class PatternStatistics:
         """
         if not isinstance(other, PatternStatistics):
             return NotImplemented
+        self._check_whole()
+        other._check_whole()
         shapes = [{k: v.shape for k, v in s.weights.items()} for s in (self, other)]
         if shapes[0] != shapes[1] or not all(
             _alike(w, other.weights[name]) for name, w in self.weights.items()
         ):
             raise ValueError("these statistics are of other layers or other weights: fit them anew")
         return _merged(self, other)
+
+    def __radd__(self, other: Any) -> "PatternStatistics":
+        """For `sum`, which starts at 0."""
+        return self if isinstance(other, int) and other == 0 else NotImplemented
+
+    def psum(self, axis_name: str | Sequence[str]) -> "PatternStatistics":
+        """The statistics of all devices or processes together, as `jax.lax.psum` for numbers.
+
+        Args:
+            axis_name: the axis of a `jax.vmap` or the mesh axes of a `jax.shard_map`.
+        """
+        self._check_whole()
+
+        def merged(moments: dict[str, Moments]) -> dict[str, Moments]:
+            return {name: m.psum(axis_name) for name, m in moments.items()}
+
+        return replace(self, positive=merged(self.positive), negative=merged(self.negative))
+
+    def _check_whole(self) -> None:
+        if not isinstance(self.whole, jax.core.Tracer) and np.any(self.whole != 1):
+            raise ValueError(
+                "these statistics were added up array by array, which is not how means merge: add "
+                "the statistics themselves (a + b), or use their psum"
+            )
 
     def patterns(self, kind: str = "relu.positive") -> dict[str, jax.Array]:
         """The patterns: by layer, an array in the shape of its weights.
@@ -125,6 +161,7 @@ class PatternStatistics:
         Raises:
             ValueError: there is no such kind.
         """
+        self._check_whole()
         if kind not in KINDS:
             raise ValueError(
                 f"no kind of pattern is called {kind!r}; there are: {', '.join(KINDS)}"
@@ -190,7 +227,7 @@ def pattern_statistics(
         raise ValueError("there are no data to fit patterns to: data hold no batches")
     if not total.weights:
         raise ValueError("the function has no kernel layer (dense or convolution) to fit")
-    if endless := [name for name in total.weights if not _is_finite(total, name)]:
+    if endless := [name for name in total.weights if _is_endless(total, name)]:
         raise FloatingPointError(
             f"the inputs or outputs of layers {', '.join(endless)} are not finite for these data"
         )
@@ -303,7 +340,7 @@ def _masks(
     """
     constants = {v: env[v] for v in layer.constants if v.literal is None}
     behind = Affine(layer, constants, tuple(env[v] for v in layer.sources)).behind(kernel.node)
-    z = env[layer.exit]
+    z = env[offset_exit(layer)]
     (above,), (below,) = (behind.transpose(m.astype(dtype)) for m in (z > 0, z <= 0))
     return above.astype(dtype), below.astype(dtype)
 
@@ -324,7 +361,7 @@ def _moments(kernel: Kernel, y: jax.Array, products: Any, mask: jax.Array) -> Mo
 def _merged(a: PatternStatistics, b: PatternStatistics) -> PatternStatistics:
     positive = {name: m + b.positive[name] for name, m in a.positive.items()}
     negative = {name: m + b.negative[name] for name, m in a.negative.items()}
-    return PatternStatistics(a.weights, positive, negative)
+    return PatternStatistics(a.weights, positive, negative, a.whole)
 
 
 @partial(jax.jit, static_argnames=("kind",))
@@ -335,18 +372,22 @@ def _patterns(statistics: PatternStatistics, kind: str) -> dict[str, jax.Array]:
         every = positive + negative
         part = {"linear": every, "relu.positive": positive, "relu.negative": negative}[kind]
         covariance = part.xy + part.x * (part.y - every.y)
+        noise = 64 * jnp.finfo(w.dtype).eps ** 2 * jnp.abs(part.x * every.y)  # of constants
+        covariance = jnp.where(jnp.abs(covariance) <= noise, 0, covariance)
         inputs = tuple(i for i, n in enumerate(every.count.shape) if n == 1)
         length = jnp.sum(w * covariance, inputs, keepdims=True)
         found[name] = covariance / jnp.where(length == 0, 1, length)
     return found
 
 
-def _is_finite(statistics: PatternStatistics, name: str) -> bool:
+def _is_endless(statistics: PatternStatistics, name: str) -> bool:
+    """Whether values are known that are not finite."""
     moments = jax.tree.leaves((statistics.positive[name], statistics.negative[name]))
-    return all(bool(jnp.isfinite(v).all()) for v in moments)
+    known = [v for v in moments if not isinstance(v, jax.core.Tracer)]
+    return not all(bool(jnp.isfinite(v).all()) for v in known)
 
 
 def _alike(a: Any, b: Any) -> bool:
     if isinstance(a, jax.core.Tracer) or isinstance(b, jax.core.Tracer):
         return True
-    return bool(np.allclose(a, b, rtol=1e-4, atol=1e-6))
+    return bool(np.allclose(a, b, rtol=1e-4, atol=1e-6 * np.abs(a).max(initial=0)))

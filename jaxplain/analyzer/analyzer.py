@@ -350,7 +350,7 @@ def _statistics(state: Mapping[str, Any]) -> PatternStatistics:
         sign: {layer: Moments(**values) for layer, values in state[sign].items()}
         for sign in ("positive", "negative")
     }
-    return PatternStatistics(weights=dict(state["weights"]), **moments)
+    return PatternStatistics(weights=dict(state["weights"]), **moments, whole=state["whole"])
 
 
 def _say_once(option: str, why: str) -> None:

@@ -10,7 +10,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxplain import targets
 from jaxplain.graph import activity, signs
+from jaxplain.graph.axes import Axes
 from jaxplain.graph.dominators import Dominators
 from jaxplain.graph.layers import Grouper, Layer
 from jaxplain.graph.primitives import Role
@@ -33,6 +35,8 @@ class Graph:
         steps: every layer in execution order, structure included.
         layers: the layers that a rule can be given to, in execution order.
         softmax: what was left out at the outputs ("softmax", "log_softmax" or "").
+        axes: along which axis of the explained input the axes of every value run.
+        batched: whether the leading axis of the explained inputs counts examples.
     """
 
     def __init__(self, program: Program, explained: tuple[Var, ...], logits: bool):
@@ -49,6 +53,10 @@ class Graph:
             regions = Regions(Dominators(program, explained))
         self.steps = _demand(self.heads, Grouper(regions))
         self.layers = tuple(layer for layer in self.steps if layer.kind != "Structure")
+        self.axes = Axes(program, explained)
+        self.batched = targets.counts_examples(
+            [v.aval for v in self.heads], [v.aval for v in explained]
+        )
         _describe(self)
 
     def __str__(self) -> str:
@@ -181,6 +189,8 @@ def _describe(graph: Graph) -> None:
     names: dict[str, int] = {}
     for layer in graph.steps:
         layer.nonnegative = tuple(v in positive for v in layer.sources)
+        if graph.batched:
+            layer.examples = tuple(graph.axes.examples_of(v) for v in (*layer.sources, layer.exit))
         reached = any(v in below_kernel for v in layer.sources)
         layer.first = layer.is_kernel and not reached
         if reached or layer.is_kernel:

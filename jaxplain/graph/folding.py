@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxplain.graph.axes import reshaped
 from jaxplain.graph.layers import Layer
 from jaxplain.graph.primitives import Class, Role
 from jaxplain.graph.program import Node, Var, read
@@ -156,16 +157,8 @@ def _move(node: Node, labels: _Labels, back: bool = False) -> _Labels | None:
         order = node.params["permutation"]
         return [labels[i] for i in (np.argsort(order) if back else order)]
     if role is Role.RESHAPE:
-        return _reshape(before, after, labels)
+        return list(reshaped(before, after, labels))
     return None
-
-
-def _reshape(before: Sequence[int], after: Sequence[int], labels: _Labels) -> _Labels:
-    """Labels through a reshape that only adds or drops axes of size one; else none are known."""
-    kept = [label for n, label in zip(before, labels, strict=True) if n > 1]
-    if [n for n in before if n > 1] != [n for n in after if n > 1]:
-        return [None] * len(after)
-    return [kept.pop(0) if n > 1 else None for n in after]
 
 
 def output_axes(kernel: Node, weight: int) -> dict[int, int]:

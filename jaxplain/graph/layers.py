@@ -37,6 +37,8 @@ class Layer:
         index: position among the layers of the graph, from the input on.
         first, last: a kernel layer with no kernel layer upstream, or downstream, on any path.
         nonnegative: for each source, whether it is provably not negative.
+        examples: for each source and the exit, the axis that counts examples (None: there is no
+            such axis); empty where the explained input is one example.
     """
 
     kind: str
@@ -51,6 +53,7 @@ class Layer:
     first: bool = False
     last: bool = False
     nonnegative: tuple[bool, ...] = field(default=())
+    examples: tuple[int | None, ...] = ()
 
     @property
     def exit(self) -> Var:
@@ -221,6 +224,14 @@ class Grouper:
             nodes.insert(0, source.producer)
             source = source.producer.carrying[0]
         return Layer("Activation", op, (*nodes, *after), (source,), (var,))
+
+
+def offset_exit(layer: Layer) -> Var:
+    """The layer's output with the uniform offsets behind it, which an activation takes."""
+    var = layer.exit
+    while not var.shared and _is_uniform(var.consumers[0], offset=True):
+        var = var.consumers[0].outputs[0]
+    return var
 
 
 def _takes_scales(core: tuple[list[Node], Var, str]) -> bool:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxplain.graph.layers import Layer
 from jaxplain.rules.base import Arrays, Rule, View, check_number, fits, times
 
 
@@ -52,7 +53,7 @@ class Sign(Rule):
         """`low` below mu, `high` from mu on."""
         return jnp.where(x < jnp.asarray(self.mu, x.dtype), self.low, self.high).astype(x.dtype)
 
-    def objection(self, layer: Any) -> str:
+    def objection(self, layer: Layer) -> str:
         """mu must fit the layer's inputs."""
         for source in layer.sources:
             if not fits(self.mu, source.shape):
@@ -69,7 +70,11 @@ class StdEpsilon(Rule):
 
     Attributes:
         factor: how many standard deviations of the layer's input.
-        batch: take the deviation over the whole batch; else per entry of the leading axis.
+        batch: take the deviation over the whole batch; else per example.
+
+    Raises:
+        ValueError: the layer has no axis that counts examples, because a reshape merged it with
+            another, when the plan is made.
 
     References:
         Gumpfer et al., Information Fusion 2023.
@@ -83,13 +88,28 @@ class StdEpsilon(Rule):
 
     def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""
-        epsilon = self.factor * self._deviation(x, z)
+        epsilon = self.factor * self._deviation(layer, x, z)
         s = layer.divide(r, z, lambda z: epsilon, flow=lambda: layer.edges(x))
         layer.book("bias", lambda: s * layer.bias)
         return times(x, layer.transpose(s))
 
-    def _deviation(self, x: Arrays, z: jax.Array) -> jax.Array:
-        whole = self.batch or z.ndim < 2 or any(v.shape[:1] != z.shape[:1] for v in x)
-        rows = [v.reshape(1 if whole else v.shape[0], -1) for v in x]
+    def objection(self, layer: Layer) -> str:
+        """The layer must keep examples apart."""
+        if not self.batch and None in layer.examples:
+            return (
+                f"{self!r} takes the deviation of each example, but the axis that counts examples "
+                "is lost on the way to the layer: keep it, or give batch=True"
+            )
+        return super().objection(layer)
+
+    def _deviation(self, layer: View, x: Arrays, z: jax.Array) -> jax.Array:
+        if self.batch or not layer.examples:
+            return jnp.concatenate([v.ravel() for v in x]).std()
+        *sources, exit_ = layer.examples
+        assert exit_ is not None
+        rows = [
+            jnp.moveaxis(v, i or 0, 0).reshape(v.shape[i or 0], -1)
+            for v, i in zip(x, sources, strict=True)
+        ]
         deviation = jnp.concatenate(rows, 1).std(1)
-        return deviation.reshape(-1, *(1,) * (z.ndim - 1)) if z.ndim else deviation[0]
+        return deviation.reshape([-1 if i == exit_ else 1 for i in range(z.ndim)])

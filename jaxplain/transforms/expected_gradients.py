@@ -16,9 +16,11 @@ from jaxplain.transforms.wrapper import (
     call,
     check_count,
     explained,
+    narrowed,
     replaced,
     scaled,
     total,
+    widened,
 )
 
 
@@ -75,20 +77,18 @@ class ExpectedGradients(Wrapper):
             drawn = jax.random.randint(which, examples, 0, count)
             place = jax.random.uniform(where, examples)
             start = jax.tree.map(lambda v, r: r[drawn].astype(v.dtype), x, references)
-            way = jax.tree.map(jnp.subtract, x, start)
-            here = jax.tree.map(
-                lambda s, w: (
-                    s
-                    + place.reshape(place.shape + (1,) * (s.ndim - place.ndim)).astype(s.dtype) * w
-                ),
-                start,
-                way,
-            )
+            way = widened(jax.tree.map(jnp.subtract, x, start))
+
+            def between(s: jax.Array, w: jax.Array) -> jax.Array:
+                t = place.reshape(place.shape + (1,) * (s.ndim - place.ndim))
+                return s + t.astype(s.dtype) * w
+
+            here = narrowed(jax.tree.map(between, widened(start), way), x)
             found = call(base, replaced(args, self.argnums, here), target, inner)
-            return scaled(found, way)
+            return scaled(widened(found), way)
 
         summed = total(sample, jax.random.split(key, self.samples), self.batch_size)
-        return jax.tree.map(lambda v: v / self.samples, summed)
+        return narrowed(jax.tree.map(lambda v: v / self.samples, summed), x)
 
 
 def expected_gradients(

@@ -2,12 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 
-from jaxplain import targets
-from jaxplain.graph import Layer
+from jaxplain.graph import Graph, Layer
 from jaxplain.plan import LayerSpec, Plan
 from jaxplain.targets import Target
 from jaxplain.transforms.explainer import Explainer
@@ -22,55 +21,54 @@ class GradCam(Wrapper):
     """See `grad_cam`; the base is the gradient."""
 
     layer: LayerSpec | None
-    channel_axis: int = -1
+    channel_axis: int | None = None
     relu: bool = True
     resize: Resize | None = None
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.argnums, int):
+            raise TypeError(
+                f"Grad-CAM explains one argument: argnums is an int, not {self.argnums}"
+            )
+        if self.resize not in (None, *get_args(Resize)):
+            raise ValueError(
+                f"resize must be None or one of {get_args(Resize)}, got {self.resize!r}"
+            )
+
     def check(self, args: Sequence[Any], target: Target) -> None:
         """The layer must have space, and the input too if the map is resized."""
-        traced = self.traced(*args)
-        layer = self._layer(traced.plan)
-        batched = targets.counts_examples(traced.heads, traced.explained)
-        rank = len(layer.exit.shape)
-        if not -rank <= self.channel_axis < rank:
-            raise ValueError(
-                f"layer {layer.name!r} has rank {rank}, got channel_axis={self.channel_axis}"
-            )
-        space = self._space(rank, batched)
-        if not space:
-            raise ValueError(
-                f"Grad-CAM needs a layer with axes of space, such as (B, H, W, C); the output of "
-                f"{layer.name!r} has shape {layer.exit.shape}"
-            )
+        plan = self.traced(*args).plan
+        layer = self._layer(plan)
+        _, space = self._axes(layer, plan.graph)
         if self.resize is None:
             return
-        shapes = [v.shape for v in traced.explained]
-        if len(shapes) != 1 or len(shapes[0]) != rank:
+        if len(plan.graph.explained) != 1:
+            raise ValueError("resize needs one explained array: leave it out")
+        labels = plan.graph.axes.of(layer.exit)
+        if any(labels[i] is None and layer.exit.shape[i] > 1 for i in space):
             raise ValueError(
-                f"resize needs one input of the layer's rank {rank}, got shapes {shapes}: leave "
-                "resize out and spread the map yourself"
+                f"resize cannot tell which axes of the input those of {layer.name!r}, of shape "
+                f"{layer.exit.shape}, run along: leave resize out and spread the map yourself"
             )
 
     def attribute(self, base: Base, args: Sequence[Any], target: Target, key: Any) -> Any:
         """See `grad_cam`."""
         assert isinstance(base, Explainer)
-        traced = base.traced(*args)
-        name = self._layer(traced.plan).name
-        (activation,) = base.activations(*args, layers=name).values()
-        slope = replace(base, stop=name)(*args, target=target)  # for "all", with an axis in front
-        batched = targets.counts_examples(traced.heads, traced.explained)
-        space = self._space(activation.ndim, batched)
-        weights = slope.mean(space, keepdims=True)
-        channel = self.channel_axis % activation.ndim - activation.ndim
-        found = scaled(weights, activation).sum(channel, keepdims=True)
+        plan = base.traced(*args).plan
+        layer = self._layer(plan)
+        (activation,) = base.activations(*args, layers=layer.name).values()
+        # for "all" there is an axis in front, hence all axes are counted from the end
+        slope = replace(base, stop=layer.name)(*args, target=target)
+        channel, space = self._axes(layer, plan.graph)
+        behind = tuple(i - activation.ndim for i in space)
+        weights = slope.mean(behind, keepdims=True)
+        found = scaled(weights, activation).sum(channel - activation.ndim, keepdims=True)
         found = jax.nn.relu(found) if self.relu else found
         if self.resize is None:
             return found
-        x = explained(args, self.argnums)
-        shape = list(found.shape)
-        for axis in space:
-            shape[axis] = x.shape[axis]
-        return jax.image.resize(found, shape, self.resize, antialias=False)
+        (x,) = jax.tree.leaves(explained(args, self.argnums))
+        return _spread(found, plan.graph.axes.of(layer.exit), channel, x, self.resize)
 
     def _layer(self, plan: Plan) -> Layer:
         if self.layer is not None:
@@ -85,10 +83,57 @@ class GradCam(Wrapper):
         behind = [v for v in plan.layers if v.kind == "Activation" and v.sources == end.exits]
         return behind[0] if behind else end
 
-    def _space(self, rank: int, batched: bool) -> tuple[int, ...]:
-        """The axes that count neither examples nor channels, from the end."""
-        channel = self.channel_axis % rank
-        return tuple(axis - rank for axis in range(int(batched), rank) if axis != channel)
+    def _axes(self, layer: Layer, graph: Graph) -> tuple[int, tuple[int, ...]]:
+        """The axis of a layer's output that counts channels, and those of space.
+
+        Raises:
+            ValueError: it cannot be told, or there is no space.
+        """
+        shape, labels = layer.exit.shape, graph.axes.of(layer.exit)
+        output = f"the output of layer {layer.name!r}, of shape {shape},"
+        batch = graph.axes.examples | ({0} if graph.batched else set())
+        examples = {i for i, v in enumerate(labels) if v in batch}
+        if graph.batched and not examples:
+            raise ValueError(f"{output} has no axis that counts the input's examples")
+        if self.channel_axis is None:
+            channels = [i for i, n in enumerate(shape) if labels[i] is None and n > 1]
+            if len(channels) != 1:
+                raise ValueError(f"which axis of {output} counts channels? Give channel_axis")
+            (channel,) = channels
+        elif -len(shape) <= self.channel_axis < len(shape):
+            channel = self.channel_axis % len(shape)
+        else:
+            raise ValueError(f"{output} has no axis {self.channel_axis} (channel_axis)")
+        space = tuple(i for i in range(len(shape)) if i != channel and i not in examples)
+        if not space:
+            raise ValueError(
+                f"Grad-CAM needs a layer with axes of space, as (B, H, W, C) has; {output} has none"
+            )
+        return channel, space
+
+
+def _spread(
+    found: jax.Array, labels: Sequence[int | None], channel: int, x: jax.Array, method: Resize
+) -> jax.Array:
+    """A map over the input's space, its axes where the input has them.
+
+    Args:
+        found: the map, with the axes of a layer's output behind any others.
+        labels: along which axes of the input those run.
+        channel: the one of them that counted channels.
+        x: the input.
+        method: of interpolation.
+    """
+    front = found.ndim - len(labels)
+    kept = [i for i, v in enumerate(labels) if v is not None and i != channel]
+    places = {labels[i]: k for k, i in enumerate(kept)}
+    order = [places[v] for v in range(x.ndim) if v in places]
+    found = found.reshape(*found.shape[:front], *(found.shape[front + i] for i in kept))
+    found = found.transpose(*range(front), *(front + k for k in order))
+    sizes = [n if i in places else 1 for i, n in enumerate(x.shape)]
+    spread = [n for i, n in enumerate(x.shape) if i in places]
+    found = jax.image.resize(found, (*found.shape[:front], *spread), method, antialias=False)
+    return found.reshape(*found.shape[:front], *sizes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +167,7 @@ def grad_cam(
     *,
     relu: bool = True,
     resize: Resize | None = None,
-    channel_axis: int = -1,
+    channel_axis: int | None = None,
     argnums: int = 0,
     logits: bool = False,
 ) -> GradCam:
@@ -133,9 +178,10 @@ def grad_cam(
         layer: the layer whose output A is weighted, as `Explainer.start` names one. None: the last
             convolution, behind its activation.
         relu: whether negative values are cut.
-        resize: "nearest" or "linear": stretch the map over the input's space; None: the layer's.
-        channel_axis: the axis of A that counts channels. The others are space, but for a leading
-            one that the input and the output share: examples.
+        resize: "nearest" or "linear": stretch the map over the input's space, in the input's
+            layout; None: the layer's.
+        channel_axis: the axis of A that counts channels; None: the one that runs along no axis of
+            the input. The others are space, but for that of examples.
         argnums: which argument is explained.
         logits: differentiate before a trailing softmax.
 
@@ -144,8 +190,8 @@ def grad_cam(
         shape of A (or of the input, in its space) with one channel.
 
     Raises:
-        ValueError: no layer or several match, the layer has no space, or the input has not as many
-            axes as the layer and `resize` is given.
+        ValueError: no layer or several match, the layer has no space, its channels cannot be told,
+            or (for `resize`) along which axes of the input it runs.
 
     References:
         Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
@@ -171,7 +217,7 @@ def guided_grad_cam(
     layer: LayerSpec | None = None,
     *,
     resize: Resize = "nearest",
-    channel_axis: int = -1,
+    channel_axis: int | None = None,
     argnums: int = 0,
     logits: bool = False,
 ) -> GuidedGradCam:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxplain import targets
+from jaxplain.graph.linear import wide
 from jaxplain.targets import Target
 from jaxplain.transforms import baselines
 from jaxplain.transforms.wrapper import (
@@ -18,9 +19,11 @@ from jaxplain.transforms.wrapper import (
     call,
     check_count,
     explained,
+    narrowed,
     replaced,
     scaled,
     total,
+    widened,
 )
 
 Quadrature = Literal["midpoint", "left", "right", "trapezoid", "gauss_legendre"]
@@ -89,22 +92,23 @@ class PathAverage(Wrapper):
         """See the class."""
         x = explained(args, self.argnums)
         start = baselines.resolve(self.baseline, x)
-        way = jax.tree.map(jnp.subtract, x, start)
+        way = widened(jax.tree.map(jnp.subtract, x, start))
 
         def at(place: tuple[Any, Any, Any]) -> Any:
             t, weight, key = place
-            here = jax.tree.map(lambda s, w: s + t.astype(s.dtype) * w, start, way)
-            found = call(base, replaced(args, self.argnums, here), target, key)
-            return jax.tree.map(lambda v: weight.astype(v.dtype) * v, found)
+            here = jax.tree.map(lambda s, w: s + t.astype(s.dtype) * w, widened(start), way)
+            found = call(base, replaced(args, self.argnums, narrowed(here, x)), target, key)
+            return jax.tree.map(lambda v: weight.astype(v.dtype) * v, widened(found))
 
         places, weights = nodes(self.steps, self.quadrature)
         keys = None if key is None else jax.random.split(key, self.steps)
         along = total(at, (jnp.asarray(places), jnp.asarray(weights), keys), self.batch_size)
         if self.times_way:
             along = scaled(along, way)
+        found = narrowed(along, x)
         if not self.with_gap:
-            return along
-        return along, self._gap(base, args, start, along, target)
+            return found
+        return found, self._gap(base, args, start, along, target)
 
     def _gap(
         self, base: Base, args: Sequence[Any], start: Any, found: Any, target: Target
@@ -115,7 +119,7 @@ class PathAverage(Wrapper):
         kept = batched + isinstance(target, str)
 
         def summed(value: jax.Array) -> jax.Array:
-            return value.sum(tuple(range(kept, value.ndim)))
+            return value.astype(wide(value.dtype)).sum(tuple(range(kept, value.ndim)))
 
         ends = (base.outputs(*args), base.outputs(*replaced(args, self.argnums, start)))
         output, other = (summed(targets.select(end, target)) for end in ends)

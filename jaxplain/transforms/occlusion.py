@@ -17,9 +17,11 @@ from jaxplain.transforms.wrapper import (
     Wrapper,
     check_count,
     explained,
+    narrowed,
     replaced,
     scaled,
     total,
+    widened,
 )
 
 
@@ -76,7 +78,7 @@ class Occlusion(Wrapper):
         def score(x: Any) -> Any:
             chosen = targets.select(base.outputs(*replaced(args, self.argnums, x)), target)
             classes = 1 if isinstance(target, str) else 0
-            return chosen.sum(tuple(range(classes + len(lead), chosen.ndim)))
+            return widened(chosen).sum(tuple(range(classes + len(lead), chosen.ndim)))
 
         def lost(place: Any) -> Any:
             inside = jnp.ones((), bool)
@@ -96,7 +98,7 @@ class Occlusion(Wrapper):
         whole = score(x)
         places = np.stack([v.ravel() for v in np.indices(steps)], 1)
         losses, count = total(lost, jnp.asarray(places), self.batch_size)
-        return scaled(losses, 1 / jnp.where(count == 0, 1, count))
+        return narrowed(scaled(losses, 1 / jnp.where(count == 0, 1, count)), x)
 
 
 def _split(shape: tuple[int, ...], window: tuple[int, ...]) -> tuple[Any, tuple[int, ...]]:

@@ -17,10 +17,13 @@ from jaxplain.transforms.wrapper import (
     as_explainer,
     call,
     check_count,
+    counted,
     explained,
     fold,
+    narrowed,
     replaced,
     total,
+    widened,
 )
 
 
@@ -59,11 +62,11 @@ class Noisy(Wrapper):
             noisy = _plus_noise(x, scales, noise)
             return call(base, replaced(args, self.argnums, noisy), target, inner)
 
-        return self.statistic(sample, jax.random.split(key, self.samples))
+        return narrowed(self.statistic(sample, jax.random.split(key, self.samples)), x)
 
     @abstractmethod
     def statistic(self, sample: Callable[[jax.Array], Any], keys: jax.Array) -> Any:
-        """The statistic of `sample(key)` over the keys."""
+        """The statistic of `sample(key)` over the keys, in at least float32."""
 
     def _scale(self, x: jax.Array, batched: bool) -> Any:
         if self.absolute:
@@ -85,8 +88,11 @@ class SmoothGradSquared(Noisy):
 
     def statistic(self, sample: Callable[[jax.Array], Any], keys: jax.Array) -> Any:
         """See the class."""
-        squares = total(lambda key: jax.tree.map(jnp.square, sample(key)), keys, self.batch_size)
-        return _over(squares, self.samples)
+
+        def squares(key: jax.Array) -> Any:
+            return jax.tree.map(jnp.square, widened(sample(key)))
+
+        return _over(total(squares, keys, self.batch_size), self.samples)
 
 
 class VarGrad(Noisy):
@@ -94,25 +100,32 @@ class VarGrad(Noisy):
 
     def statistic(self, sample: Callable[[jax.Array], Any], keys: jax.Array) -> Any:
         """See the class."""
-        zero = jax.tree.map(lambda v: jnp.zeros(v.shape, v.dtype), jax.eval_shape(sample, keys[0]))
+        shapes = jax.eval_shape(lambda key: widened(sample(key)), keys[0])
+        zero = jax.tree.map(lambda v: jnp.zeros(v.shape, v.dtype), shapes)
 
-        def update(state: Any, batch: Any) -> Any:
+        def update(state: Any, batch: Any, counts: jax.Array) -> Any:
             """Merges the mean and the summed squares around it: differences, never large sums."""
-            count, mean, spread = state
-            size = jax.tree.leaves(batch)[0].shape[0]
+            before, mean, spread = state
+            size = counts.sum(dtype=before.dtype)
+
+            def mean_of(v: jax.Array) -> jax.Array:
+                return counted(v, counts).sum(0) / size.astype(v.dtype)
 
             def share(dtype: Any) -> jax.Array:
-                return size / (count + size).astype(dtype)
+                return size.astype(dtype) / (before + size).astype(dtype)
 
             def next_mean(m: jax.Array, v: jax.Array) -> jax.Array:
-                return m + share(m.dtype) * (v.mean(0) - m)
+                return m + share(m.dtype) * (mean_of(v) - m)
 
             def next_spread(s: jax.Array, m: jax.Array, v: jax.Array) -> jax.Array:
-                between = count.astype(s.dtype) * share(s.dtype) * jnp.square(v.mean(0) - m)
-                return s + size * v.var(0) + between
+                own = mean_of(v)
+                within = counted(jnp.square(v - own[None]), counts).sum(0)
+                between = before.astype(s.dtype) * share(s.dtype) * jnp.square(own - m)
+                return s + within + between
 
+            batch = widened(batch)
             spread = jax.tree.map(next_spread, spread, mean, batch)
-            return count + size, jax.tree.map(next_mean, mean, batch), spread
+            return before + size, jax.tree.map(next_mean, mean, batch), spread
 
         state = (jnp.zeros((), jnp.int32), zero, zero)
         _, _, spread = fold(sample, keys, self.batch_size, update, state)
@@ -145,13 +158,14 @@ def smoothgrad(
     """SmoothGrad: the mean of an attribution over inputs with Gaussian noise.
 
     1/n sum_k A(x + e_k), e_k ~ N(0, s^2), for any attribution A: the gradient, LRP, PatternNet. The
-    target is fixed on the clean input.
+    largest output is chosen on the clean input; a target that is a function is asked for each copy.
 
     Args:
         base: the explainer A; for a function, its gradient.
         samples: n.
-        noise_scale: s as a part of the input's range, max(x) - min(x). The range is per example
-            where the output's leading axis is also the input's, else over the whole array.
+        noise_scale: s as a part of the input's range, max(x) - min(x), array by array. The range is
+            per example where the output's leading axis is also the input's (an example that is one
+            number, or constant, gets no noise: use `absolute`), else over the whole array.
         absolute: s is in the input's units instead.
         batch_size: how many noisy copies are explained at a time. Memory grows with it, not with
             the samples.

@@ -6,9 +6,12 @@ from typing import Any, ClassVar, Union
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxplain import targets
 from jaxplain.errors import readable
+from jaxplain.graph.linear import wide
+from jaxplain.plan import Plan
 from jaxplain.targets import Target
 from jaxplain.transforms.compiled import Compiled
 from jaxplain.transforms.explainer import Explainer
@@ -22,8 +25,9 @@ Base = Union[Explainer, "Wrapper"]
 class Wrapper:
     """A method that calls another explainer, any number of times, as one pure function.
 
-    A subclass says what it does in `attribute`; its fields are its options. The target is fixed on
-    the arguments as they are given, before anything is changed.
+    A subclass says what it does in `attribute`; its fields are its options. The largest output is
+    chosen on the arguments as they are given, before anything is changed; a target that is a
+    function is asked anew for every output.
 
     Attributes:
         base: the explainer that is called.
@@ -43,6 +47,11 @@ class Wrapper:
             raise ValueError(
                 f"{type(self).__name__} needs an explainer that returns the attribution alone: "
                 "give it neither with_output nor capture nor check_finite"
+            )
+        if getattr(base, "with_gap", False):
+            raise ValueError(
+                f"{type(self).__name__} needs an explainer that returns the attribution alone: "
+                "give it no with_gap"
             )
 
     def attribute(self, base: Base, args: Sequence[Any], target: Target, key: Any) -> Any:
@@ -122,6 +131,11 @@ class Wrapper:
         """Which arguments are explained."""
         return self.base.argnums
 
+    @readable
+    def plan(self, *args: Any) -> Plan:
+        """What would run of the base explainer, layer by layer, as `Explainer.plan`."""
+        return self.traced(*args).plan
+
     def outputs(self, *args: Any) -> Any:
         """What targets select from, as `Explainer.outputs`."""
         return self.base.outputs(*args)
@@ -188,11 +202,25 @@ def scaled(attribution: Any, factors: Any) -> Any:
     return jax.tree.map(times, attribution, factors)
 
 
+def widened(tree: Any) -> Any:
+    """In at least float32, as sums are."""
+    return jax.tree.map(lambda v: v.astype(wide(v.dtype)), tree)
+
+
+def narrowed(attribution: Any, x: Any) -> Any:
+    """An attribution in the dtypes of the explained arrays."""
+    found, tree = jax.tree.flatten(attribution)
+    dtypes = [v.dtype for v in jax.tree.leaves(x)]
+    if len(dtypes) != len(found):  # Grad-CAM has one map for all
+        dtypes = [jnp.result_type(*dtypes)] * len(found)
+    return jax.tree.unflatten(tree, [v.astype(d) for v, d in zip(found, dtypes, strict=True)])
+
+
 def fold(
     term: Callable[[Any], Any],
     xs: Any,
     batch_size: int,
-    update: Callable[[Any, Any], Any],
+    update: Callable[[Any, Any, jax.Array], Any],
     state: Any,
 ) -> Any:
     """Folds `term(x)` over the leading axis of `xs`, a batch at a time.
@@ -202,31 +230,37 @@ def fold(
     Args:
         term: maps one entry of `xs` to a tree of arrays.
         xs: a tree of arrays with a common leading axis.
-        batch_size: how many entries are mapped at a time.
-        update: maps the state and a batch of terms to the next state.
+        batch_size: how many entries are mapped at a time, at most.
+        update: maps the state, a batch of terms and which of them count to the next state.
         state: the first state.
     """
     count = jax.tree.leaves(xs)[0].shape[0]
-    size = min(batch_size, count)
-    whole = count - count % size
+    batches = -(-count // batch_size)
+    size = -(-count // batches)
+    index = np.arange(batches * size).reshape(batches, size)
 
     def step(state: Any, batch: Any) -> tuple[Any, None]:
-        return update(state, jax.vmap(term)(batch)), None
+        which, counts = batch
+        terms = jax.vmap(term)(jax.tree.map(lambda v: v[which], xs))
+        return update(state, terms, counts), None
 
-    batches = jax.tree.map(lambda v: v[:whole].reshape(-1, size, *v.shape[1:]), xs)
-    state, _ = jax.lax.scan(step, state, batches)
-    if whole < count:
-        state, _ = step(state, jax.tree.map(lambda v: v[whole:], xs))
-    return state
+    # the last batch is filled up with the last entry, which does not count again
+    return jax.lax.scan(step, state, (np.minimum(index, count - 1), index < count))[0]
+
+
+def counted(values: jax.Array, counts: jax.Array) -> jax.Array:
+    """The values of a batch that count, zeros in the place of the others."""
+    return jnp.where(counts.reshape(-1, *(1,) * (values.ndim - 1)), values, 0)
 
 
 def total(term: Callable[[Any], Any], xs: Any, batch_size: int) -> Any:
-    """The sum of `term(x)` over the leading axis of `xs`, as `fold`."""
+    """The sum of `term(x)` over the leading axis of `xs`, as `fold`, in at least float32."""
     first = jax.tree.map(lambda v: v[0], xs)
-    zeros = jax.tree.map(lambda v: jnp.zeros(v.shape, v.dtype), jax.eval_shape(term, first))
+    terms = jax.eval_shape(lambda x: widened(term(x)), first)
+    zeros = jax.tree.map(lambda v: jnp.zeros(v.shape, v.dtype), terms)
 
-    def update(sum_: Any, batch: Any) -> Any:
-        return jax.tree.map(lambda s, v: s + v.sum(0), sum_, batch)
+    def update(sums: Any, batch: Any, counts: jax.Array) -> Any:
+        return jax.tree.map(lambda s, v: s + counted(v, counts).sum(0), sums, widened(batch))
 
     return fold(term, xs, batch_size, update, zeros)
 
