@@ -1,0 +1,113 @@
+"""Along which axis of the explained input each axis of a value runs.
+
+The rows of a convolution's output run along the rows of the image, whatever the layouts; its
+channels run along nothing. Axes that a reshape merges or splits are lost.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from jaxplain.graph.primitives import Class, Role
+from jaxplain.graph.program import Node, Program, Var
+
+#: For each axis of a value, an axis of the input, or None.
+Labels = tuple[int | None, ...]
+
+
+class Axes:
+    """The axes of all values that depend on the explained inputs.
+
+    Attributes:
+        examples: the axes of the input that a convolution takes for its batch.
+    """
+
+    def __init__(self, program: Program, explained: Iterable[Var]):
+        self._labels: dict[Var, Labels] = {v: tuple(range(len(v.shape))) for v in explained}
+        self.examples: set[int] = set()
+        for node in program.nodes:
+            if any(v in self._labels for v in node.inputs):
+                for var in node.outputs:
+                    self._labels[var] = self._through(node, var)
+
+    def of(self, var: Var) -> Labels:
+        """The labels of a value's axes."""
+        return self._labels.get(var, (None,) * len(var.shape))
+
+    def examples_of(self, var: Var) -> int | None:
+        """The axis of a value that counts examples, for inputs whose leading axis does."""
+        labels = self.of(var)
+        return labels.index(0) if labels.count(0) == 1 else None
+
+    def _through(self, node: Node, out: Var) -> Labels:
+        role, rank = node.row.role, len(out.shape)
+        known = [v for v in node.inputs if v in self._labels]
+        first = self.of(known[0])
+        if role is Role.TRANSPOSE:
+            return tuple(first[i] for i in node.params["permutation"])
+        if role is Role.RESHAPE:
+            return reshaped(known[0].shape, out.shape, first)
+        if role is Role.BROADCAST:
+            place = {to: i for i, to in enumerate(node.params["broadcast_dimensions"])}
+            return tuple(first[place[i]] if i in place else None for i in range(rank))
+        if role in (Role.SUM_REDUCTION, Role.EXTREMUM_REDUCTION):
+            gone = node.params["axes"]
+            return tuple(v for i, v in enumerate(first) if i not in gone)
+        if role is Role.CONVOLUTION:
+            return self._convolved(node)
+        if role is Role.DOT:
+            return self._contracted(node)
+        positional = node.row.cls is not Class.UNKNOWN and node.primitive not in _SHUFFLING
+        if positional and all(len(v.shape) == rank for v in known):
+            return tuple(map(_common, zip(*map(self.of, known), strict=True)))
+        return (None,) * rank
+
+    def _convolved(self, node: Node) -> Labels:
+        numbers = node.params["dimension_numbers"]
+        labels = self.of(node.inputs[0])
+        found: list[int | None] = [None] * len(labels)
+        for there, here in zip(numbers.out_spec[2:], numbers.lhs_spec[2:], strict=True):
+            found[there] = labels[here]
+        if node.params["batch_group_count"] == 1:
+            batch = labels[numbers.lhs_spec[0]]
+            found[numbers.out_spec[0]] = batch
+            if batch is not None:
+                self.examples.add(batch)
+        return tuple(found)
+
+    def _contracted(self, node: Node) -> Labels:
+        (contract, batch) = node.params["dimension_numbers"]
+        labels = [self.of(v) for v in node.inputs]
+        found = [
+            _common((labels[0][i], labels[1][j])) for i, j in zip(batch[0], batch[1], strict=True)
+        ]
+        for k, own in enumerate(labels):
+            found += [v for i, v in enumerate(own) if i not in (*contract[k], *batch[k])]
+        return tuple(found)
+
+
+#: Operations whose outputs do not stand where their inputs stood.
+_SHUFFLING = frozenset({"gather", "scatter", "scatter-add", "sort", "top_k", "argmax", "argmin"})
+
+
+def reshaped(before: Sequence[int], after: Sequence[int], labels: Sequence[int | None]) -> Labels:
+    """The labels behind a reshape: of the axes that it neither merges nor splits."""
+    found: list[int | None] = [None] * len(after)
+    old = [i for i, n in enumerate(before) if n != 1]
+    new = [i for i, n in enumerate(after) if n != 1]
+    while old and new:
+        if before[old[0]] == after[new[0]]:
+            found[new.pop(0)] = labels[old.pop(0)]
+            continue
+        merged, split = before[old.pop(0)], after[new.pop(0)]
+        while merged != split and (old or new):
+            if merged < split and old:
+                merged *= before[old.pop(0)]
+            elif new:
+                split *= after[new.pop(0)]
+            else:
+                break
+    return tuple(found)
+
+
+def _common(labels: Iterable[int | None]) -> int | None:
+    known = set(labels) - {None}
+    return known.pop() if len(known) == 1 else None
