@@ -1,6 +1,7 @@
 """DeepLIFT: the sums, the peers' maps, numbers worked by hand, and what is refused."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import jax
@@ -292,18 +293,89 @@ def test_reveal_cancel_needs_the_activation_for_itself() -> None:
     np.testing.assert_allclose(found, (f(X) - f(X0))[:, 0], atol=1e-12)
 
 
-@pytest.mark.parametrize("layer", [nn.softmax, layer_norm])
-def test_line_is_the_integral(layer: Callable[[Any], Any]) -> None:
-    def f(x: Any) -> Any:
-        return layer(x @ W) @ U
+def secant(f: Callable[[Any], Any], a: Any, b: Any) -> Any:
+    return (f(a) - f(b)) / (a - b)
 
-    def slope(t: Any) -> Any:
-        return jax.jacrev(f)(X0[0] + t * (X[0] - X0[0]))[1]
 
-    count = 4000
-    multiplier = jax.vmap(slope)((jnp.arange(count) + 0.5) / count).mean(0)
-    found = jxp.deep_lift(f, X0[0])(X[0], target=1)
-    np.testing.assert_allclose(found, multiplier * (X[0] - X0[0]), atol=1e-6)
+def test_softmax_by_logarithmic_means() -> None:
+    """z = exp(u - log sum exp(u)): a chain of secants."""
+    u, u0 = X[0], X0[0]
+    e, e0 = np.exp(u), np.exp(u0)
+    weights = secant(np.exp, u, u0) * secant(np.log, e.sum(), e0.sum())
+    v, v0 = u - np.log(e.sum()), u0 - np.log(e0.sum())
+    chain = secant(np.exp, v, v0)[:, None] * (np.eye(len(u)) - weights)
+    assert (weights > 0).all()
+    assert weights.sum() <= 1
+    for name, f, matrix in (
+        ("softmax", nn.softmax, chain),
+        ("log_softmax", nn.log_softmax, np.eye(len(u)) - weights),
+        ("logsumexp", lambda x: nn.logsumexp(x, keepdims=True), weights[None]),
+    ):
+        found = jxp.deep_lift(f, u0, logits=False)(u, target="all")
+        np.testing.assert_allclose(found, matrix * (u - u0), atol=1e-13, err_msg=name)
+
+
+SOFTMAXES: dict[str, Callable[[Any], Any]] = {
+    "stable": nn.softmax,
+    "plain": lambda x: jnp.exp(x) / jnp.exp(x).sum(-1, keepdims=True),
+    "inverse": lambda x: jnp.exp(x) * (1 / jnp.exp(x).sum(-1, keepdims=True)),
+    "logarithms": lambda x: jnp.exp(nn.log_softmax(x)),
+    "differentiable maximum": lambda x: nn.softmax(x - x.max(-1, keepdims=True)),
+    "other axis": lambda x: nn.softmax(x.T, 0).T,
+    "where": lambda x: nn.softmax(jnp.pad(x, ((0, 0), (0, 2))), where=jnp.arange(10) < 8)[:, :8],
+    "mask": lambda x: nn.softmax(jnp.pad(x, ((0, 0), (0, 2)), constant_values=-jnp.inf))[:, :8],
+}
+
+
+@pytest.mark.parametrize("name", SOFTMAXES)
+def test_softmax_in_any_spelling(name: str) -> None:
+    def f(softmax: Any, x: Any) -> Any:
+        return softmax(3 * (x @ W)) @ U
+
+    wanted = jxp.deep_lift(partial(f, nn.softmax), X0)(X, target="all")
+    found = jxp.deep_lift(partial(f, SOFTMAXES[name]), X0)(X, target="all")
+    np.testing.assert_allclose(found, wanted, atol=1e-12)
+
+
+NORMALIZATIONS: dict[str, Callable[[Any], Any]] = {
+    "two pass": layer_norm,
+    "one pass": lambda x: (
+        (x - x.mean(-1, keepdims=True))
+        * jax.lax.rsqrt((x**2).mean(-1, keepdims=True) - x.mean(-1, keepdims=True) ** 2 + 1e-6)
+    ),
+    "root": lambda x: (x - x.mean(-1, keepdims=True)) / jnp.sqrt(x.var(-1, keepdims=True) + 1e-6),
+}
+
+
+@pytest.mark.parametrize("name", NORMALIZATIONS)
+def test_layer_norm_in_any_spelling(name: str) -> None:
+    """c r, for c the centred input and r the root of the variance: the mean of two orders."""
+    x, x0 = X[0], X0[0]
+    c, c0 = x - x.mean(), x0 - x0.mean()
+    v, v0 = (c**2).mean() + 1e-6, (c0**2).mean() + 1e-6
+    r, r0 = v**-0.5, v0**-0.5
+    centre = np.eye(len(x)) - 1 / len(x)
+    of_root = secant(lambda v: v**-0.5, v, v0) * ((c + c0) / len(x)) @ centre
+    multiplier = (r + r0) / 2 * centre + np.outer((c + c0) / 2, of_root)
+    found = jxp.deep_lift(NORMALIZATIONS[name], x0)(x, target="all")
+    np.testing.assert_allclose(found, multiplier * (x - x0), rtol=1e-9, atol=1e-12)
+
+
+SHARP: dict[str, Callable[[Any], Any]] = {
+    "sharp softmax": lambda x: nn.softmax(1000 * x @ W) @ U,
+    "sharp attention": lambda x: nn.softmax((x @ W) @ (x @ W).T * 50) @ (x @ W) @ U,
+    "absolute": lambda x: (x @ W / jnp.abs(x @ W).sum(-1, keepdims=True)) @ U,
+    "largest": lambda x: (x @ W / jnp.abs(x @ W).max(-1, keepdims=True)) @ U,
+    "almost no variance": lambda x: layer_norm(1e-4 * x @ W) @ U,
+}
+
+
+@pytest.mark.parametrize("name", SHARP)
+def test_sums_are_exact_where_a_path_would_be_rough(name: str) -> None:
+    f = SHARP[name]
+    found = jxp.deep_lift(f, X0, logits=False)(X, target="all")
+    wanted = (f(X) - f(X0)).sum(0)  # attention mixes the rows
+    np.testing.assert_allclose(found.sum((1, 2)), wanted, rtol=1e-9, atol=1e-12)
 
 
 # Edges.

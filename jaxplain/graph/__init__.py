@@ -39,18 +39,24 @@ class Graph:
         batched: whether the leading axis of the explained inputs counts examples.
     """
 
-    def __init__(self, program: Program, explained: tuple[Var, ...], logits: bool):
+    def __init__(
+        self,
+        program: Program,
+        explained: tuple[Var, ...],
+        logits: bool,
+        normalizations: bool = True,
+    ):
         self.program = program
         self.explained = explained
         activity.mark(program, explained, program.outputs)
-        regions = Regions(Dominators(program, explained))
+        regions = Regions(Dominators(program, explained), normalizations)
         ends = [_before_softmax(var, regions) for var in program.outputs] if logits else []
         self.softmax = next((op for _, _, op in ends if op), "")
         self.heads = tuple(program.outputs)
         if self.softmax:
             self.heads = tuple(_moved(program, head, moves) for head, moves, _ in ends)
             activity.mark(program, explained, self.heads)
-            regions = Regions(Dominators(program, explained))
+            regions = Regions(Dominators(program, explained), normalizations)
         self.steps = _demand(self.heads, Grouper(regions))
         self.layers = tuple(layer for layer in self.steps if layer.kind != "Structure")
         self.axes = Axes(program, explained)

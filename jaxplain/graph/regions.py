@@ -38,10 +38,16 @@ class Region:
 
 
 class Regions:
-    """Finds the region that ends at a value, if any."""
+    """Finds the region that ends at a value, if any.
 
-    def __init__(self, dominators: Dominators):
+    Args:
+        dominators: of the program.
+        normalizations: whether to look for normalisations.
+    """
+
+    def __init__(self, dominators: Dominators, normalizations: bool = True):
         self._dominators = dominators
+        self._normalizations = normalizations
         self._found: dict[Var, Region | None] = {}
 
     def ending_at(self, exit_: Var) -> Region | None:
@@ -122,7 +128,7 @@ class Regions:
         if exponential is not None:
             inside = [*exponential, *nodes]
             return self._softmax("softmax", inside, exponential[0].inputs[0], exit_)
-        live = invariance.affine_path(nodes, exit_, weights)
+        live = invariance.affine_path(nodes, exit_, weights) if self._normalizations else None
         if live is None:
             return None
         centred = self._centring(source)

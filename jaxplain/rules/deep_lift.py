@@ -7,12 +7,11 @@ structure need no rule of their own: their gradient does it.
 """
 
 from dataclasses import dataclass
-from functools import cache, reduce
+from functools import partial, reduce
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxplain.graph.layers import Layer
 from jaxplain.graph.primitives import MAXIMA
@@ -89,40 +88,36 @@ class Winners(Rule):
 
 
 @dataclass(frozen=True)
-class Line(Rule):
-    """The multipliers averaged along the straight line from x0 to x, as integrated gradients.
+class LogMeans(Rule):
+    """Softmax, with logarithmic means in the place of probabilities.
 
-    The average is a quadrature whose nodes are densest at both ends, where a normalisation bends
-    whose baseline has almost no variance. What error it leaves in an output's difference is made
-    good by rescaling that output's multiplier, as long as it is less than a factor of two: it is
-    more where the line passes a point without variance, and the sum is then off.
+    The difference of two numbers is L(a, b) times that of their logarithms, for L their logarithmic
+    mean. With S the sum of the exponentials e, exactly
 
-    Attributes:
-        nodes: how many points of the line are evaluated.
+        z_j - z0_j = L(z_j, z0_j) [u_j - u0_j - sum_i w_i (u_i - u0_i)],
+
+        w_i = L(e_i, e0_i) / L(S, S0),
+
+    as its gradient is z_j [u_j - sum_i z_i u_i]; w is not negative, and adds up to at most 1.
+    `View.state` holds the input at the baseline and the layer in exponents (see
+    `graph.logarithms`).
     """
 
-    nodes: int = 64
-    kinds: ClassVar[frozenset[str]] = frozenset({"Softmax", "Normalization"})
+    kinds: ClassVar[frozenset[str]] = frozenset({"Softmax"})
 
     def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""
-        x0 = _baseline(layer, x)
-        dx = tuple(map(difference, x, x0))
+        (a,), (a0,), run = x, _baseline(layer, x), layer.state[1]
+        there: list[jax.Array] = []  # the exponents at the baseline, sum by sum
 
-        def average(term: Any, zero: Any) -> Any:
-            def step(total: Any, node: Any) -> tuple[Any, None]:
-                place, weight = node
-                value = term(tuple(a + place * d for a, d in zip(x0, dx, strict=True)))
-                return jax.tree.map(lambda t, v: t + weight * v, total, value), None
+        def noting(u: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+            there.append(u)
+            return jax.nn.logsumexp(u, axes)
 
-            nodes = tuple(jnp.asarray(v, r.dtype) for v in _quadrature(self.nodes))
-            return jax.lax.scan(step, zero, nodes)[0]
-
-        change = difference(z, _output(layer, z))
-        found = average(lambda at: layer.jvp(dx, at=at), jnp.zeros_like(z))
-        ratio = change / jnp.where(found == 0, 1, found)
-        s = jnp.where((ratio > 0.5) & (ratio < 2), r * ratio, r)
-        return average(lambda at: layer.vjp(s, at=at), tuple(map(jnp.zeros_like, x)))
+        exit0, exponential = run(a0, noting)
+        sums = iter(there)
+        exit_, back = jax.vjp(lambda v: run(v, lambda u, axes: _total(u, next(sums), axes))[0], a)
+        return back(r * jnp.exp(_log_mean(exit_, exit0)) if exponential else r)
 
 
 @dataclass(frozen=True)
@@ -202,9 +197,29 @@ def _by_sign(dx: jax.Array, rises: jax.Array, falls: jax.Array) -> jax.Array:
     return jnp.where(dx > 0, rises, jnp.where(dx < 0, falls, (rises + falls) / 2))
 
 
-@cache
-def _quadrature(nodes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Places and weights on (0, 1): Gauss-Legendre in u, where t = u^2 (3 - 2 u)."""
-    places, weights = np.polynomial.legendre.leggauss(nodes)
-    u = (places + 1) / 2
-    return u**2 * (3 - 2 * u), 3 * u * (1 - u) * weights
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _total(u: jax.Array, u0: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    """log sum exp(u), whose derivative is the secant between u0 and u."""
+    return jax.nn.logsumexp(u, axes)
+
+
+def _total_forward(u: jax.Array, u0: jax.Array, axes: tuple[int, ...]) -> Any:
+    return jax.nn.logsumexp(u, axes), (u, u0)
+
+
+def _total_backward(axes: tuple[int, ...], ends: Any, r: jax.Array) -> Any:
+    u, u0 = ends
+    sums = (jax.nn.logsumexp(v, axes, keepdims=True) for v in ends)
+    w = jnp.exp(_log_mean(u, u0) - _log_mean(*sums))
+    return w * jnp.expand_dims(r, axes), jnp.zeros_like(u0)
+
+
+_total.defvjp(_total_forward, _total_backward)
+
+
+def _log_mean(u: jax.Array, u0: jax.Array) -> jax.Array:
+    """The logarithm of the logarithmic mean of exp(u) and exp(u0); -inf where one of them is 0."""
+    distance = jnp.abs(difference(u, u0))
+    near = distance == 0
+    safe = jnp.where(near, 1, distance)
+    return jnp.maximum(u, u0) + jnp.where(near, 0, jnp.log(-jnp.expm1(-safe) / safe))

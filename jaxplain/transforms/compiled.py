@@ -43,7 +43,12 @@ class Compiled:
         _check_output(program, explainer.f)
         self.positions = tuple(i + len(arrays) for i in positions)
         _label(program, explainer.f, args)
-        graph = Graph(program, tuple(program.inputs[i] for i in self.positions), explainer.logits)
+        graph = Graph(
+            program,
+            tuple(program.inputs[i] for i in self.positions),
+            explainer.logits,
+            explainer.normalizations,
+        )
         if explainer.relevance and not any(v.carries for v in graph.heads):
             raise NotAnalyzableError(
                 f"no relevance can reach the explained input of {_name(explainer.f)}: its "

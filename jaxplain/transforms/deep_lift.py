@@ -9,16 +9,17 @@ import jax.numpy as jnp
 
 from jaxplain.composites import Composite, Match, kind
 from jaxplain.errors import NotAnalyzableError
-from jaxplain.graph import Graph, explained_leaves
+from jaxplain.graph import Graph, explained_leaves, logarithms
 from jaxplain.graph.layers import Layer
-from jaxplain.graph.primitives import MAXIMA, Role
+from jaxplain.graph.logarithms import Total
+from jaxplain.graph.primitives import MAXIMA
 from jaxplain.graph.program import Var
 from jaxplain.interpreter import apply
 from jaxplain.plan import Plan
 from jaxplain.rules import Gradient, Pass, Rule
 from jaxplain.rules.deep_lift import (
     MINIMA,
-    Line,
+    LogMeans,
     Rescale,
     RevealCancel,
     Switching,
@@ -50,10 +51,9 @@ def deep_lift(
 
     What else than activations is not affine: products, quotients and matrix products of two values
     that depend on x share the difference by what each factor makes of it, averaged over the two
-    orders of changing them; maxima and minima by the winners in x and in the baseline; softmax and
-    normalisations (LayerNorm, RMSNorm) by their gradient averaged along the straight line between
-    their inputs. That takes 64 quadrature nodes, whose error is made good unless it is gross: the
-    sum can only be off where the line passes a point without variance.
+    orders of changing them; maxima and minima by the winners in x and in the baseline; softmax by
+    logarithmic means of the exponentials and of their sums. Normalisations (LayerNorm, RMSNorm) are
+    the squares, sums, roots and quotients that they are made of.
 
     Args:
         f: the function to explain: `f(x, *args) -> scores`.
@@ -108,6 +108,7 @@ def deep_lift(
         logits=logits,
         seed=jnp.ones_like,
         prepare=_prepare,
+        normalizations=False,
     )
     return DeepLift(base, baseline)
 
@@ -153,6 +154,8 @@ def _prepare(
         sources = tuple(values[v] for v in row.layer.sources)
         if isinstance(row.rule, RevealCancel):
             states[row.layer] = sources, _function(_activation(plan.graph, row.layer), values)
+        elif isinstance(row.rule, LogMeans):
+            states[row.layer] = sources, _in_exponents(row.layer, values)
         elif not isinstance(row.rule, Gradient | Pass):
             states[row.layer] = (sources,)
     return states
@@ -171,11 +174,21 @@ def _function(layer: Layer | None, values: Mapping[Var, Any]) -> jax.tree_util.P
     return jax.tree_util.Partial(function, [values[v] for v in names])
 
 
+def _in_exponents(layer: Layer, values: Mapping[Var, Any]) -> jax.tree_util.Partial:
+    """A softmax in exponents, as a function of its input and of how they are summed."""
+    names = [v for v in layer.constants if v.literal is None]
+
+    def function(constants: list[Any], x: jax.Array, total: Total) -> tuple[jax.Array, bool]:
+        return logarithms.run(layer, dict(zip(names, constants, strict=True)), x, total)
+
+    return jax.tree_util.Partial(function, [values[v] for v in names])
+
+
 _EXTREMUM = Match(lambda layer: layer.op in MAXIMA | MINIMA, "extremum")
 _BASE = (
     (kind("Activation"), Rescale()),
     (kind("Product", "Matmul"), Switching()),
-    (kind("Softmax", "Normalization"), Line()),
+    (kind("Softmax"), LogMeans()),
     (kind("Affine", "Merge"), Gradient()),
 )
 
@@ -234,8 +247,8 @@ def _obstacle(layer: Layer, ruleless: bool) -> str:
     """Why DeepLIFT cannot cross a layer; "" when it can."""
     if any(v.active for v in layer.constants):
         return "is switched by a value that depends on the input but has no derivative"
-    if layer.kind == "Normalization" and any(n.row.role is Role.STOP for n in layer.nodes):
-        return "is divided by a value behind a stop_gradient"
+    if layer.kind == "Softmax":
+        return logarithms.objection(layer)
     return "has no DeepLIFT rule" if ruleless else ""
 
 

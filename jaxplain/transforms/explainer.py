@@ -73,6 +73,7 @@ class Explainer:
             variables of the program.
         reverse: what relevance is turned into on its way down: a function of the graph that gives,
             for explained inputs and outputs of its steps, a function of their relevance.
+        normalizations: whether a normalisation is one layer; else the layers that it is made of.
     """
 
     f: Callable[..., Any]
@@ -91,6 +92,7 @@ class Explainer:
     state: Any = None
     prepare: Callable[[Plan, Any, Callable[[Sequence[Any]], Any]], Mapping[Any, Any]] | None = None
     reverse: Callable[[Graph], Reverse] | None = None
+    normalizations: bool = True
     _cache: dict[Any, "Compiled"] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )

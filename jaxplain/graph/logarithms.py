@@ -1,0 +1,96 @@
+"""A softmax in logarithms: exponents in the place of exponentials.
+
+What is left of it are linear operations and sums of the exponents' exponentials, which the caller
+computes. The maximum that a softmax subtracts for stability is left out: nothing can overflow.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxplain.graph.invariance import degree
+from jaxplain.graph.layers import Layer
+from jaxplain.graph.primitives import Role
+from jaxplain.graph.program import Node, Var, read
+
+#: log sum exp: of exponents and the axes summed over.
+Total = Callable[[jax.Array, tuple[int, ...]], jax.Array]
+
+_SAME = (Role.RESHAPE, Role.TRANSPOSE, Role.BROADCAST, Role.SELECT)
+
+
+def run(
+    layer: Layer, constants: Mapping[Var, Any], x: jax.Array, total: Total
+) -> tuple[jax.Array, bool]:
+    """The layer's output, and whether it is the exponent of it that is returned.
+
+    Args:
+        layer: a softmax, log-softmax or logsumexp.
+        constants: the values of its constants.
+        x: its input, in the dtype of the arithmetic.
+        total: sums exponentials.
+
+    Raises:
+        NotImplementedError: an operation of the layer has no form in exponents.
+    """
+    values: dict[Var, Any] = {**constants, layer.sources[0]: x}
+    exponents: set[Var] = set()
+    for node in layer.nodes:
+        (out,) = node.outputs
+        if not exponents.isdisjoint(node.inputs):
+            own = [
+                read(values, v)
+                if v in exponents or not v.floating
+                else jnp.log(jnp.asarray(read(values, v), x.dtype))
+                for v in node.inputs
+            ]
+            values[out] = _of_exponents(node, own, total)
+            if node.row.role is not Role.LOG:
+                exponents.add(out)
+            continue
+        operands = [read(values, v) for v in node.inputs]
+        if node.row.role is Role.EXP:
+            values[out] = operands[0]
+            exponents.add(out)
+        elif node.row.role is Role.EXTREMUM_REDUCTION:
+            values[out] = jnp.zeros(out.shape, x.dtype)
+        else:
+            values[out] = node.evaluate(operands, x.dtype)[0]
+    return values[layer.exit], layer.exit in exponents
+
+
+def objection(layer: Layer) -> str:
+    """Why a softmax has no form in exponents; "" when it has."""
+    names = [v for v in layer.constants if v.literal is None]
+
+    def attempt(constants: list[Any], x: jax.Array) -> jax.Array:
+        env = dict(zip(names, constants, strict=True))
+        return run(layer, env, x, jax.nn.logsumexp)[0]
+
+    (source,) = layer.sources
+    try:
+        jax.eval_shape(attempt, [v.aval for v in names], source.aval)
+    except NotImplementedError as error:
+        return f"is a softmax with {error} of its exponentials"
+    return ""
+
+
+def _of_exponents(node: Node, operands: list[Any], total: Total) -> Any:
+    """An operation on exponentials, as what it does to their exponents."""
+    role = node.row.role
+    if role is Role.SUM_REDUCTION:
+        return total(operands[0], tuple(node.params["axes"]))
+    if role in (Role.CAST, Role.LOG):
+        return operands[0]
+    if role in _SAME:
+        return node.evaluate(operands)[0]
+    if role is Role.PRODUCT:
+        return operands[0] + operands[1]
+    if role is Role.QUOTIENT:
+        return operands[0] - operands[1]
+    power = degree(node) if role is Role.POWER else None
+    if power is None:
+        raise NotImplementedError(node.primitive)
+    return power * operands[0]
