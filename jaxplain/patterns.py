@@ -16,8 +16,6 @@ References:
     neuroimaging", NeuroImage 2014.
 """
 
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -28,6 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxplain import npz
 from jaxplain.errors import readable
 from jaxplain.graph import kernels
 from jaxplain.graph.kernels import Kernel
@@ -46,7 +45,7 @@ KINDS = {
 }
 
 _BATCH = 32
-_FORMAT = "jaxplain patterns 1"
+_FORMAT, _VERSION = "jaxplain patterns", 1
 
 
 @jax.tree_util.register_dataclass
@@ -245,7 +244,7 @@ def save_patterns(path: str | PathLike[str], patterns: Mapping[str, Any]) -> Non
         TypeError: `patterns` is no dictionary from name to array of real floating numbers.
     """
     check_patterns(patterns)
-    arrays: dict[str, Any] = {"format": np.asarray(_FORMAT)}
+    arrays: dict[str, Any] = {"format": np.asarray(f"{_FORMAT} {_VERSION}")}
     for name, pattern in patterns.items():
         array = np.asarray(pattern)
         # npz knows no bfloat16
@@ -264,14 +263,16 @@ def load_patterns(path: str | PathLike[str]) -> dict[str, np.ndarray]:
         ValueError: the file is incomplete, or holds something else.
         FileNotFoundError: there is no such file.
     """
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = dict(archive)
-    except (ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error) as e:
-        raise ValueError(f"{path} is damaged, or no file that save_patterns wrote: {e}") from e
-    written = arrays.pop("format", None)
-    if written is None or str(written) != _FORMAT:
+    arrays = npz.read(path, "save_patterns")
+    written = str(arrays.pop("format", ""))
+    if not written.startswith(_FORMAT):
         raise ValueError(f"{path} was not written by save_patterns: it holds {sorted(arrays)[:4]}")
+    version = written.removeprefix(_FORMAT).strip()
+    if not version.isdigit() or int(version) > _VERSION:
+        raise ValueError(
+            f"{path} was written in format {version}; this jaxplain reads up to {_VERSION}: update "
+            "jaxplain"
+        )
     return {name.removeprefix("pattern/"): array for name, array in arrays.items()}
 
 
@@ -310,9 +311,12 @@ def _progress(batches: Iterable[Any], count: int | None, wanted: bool) -> Iterab
 def _arguments(batch: Any, args: Sequence[Any], argnums: int | Sequence[int]) -> list[Any]:
     """The arguments of the function: the batch at the places of `argnums`."""
     numbers = [argnums] if isinstance(argnums, int) else list(argnums)
-    values = [batch] if isinstance(argnums, int) else list(batch)
-    if len(values) != len(numbers):
-        raise TypeError(f"argnums={argnums} needs batches of {len(numbers)}, got {len(values)}")
+    values = [batch] if isinstance(argnums, int) else batch
+    if not isinstance(values, list | tuple) or len(values) != len(numbers):
+        found = f"{len(values)}" if isinstance(values, list | tuple) else type(batch).__name__
+        raise TypeError(
+            f"argnums={argnums} needs batches that are tuples of {len(numbers)} arrays, got {found}"
+        )
     count = len(args) + len(numbers)
     placed = {number % count: value for number, value in zip(numbers, values, strict=True)}
     others: Iterator[Any] = iter(args)

@@ -681,7 +681,7 @@ WRONG: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "argnums": (
         lambda: jxp.pattern_statistics(lambda a, b: a @ W + b, [(X,)], argnums=(0, 1)),
         TypeError,
-        "needs batches of 2, got 1",
+        "needs batches that are tuples of 2 arrays, got 1",
     ),
     "no kernel": (lambda: jxp.pattern_statistics(jnp.tanh, X), ValueError, "no kernel layer"),
     "sum of kernels": (

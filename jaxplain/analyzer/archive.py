@@ -1,8 +1,6 @@
 """Settings and fitted arrays as a file: npz, JSON inside, no pickle."""
 
 import json
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import fields
 from os import PathLike
@@ -11,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxplain import rules
+from jaxplain import npz, rules
 from jaxplain.rules import Rule
 
 VERSION = 1
@@ -26,7 +24,11 @@ def encode(value: Any, arrays: dict[str, np.ndarray], where: str) -> Any:
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if isinstance(value, np.generic) or hasattr(value, "__array__"):
+    if isinstance(value, np.generic) and value.dtype != jnp.bfloat16:
+        return value.item()
+    if isinstance(value, type) and issubclass(value, Rule):
+        value = value()
+    if hasattr(value, "__array__"):
         arrays[where] = np.asarray(value)
         if arrays[where].dtype == jnp.bfloat16:  # npz knows no bfloat16
             arrays[where] = arrays[where].astype(np.float32)
@@ -35,7 +37,9 @@ def encode(value: Any, arrays: dict[str, np.ndarray], where: str) -> Any:
         items = [encode(v, arrays, f"{where}/{i}") for i, v in enumerate(value)]
         return {"tuple" if isinstance(value, tuple) else "list": items}
     if isinstance(value, Mapping):
-        return {"dict": [[k, encode(v, arrays, f"{where}/{k}")] for k, v in value.items()]}
+        return {
+            "dict": [[k, encode(v, arrays, f"{where}/{_escaped(k)}")] for k, v in value.items()]
+        }
     if isinstance(value, Rule) and getattr(rules, type(value).__name__, None) is type(value):
         options = {f.name: getattr(value, f.name) for f in fields(value)}
         return {"rule": type(value).__name__, "options": encode(options, arrays, where)}
@@ -43,6 +47,11 @@ def encode(value: Any, arrays: dict[str, np.ndarray], where: str) -> Any:
         f"{where} holds {value!r}, which no file can hold: save what is given by a name, a number, "
         "an array or a rule of jaxplain.rules"
     )
+
+
+def _escaped(key: str) -> str:
+    """A part of an array's name: "a/b" is not "b" in "a"."""
+    return key.replace("%", "%25").replace("/", "%2F")
 
 
 def decode(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
@@ -79,12 +88,7 @@ def read(path: str | PathLike[str]) -> dict[str, Any]:
         ValueError: the file is incomplete, holds something else, or was written by a newer version.
         FileNotFoundError: there is no such file.
     """
-    broken = (ValueError, EOFError, TypeError, KeyError, AttributeError, zipfile.BadZipFile)
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = dict(archive)
-    except (*broken, zlib.error) as error:
-        raise ValueError(f"{path} is damaged, or no file that save_npz wrote: {error}") from error
+    arrays = npz.read(path, "save_npz")
     if _MAGIC not in arrays:
         raise ValueError(f"{path} was not written by save_npz: it holds {sorted(arrays)[:4]}")
     try:
@@ -94,8 +98,11 @@ def read(path: str | PathLike[str]) -> dict[str, Any]:
                 f"{path} was written in format {version}; this jaxplain reads up to {VERSION}: "
                 "update jaxplain"
             )
-        return dict(decode(json.loads(text), arrays))
-    except broken as error:
+        state = dict(decode(json.loads(text), arrays))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         if "update jaxplain" in str(error):
             raise
         raise ValueError(f"{path} is damaged: {error}") from error
+    if missing := {"name", "compat", "options", "statistics"} - set(state):
+        raise ValueError(f"{path} is damaged: it lacks {', '.join(sorted(missing))}")
+    return state

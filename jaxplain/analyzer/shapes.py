@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxplain.transforms.wrapper import Base, Wrapper, call, explained, scaled
+from jaxplain.transforms.wrapper import Base, Wrapper, call, explained, times_input
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,4 +41,4 @@ class TimesInput(Wrapper):
         """See the class."""
         found = call(base, args, target, key)
         factors = jax.tree.map(self.factor, explained(args, self.argnums))
-        return scaled(found, factors)
+        return times_input(found, factors)

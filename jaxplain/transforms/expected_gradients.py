@@ -18,7 +18,7 @@ from jaxplain.transforms.wrapper import (
     explained,
     narrowed,
     replaced,
-    scaled,
+    times_input,
     total,
     widened,
 )
@@ -85,7 +85,7 @@ class ExpectedGradients(Wrapper):
 
             here = narrowed(jax.tree.map(between, widened(start), way), x)
             found = call(base, replaced(args, self.argnums, here), target, inner)
-            return scaled(widened(found), way)
+            return times_input(widened(found), way)
 
         summed = total(sample, jax.random.split(key, self.samples), self.batch_size)
         return narrowed(jax.tree.map(lambda v: v / self.samples, summed), x)

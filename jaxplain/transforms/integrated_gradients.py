@@ -21,7 +21,7 @@ from jaxplain.transforms.wrapper import (
     explained,
     narrowed,
     replaced,
-    scaled,
+    times_input,
     total,
     widened,
 )
@@ -79,6 +79,14 @@ class PathAverage(Wrapper):
             )
         if self.quadrature == "trapezoid" and self.steps < 2:
             raise ValueError("the trapezoid rule needs steps >= 2")
+        inner = self.base
+        while isinstance(inner, Wrapper):
+            inner = inner.base
+        if self.times_way and inner.stop is not None:
+            raise ValueError(
+                f"the base stops at {inner.stop!r}, whose attribution cannot be multiplied by the "
+                "way of the input: take path_average"
+            )
 
     def check(self, args: Sequence[Any], target: Target) -> None:
         """The baseline must fit the input, and the gap be defined."""
@@ -104,7 +112,7 @@ class PathAverage(Wrapper):
         keys = None if key is None else jax.random.split(key, self.steps)
         along = total(at, (jnp.asarray(places), jnp.asarray(weights), keys), self.batch_size)
         if self.times_way:
-            along = scaled(along, way)
+            along = times_input(along, way)
         found = narrowed(along, x)
         if not self.with_gap:
             return found

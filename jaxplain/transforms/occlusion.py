@@ -44,12 +44,14 @@ class Occlusion(Wrapper):
             )
         for size in (*self.window, *self.strides):
             check_count(size, "every entry of window and strides")
+        if not isinstance(self.argnums, int):
+            raise TypeError(f"occlusion hides one argument: argnums is {self.argnums}")
 
     def check(self, args: Sequence[Any], target: Target) -> None:
         """The window must fit the input, and the output its examples."""
         x = explained(args, self.argnums)
         if not hasattr(x, "shape"):
-            raise TypeError("occlusion hides windows of one array: give an int argnums")
+            raise TypeError("occlusion hides windows of one array, got a tree of them")
         if callable(target):
             raise TypeError(
                 'occlusion compares outputs: target must be None, an int, an array or "all"'
@@ -154,6 +156,10 @@ def occlusion(
         >>> print(jxp.occlusion(f, window=2, strides=1)(jnp.ones((1, 3))))
         [[3. 4. 5.]]
     """
-    size = (window,) if isinstance(window, int) else tuple(window)
-    step = size if strides is None else (strides,) if isinstance(strides, int) else tuple(strides)
+    size = _sizes(window)
+    step = size if strides is None else _sizes(strides)
     return Occlusion(gradient(f, argnums=argnums, logits=logits), size, step, baseline, batch_size)
+
+
+def _sizes(given: int | Sequence[int]) -> tuple[int, ...]:
+    return tuple(given) if isinstance(given, Sequence) else (given,)

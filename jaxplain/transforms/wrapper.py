@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from typing import Any, ClassVar, Union
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxplain import targets
+from jaxplain import _compat, targets
 from jaxplain.errors import readable
 from jaxplain.graph.linear import wide
 from jaxplain.plan import Plan
@@ -96,7 +97,10 @@ class Wrapper:
             )
         if key is not None and not self.needs_key:
             raise TypeError(f"{type(self).__name__} draws no random numbers: leave key= out")
-        self.traced(*args)  # what is wrong with the arguments themselves comes first
+        if key is not None and not _is_key(key):
+            raise TypeError(f"key must be a jax.random.key, got {_compat.spelled(key)}")
+        traced = self.traced(*args)  # what is wrong with the arguments themselves comes first
+        targets.check(target, traced.heads, traced.explained)
         self.check(args, target)
         target = self.resolve(*args, target=target)
         arrays, rebuild, static = split(self.held)
@@ -159,6 +163,13 @@ class Wrapper:
         return replace(self, base=self.base.holding(inner), **own)
 
 
+def _is_key(value: Any) -> bool:
+    dtype = getattr(value, "dtype", None)
+    if dtype is None:
+        return False
+    return jnp.issubdtype(dtype, jax.dtypes.prng_key) or dtype == jnp.uint32
+
+
 def as_explainer(base: Any) -> Base:
     """The explainer itself; for a function, its gradient."""
     return base if isinstance(base, Explainer | Wrapper) else gradient(base)
@@ -200,6 +211,23 @@ def scaled(attribution: Any, factors: Any) -> Any:
         return a * factor.reshape((1,) * (a.ndim - factor.ndim) + factor.shape)
 
     return jax.tree.map(times, attribution, factors)
+
+
+def times_input(attribution: Any, values: Any) -> Any:
+    """The attribution, which must have the explained shapes, times values in them, as `scaled`.
+
+    Raises:
+        ValueError: it has others.
+    """
+    found, wanted = (jax.tree.leaves(tree) for tree in (attribution, values))
+    shapes = [a.shape[max(a.ndim - v.ndim, 0) :] for a, v in zip(found, wanted, strict=False)]
+    if len(found) != len(wanted) or shapes != [v.shape for v in wanted]:
+        raise ValueError(
+            f"attributions of shapes {[a.shape for a in found]} cannot be multiplied by what is in "
+            f"the input's shapes, {[v.shape for v in wanted]}: take a base whose attribution is "
+            "shaped as the input, or a method that only averages (path_average)"
+        )
+    return scaled(attribution, values)
 
 
 def widened(tree: Any) -> Any:
@@ -267,5 +295,5 @@ def total(term: Callable[[Any], Any], xs: Any, batch_size: int) -> Any:
 
 def check_count(value: Any, name: str) -> None:
     """Raises ValueError for anything but an int >= 1."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise ValueError(f"{name} must be an int >= 1, got {value!r}")
