@@ -32,7 +32,7 @@ from jaxplain.graph import kernels
 from jaxplain.graph.kernels import Kernel
 from jaxplain.graph.layers import Layer, offset_exit
 from jaxplain.graph.linear import Affine, wide
-from jaxplain.graph.program import Var
+from jaxplain.graph.program import Var, read
 from jaxplain.plan import Plan
 from jaxplain.transforms.patterns import check_patterns, kernel_layers, pattern_net
 
@@ -120,12 +120,16 @@ class PatternStatistics:
             return NotImplemented
         self._check_whole()
         other._check_whole()
-        shapes = [{k: v.shape for k, v in s.weights.items()} for s in (self, other)]
-        if shapes[0] != shapes[1] or not all(
-            _alike(w, other.weights[name]) for name, w in self.weights.items()
-        ):
+        if not self.fit_weights(other.weights):
             raise ValueError("these statistics are of other layers or other weights: fit them anew")
         return _merged(self, other)
+
+    def fit_weights(self, weights: Mapping[str, jax.Array]) -> bool:
+        """Whether the statistics are of a model with these weights, by layer, as far as known."""
+        shapes = [{k: v.shape for k, v in w.items()} for w in (self.weights, weights)]
+        return shapes[0] == shapes[1] and all(
+            _alike(w, weights[name]) for name, w in self.weights.items()
+        )
 
     def __radd__(self, other: Any) -> "PatternStatistics":
         """For `sum`, which starts at 0."""
@@ -333,6 +337,11 @@ def _of_batch(plan: Plan, env: Mapping[Var, Any]) -> PatternStatistics:
         positive[layer.name] = _moments(kernel, y, products, above)
         negative[layer.name] = _moments(kernel, y, products, below)
     return PatternStatistics(weights, positive, negative)
+
+
+def weights_of(plan: Plan, env: Mapping[Var, Any]) -> dict[str, jax.Array]:
+    """The weights of the kernel layers, from the values inside the program."""
+    return {v.name: read(env, kernels.of(v).weights) for v in kernel_layers(plan)}
 
 
 def _masks(

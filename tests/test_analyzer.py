@@ -15,7 +15,7 @@ import methods_page
 import reference_models
 from jaxplain.analyzer import analyzer as door
 from jaxplain.analyzer.names import NAMES
-from jaxplain.rules import Epsilon, Flat, Gamma, Norm, Sign, StdEpsilon, Z, ZPlus
+from jaxplain.rules import Epsilon, Flat, Gamma, Norm, Pass, Sign, StdEpsilon, Z, ZPlus
 from parity import ALL, TOLERANCE, bound, error, fitted, model, options_of
 from reference_models import load
 
@@ -212,6 +212,71 @@ def test_named_lrp_is_lrp() -> None:
     assert_allclose(boxed, jxp.lrp(net, composite)(X, target=1), rtol=1e-9)
 
 
+@pytest.mark.parametrize("first", ["lrpz", "w2lrp", "flatlrp", "zblrp"])
+def test_rules_of_the_first_layer(first: str) -> None:
+    _, h, y = steps(1)
+    at_hidden = h * W2[:, 1] * (y / (y + 0.1 * np.sign(y)))[:, None]
+    low, high = -4.0, 4.0
+    box = X[:, :, None] * W1 - low * np.maximum(W1, 0) - high * np.minimum(W1, 0)
+    shares = {
+        "lrpz": X[:, :, None] * W1 / (X @ W1 + B1)[:, None],
+        "w2lrp": (W1**2 / (W1**2).sum(0))[None],
+        "flatlrp": np.full((1, *W1.shape), 1 / len(W1)),
+        "zblrp": box / box.sum(1, keepdims=True),
+    }
+    bounds = {"low": low, "high": high} if first == "zblrp" else {}
+    found = index(f"{first}_epsilon_0_1", **bounds)
+    wanted = (shares[first] * at_hidden[:, None]).sum(2)
+    assert_allclose(found, wanted, rtol=1e-4)  # a stabiliser of 1e-6
+
+
+def test_names_that_are_others_by_another_name() -> None:
+    assert_allclose(index("guided"), index("guided_backprop"))
+    for kind in "ab":
+        same = index(f"lrp.sequential_preset_{kind}")
+        assert_allclose(index(f"lrp.sequential_composite_{kind}"), same)
+    until = index("lrp.rule_until_index", rule="Z", until_layer_idx=0, until_layer_rule="Flat")
+    assert_allclose(until, index("lrp", rule=["Flat", "Z"]))
+    for base in ("guided_backprop", "deconvnet", "smoothgrad"):
+        plain = index(base)
+        assert_allclose(index(f"{base}_x_input"), plain * X)
+        assert_allclose(index(f"{base}_x_sign_mu_0_5"), plain * np.where(X < 0.5, -1, 1))
+
+
+def test_std_epsilon_knows_the_examples() -> None:
+    """A sequence: single, batched, and with its axes merged, which is refused."""
+    x = np.random.default_rng(9).normal(size=(3, 5, 4)) * np.arange(1, 6)[:, None]
+    tokens = lambda x: net(x).mean(-2)  # noqa: E731
+    name, mode = "lrp.stdxepsilon", "index"
+    batched = jxp.create_analyzer(name, tokens, neuron_selection_mode=mode).analyze(x, 1)
+    single = jxp.create_analyzer(name, tokens, neuron_selection_mode=mode).analyze(x[2], 1)
+    assert_allclose(single, batched[2], rtol=1e-9)
+    first = lambda x: tokens(jnp.moveaxis(x, 0, 2).reshape(5, 4, -1).transpose(2, 0, 1))  # noqa: E731
+    found = jxp.create_analyzer(name, first, neuron_selection_mode=mode).analyze(x, 1)
+    assert_allclose(found, batched, rtol=1e-9)
+    merged = lambda x: net(x.reshape(-1, 4)).reshape(3, 5, 3).mean(1)  # noqa: E731
+    with pytest.raises(ValueError, match="the axis that counts examples is lost"):
+        jxp.create_analyzer(name, merged).analyze(x)
+
+
+def test_deep_taylor_differentiates_what_is_no_kernel_under_compat() -> None:
+    """Means divide relevance and sums copy it, instead of sharing it out."""
+    w1, w2 = np.abs(W1), np.abs(W2)
+    f = lambda x: (jax.nn.relu(x @ w1).mean(1)) @ w2  # noqa: E731
+    x = np.abs(np.random.default_rng(1).normal(size=(2, 6, 4)))
+    h = x @ w1
+    pooled = h.mean(1)
+    y = pooled @ w2[:, 1]
+    at_mean = pooled * w2[:, 1] / (pooled @ w2[:, [1]]) * y[:, None]
+    at_hidden = np.broadcast_to(at_mean[:, None] / 6, h.shape)
+    wanted = x * ((at_hidden / h) @ w1.T)
+    options: dict[str, Any] = {"neuron_selection_mode": "index"}
+    compat = jxp.create_analyzer("deep_taylor", f, compat="innvestigate", **options)
+    assert_allclose(compat.analyze(x, 1), wanted, rtol=1e-9)
+    own = jxp.create_analyzer("deep_taylor", f, **options).analyze(x, 1)
+    assert_allclose(own.sum((1, 2)), y, rtol=1e-5)
+
+
 def test_noise() -> None:
     """Under compat absolute, else relative to the range of each example; both honour the scale."""
     f = lambda x: x**2  # noqa: E731
@@ -260,6 +325,23 @@ def test_conditions() -> None:
     found = analyze("lrp", rule=[(first, "Flat"), (kernel, "Epsilon")])
     wanted = analyze("lrp", rule="Epsilon", input_layer_rule="Flat")
     assert_allclose(found, wanted, rtol=1e-9)
+    # conditions are asked for kernel layers alone
+    everywhere = [(lambda layer: layer.first, "Flat"), (lambda layer: True, "Epsilon")]
+    assert_allclose(analyze("lrp", rule=everywhere), wanted, rtol=1e-9)
+    with pytest.raises(ValueError, match=r"no condition of rule= holds for layer 2 \(dense@2\)"):
+        analyze("lrp", rule=[(first, "Flat")])
+    with pytest.raises(ValueError, match="lists 0 rules; the model has 2 kernel layers"):
+        analyze("lrp", rule=[])
+
+
+def test_a_composite_stays_as_it_is() -> None:
+    own = jxp.Composite([(jxp.composites.kernel, Z())], base=[(lambda layer: True, Pass())])
+    assert_allclose(analyze("lrp", rule=own), jxp.lrp(net, own)(X))
+    found = jxp.create_analyzer("lrp", net, rule=own, input_layer_rule="Flat").plan(X)
+    assert [row.rule for row in found] == [Flat(), Pass(), Z()]
+    nowhere = jxp.Composite([(jxp.composites.name("nowhere"), Z())])
+    with pytest.raises(ValueError, match="is for no layer"):
+        analyze("lrp", rule=nowhere)
 
 
 def test_until_index_and_batch_norm_rules() -> None:
@@ -328,6 +410,52 @@ def test_several_inputs_with_an_index(name: str) -> None:
     assert not np.allclose(a, b)
 
 
+def test_outputs_that_are_no_array_of_classes() -> None:
+    """Else one example of a batch would be explained, and zeros be the maps of the others."""
+    for compat in (None, "innvestigate"):
+        for name in ("gradient", "lrp.z", "deep_taylor"):
+            with pytest.raises(ValueError, match="is one number per example"):
+                jxp.create_analyzer(name, lambda x: net(x).sum(-1), compat=compat).analyze(X)
+            for mode in ("max_activation", "all"):
+                pair = jxp.create_analyzer(
+                    name, lambda x: (net(x), x), compat=compat, neuron_selection_mode=mode
+                )
+                with pytest.raises(TypeError, match="returns 2 arrays"):
+                    pair.analyze(X)
+            named = jxp.create_analyzer(name, lambda x: {"y": net(x)}, compat=compat)
+            assert_allclose(named.analyze(X), analyze(name, compat=compat))
+
+
+@pytest.mark.parametrize("name", ["pattern.net", "pattern.attribution"])
+def test_all_outputs_are_not_projected(name: str) -> None:
+    fitted_ = jxp.create_analyzer(name, net).fit(np.random.default_rng(4).normal(size=(200, 4)))
+    assert fitted_.statistics is not None
+    patterns = fitted_.statistics.patterns()
+    both = analyze(name, patterns=patterns, neuron_selection_mode="all")
+    alone = [
+        index(name, k, patterns=patterns, reverse_project_bottleneck_layers=False) for k in range(3)
+    ]
+    assert_allclose(both, sum(alone), rtol=1e-9)
+
+
+def test_occlusion_of_all_outputs() -> None:
+    each = [index("occlusion", k, window=2) for k in range(3)]
+    found = analyze("occlusion", window=2, neuron_selection_mode="all")
+    assert_allclose(found, sum(each), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["grad_cam", "guided_grad_cam"])
+def test_grad_cam_of_one_image(name: str) -> None:
+    images, f = load("cnn", "model")["x"].astype(float), model("cnn")
+    batched = jxp.create_analyzer(name, f).analyze(images)
+    single = jxp.create_analyzer(name, lambda x: f(x[None])[0]).analyze(images[1])
+    assert_allclose(single, batched[1], rtol=1e-9)
+    (listed,) = jxp.create_analyzer(name, f).analyze([images])
+    assert_allclose(listed, batched)
+    small = jxp.create_analyzer("grad_cam", f, resize=None).analyze(images)
+    assert small.shape[1] < images.shape[1]
+
+
 def test_wrong_selections() -> None:
     with pytest.raises(ValueError, match="neuron_selection goes with"):
         analyze("gradient", 1)
@@ -338,6 +466,8 @@ def test_wrong_selections() -> None:
             index(name, 3)
     with pytest.raises(ValueError, match="does not fit"):
         index("gradient", np.array([0, 1]))
+    assert_allclose(index("gradient", [0] * 5), index("gradient", 0))  # type: ignore[arg-type]
+    assert_allclose(index("gradient", -1), index("gradient", 2))
     with pytest.raises(ValueError, match="neuron_selection_mode must be one of"):
         analyze("gradient", neuron_selection_mode="max")
 
@@ -366,7 +496,13 @@ def test_wrong_selections() -> None:
         ("expected_gradients", {}, ValueError, "needs reference_inputs"),
         ("occlusion", {}, ValueError, "needs window="),
         ("gradient", {"reverse_clip_values": True}, ValueError, "pair"),
+        ("gradient", {"reverse_clip_values": ("a", "b")}, ValueError, "pair"),
         ("gradient", {"compat": "zennit"}, ValueError, "compat"),
+        ("lrp", {"rule": ("Flat", "Z")}, TypeError, "a rule is given by its name"),
+        ("lrp", {"rule": [()]}, TypeError, r"a rule is given by its name|lists pairs"),
+        ("lrp.alpha_beta", {"alpha": "2"}, ValueError, "alpha and beta are numbers"),
+        ("expected_gradients", {"noise_scale": 1.0}, TypeError, "has no option"),
+        ("guided_grad_cam", {"resize": None}, ValueError, "needs a map in the input's space"),
     ],
 )
 def test_wrong_options(name: str, options: Any, error: Any, message: str) -> None:
@@ -379,6 +515,8 @@ def test_patterns_need_a_fit() -> None:
         analyze("pattern.net")
     with pytest.raises(TypeError, match="the model must be a function"):
         jxp.create_analyzer("gradient", 3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="a method is given by its name"):
+        jxp.create_analyzer(3, net)  # type: ignore[arg-type]
 
 
 def test_what_means_nothing_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -386,6 +524,10 @@ def test_what_means_nothing_says_so_once(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.warns(UserWarning, match="disable_model_checks has no meaning here"):
         jxp.create_analyzer("gradient", net, disable_model_checks=True)
     jxp.create_analyzer("gradient", net, disable_model_checks=True)  # warnings are errors
+    with pytest.warns(UserWarning, match="batch_size has no meaning here"):
+        jxp.create_analyzer("deep_lift", net, batch_size=4)
+    with pytest.warns(UserWarning, match="bn_layer_rule has no meaning here: every BatchNorm"):
+        analyze("lrp.z", bn_layer_rule="Flat")
 
 
 def test_reverse_options(capsys: pytest.CaptureFixture[str]) -> None:
@@ -405,6 +547,16 @@ def test_reverse_options(capsys: pytest.CaptureFixture[str]) -> None:
         "gradient", model("cnn"), reverse_project_bottleneck_layers=(0.0, 255.0)
     ).analyze(images)
     assert_allclose(abs(projected / 127.5 - 1).max((1, 2, 3)), 1, rtol=1e-9)
+    tokens, both = lambda x: net(x).mean(-2), {"reverse_project_bottleneck_layers": (0.0, 255.0)}
+    sequences = X[:4].reshape(2, 2, 4)
+    batched = jxp.create_analyzer("gradient", tokens, **both).analyze(sequences)
+    single = jxp.create_analyzer("gradient", tokens, **both).analyze(sequences[1])
+    assert_allclose(single, batched[1], rtol=1e-9)
+    assert batched.max() > 100
+    signal = jxp.create_analyzer(
+        "pattern.net", model("cnn"), patterns=fitted("cnn", "relu.positive"), **both
+    ).analyze(images)
+    assert_allclose(abs(signal / 127.5 - 1).max((1, 2, 3)), 1, rtol=1e-9)
 
 
 def test_postprocess_comes_before_the_product() -> None:
@@ -431,6 +583,24 @@ def test_fit() -> None:
     given = jxp.create_analyzer("pattern.attribution", net, patterns=whole.statistics.patterns())
     assert_allclose(given.analyze(X), wanted, rtol=1e-9)
     assert jxp.create_analyzer("gradient", net).fit(data).statistics is None
+    with pytest.raises(ValueError, match="there are no data"):
+        whole.fit(iter([]))
+    assert_allclose(whole.analyze(X), wanted, rtol=1e-9)  # a fit that failed changes nothing
+    ones = {name: jnp.ones_like(v) for name, v in whole.statistics.patterns().items()}
+    refitted = jxp.create_analyzer("pattern.attribution", net, patterns=ones).fit(data, 64)
+    assert_allclose(refitted.analyze(X), wanted, rtol=1e-9)  # what came last counts
+
+
+def test_fit_of_several_inputs() -> None:
+    f = lambda a, b: jax.nn.relu(net(a)) + jax.nn.relu(net(b))  # noqa: E731
+    data = np.random.default_rng(4).normal(size=(2, 100, 4))
+    analyzer = jxp.create_analyzer("pattern.net", f).fit([(data[0], data[1])])
+    assert analyzer.statistics is not None
+    wanted = jxp.pattern_statistics(f, [(data[0], data[1])], argnums=(0, 1)).patterns()
+    for name, pattern in analyzer.statistics.patterns().items():
+        assert_allclose(pattern, wanted[name])
+    a, _ = analyzer.analyze([X, X])
+    assert a.shape == X.shape
 
 
 # Files
@@ -442,7 +612,10 @@ def test_fit() -> None:
         ("lrp.epsilon", {"epsilon": 0.3, "bias": False}),
         ("lrp.sequential_preset_a", {"epsilon": 0.7, "input_layer_rule": (-4.0, np.full(4, 4.0))}),
         ("lrp", {"rule": [Sign(0.1), Gamma(0.1)], "compat": "innvestigate"}),
-        ("lrp", {"rule": [Flat(), ZPlus()], "bn_layer_rule": StdEpsilon(0.1)}),
+        ("lrp", {"rule": [Flat(), ZPlus()], "input_layer_rule": StdEpsilon(0.1)}),
+        ("lrp", {"rule": Flat, "input_layer_rule": ZPlus}),
+        ("lrp.alpha_beta", {"alpha": np.float32(2), "beta": np.int64(1)}),
+        ("lrp.epsilon", {"epsilon": np.float32(0.3)}),
         ("lrp", {"rule": "Z", "until_layer_idx": 0, "until_layer_rule": "Flat"}),
         ("integrated_gradients", {"steps": 5, "reference_inputs": X[::-1].copy()}),
         ("smoothgrad", {"noise_scale": 0.3, "augment_by_n": 3, "postprocess": "abs"}),
@@ -469,6 +642,22 @@ def test_a_file_keeps_what_was_fitted_and_fitting_goes_on(tmp_path: Path) -> Non
     assert_allclose(again.analyze(X), analyzer.analyze(X), rtol=1e-12)
     wanted = jxp.create_analyzer("pattern.net", net, pattern_type="linear").fit(data).analyze(X)
     assert_allclose(again.partial_fit(data[90:]).analyze(X), wanted, rtol=1e-6)
+    other = jxp.Analyzer.load_npz(tmp_path / "a.npz", lambda x: jax.nn.relu(x @ W1) @ -W2)
+    with pytest.raises(ValueError, match="fitted to a model with other weights"):
+        other.analyze(X)
+
+
+def test_names_of_arrays_do_not_collide(tmp_path: Path) -> None:
+    f = lambda x: net(x["a"]["b"]) + net(x["a/b"])  # noqa: E731
+    baselines = {"a": {"b": np.ones(4)}, "a/b": np.zeros(4)}
+    analyzer = jxp.create_analyzer("integrated_gradients", f, reference_inputs=baselines)
+    analyzer.save_npz(tmp_path / "a.npz")
+    again = jxp.Analyzer.load_npz(tmp_path / "a.npz", f)
+    x = {"a": {"b": X}, "a/b": X}
+    for wanted, found in zip(
+        *map(jax.tree.leaves, (analyzer.analyze(x), again.analyze(x))), strict=True
+    ):
+        assert_allclose(found, wanted)
 
 
 def test_files_hold_no_pickle_and_bad_ones_are_refused(tmp_path: Path) -> None:
@@ -489,6 +678,18 @@ def test_files_hold_no_pickle_and_bad_ones_are_refused(tmp_path: Path) -> None:
         jxp.Analyzer.load_npz(path, net)
     np.savez(path, **{"jaxplain analyzer": np.array(["1", header[1][:9]])})
     with pytest.raises(ValueError, match="is damaged"):
+        jxp.Analyzer.load_npz(path, net)
+    bits = np.random.default_rng(0)
+    for _ in range(100):
+        flipped = bytearray(data)
+        flipped[bits.integers(len(data))] ^= 1 << int(bits.integers(8))
+        path.write_bytes(flipped)
+        try:
+            jxp.Analyzer.load_npz(path, net)
+        except ValueError as error:
+            assert "a.npz" in str(error)
+    np.savez(path, **{"jaxplain analyzer": np.array(["1", '{"dict": []}'])})
+    with pytest.raises(ValueError, match="is damaged: it lacks compat, name"):
         jxp.Analyzer.load_npz(path, net)
     np.savez(path, x=np.array([object()]))
     with pytest.raises(ValueError, match="is damaged, or no file"):

@@ -1,21 +1,26 @@
 """Analyzers: methods by name, with the verbs of iNNvestigate."""
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
+from itertools import chain, islice
 from os import PathLike
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from jaxplain import targets
 from jaxplain.analyzer import archive, names, reversal
 from jaxplain.analyzer.settings import COMMON, Settings
 from jaxplain.composites import any_layer
 from jaxplain.errors import readable
-from jaxplain.patterns import KINDS, Moments, PatternStatistics, pattern_statistics
+from jaxplain.patterns import KINDS, Moments, PatternStatistics, pattern_statistics, weights_of
 from jaxplain.plan import Plan
 from jaxplain.transforms.explainer import Explainer
+from jaxplain.transforms.occlusion import Occlusion
+from jaxplain.transforms.patterns import selected_sign
 from jaxplain.transforms.wrapper import Base, Wrapper
 
 Mode = Literal["max_activation", "index", "all"]
@@ -27,8 +32,6 @@ _MEANINGLESS: dict[str, str] = {
     "allow_lambda_layers": "every function can be explained",
     "reverse_reapply_on_copied_layers": "layers are never copied",
     "bn_layer_fuse_mode": "a BatchNorm beside a kernel is one layer with it",
-    "approximate_gradient": "differences that vanish always get the derivative",
-    "verbose": "nothing is printed",
 }
 _said: set[str] = set()
 
@@ -98,6 +101,7 @@ class Analyzer:
         if not callable(model):
             raise TypeError(f"the model must be a function of arrays, got {model!r}")
         entry = names.find(name)
+        options = {k: v.item() if isinstance(v, np.generic) else v for k, v in options.items()}
         defaults = COMMON | dict(entry.options)
         if compat:
             defaults |= entry.compat_options
@@ -112,13 +116,13 @@ class Analyzer:
         self._given = dict(options)
         self._build = entry.build
         self._explainers: dict[Any, Base] = {}
+        self._loaded = False  # the model may have changed
         if self.mode not in _MODES:
             raise ValueError(f"neuron_selection_mode must be one of {_MODES}, got {self.mode!r}")
-        if self.options.get("pattern_type", "relu") not in KINDS:
-            raise ValueError(
-                f"pattern_type must be one of {tuple(KINDS)}, got {options['pattern_type']!r}"
-            )
-        for option, why in _MEANINGLESS.items():
+        kind = self.options.get("pattern_type", "relu")
+        if not isinstance(kind, str) or kind not in KINDS:
+            raise ValueError(f"pattern_type must be one of {tuple(KINDS)}, got {kind!r}")
+        for option, why in (_MEANINGLESS | dict(entry.ignored)).items():
             if options.get(option, defaults.get(option)) != defaults.get(option):
                 _say_once(option, why)
         if not (self._fits and self.options["patterns"] is None):
@@ -139,8 +143,8 @@ class Analyzer:
 
         Args:
             x: what the model takes; a list or tuple for a model of several inputs.
-            neuron_selection: with `neuron_selection_mode="index"`, which output: an int, or an int
-                array with one per example.
+            neuron_selection: with `neuron_selection_mode="index"`, which output: an int (a negative
+                one counts from the end), or an int array with one per example.
             key: for methods that draw random numbers; `jax.random.key(0)` by default.
 
         Returns:
@@ -157,10 +161,19 @@ class Analyzer:
                 f'neuron_selection goes with neuron_selection_mode="index": got '
                 f"{neuron_selection!r} in mode {self.mode!r}"
             )
-        several = isinstance(x, list | tuple)
-        inputs = tuple(x) if several else (x,)
+        listed = isinstance(x, list | tuple)
+        inputs = tuple(x) if listed else (x,)
+        several = len(inputs) > 1
         explain = self._explainer(tuple(range(len(inputs))) if several else 0)
-        target = _target(explain, self.mode, self.compat, neuron_selection)
+        self._check_fitted(explain, inputs)
+        if self.options.get("bn_layer_rule") is not None and not any(
+            layer.op == "scale" for layer in explain.plan(*inputs).layers
+        ):
+            _say_once("bn_layer_rule", "every BatchNorm is one layer with the kernel beside it")
+        target = _target(explain, inputs, self.mode, self.compat, neuron_selection)
+        summed = self.mode == "all" and isinstance(explain, Occlusion)
+        if summed:
+            target = "all"  # occlusion compares outputs, one by one
         random: dict[str, Any] = {}
         if isinstance(explain, Wrapper) and explain.needs_key:
             random["key"] = jax.random.key(0) if key is None else key
@@ -169,37 +182,41 @@ class Analyzer:
         if self.options.get("reverse_verbose"):
             print(explain.traced(*inputs).plan)
         found = explain(*inputs, target=target, **random)
+        if summed:
+            found = found.sum(0)
         if isinstance(explain, Explainer) and explain.capture is not None:
             found, captured = found
             self._show(captured)
-        return list(found) if several else found
+        if several:
+            return list(found)
+        return [found] if listed else found
 
     def _show(self, captured: Mapping[str, jax.Array]) -> None:
         if self.options["reverse_check_min_max_values"]:
             for layer, values in captured.items():
-                print(f"{layer}: min {float(values.min()):.3e}, max {float(values.max()):.3e}")
+                said = f"{layer}: ".replace("{", "{{").replace("}", "}}")
+                jax.debug.print(said + "min {:.3e}, max {:.3e}", values.min(), values.max())
         if self.options["reverse_keep_tensors"]:
             self.reversed_tensors = dict(captured)
 
     def plan(self, x: Any) -> Plan:
         """What would run on an input, layer by layer: see `Explainer.plan`."""
         inputs = tuple(x) if isinstance(x, list | tuple) else (x,)
-        argnums = tuple(range(len(inputs))) if isinstance(x, list | tuple) else 0
-        return self._explainer(argnums).traced(*inputs).plan
+        return self._explainer(tuple(range(len(inputs))) if len(inputs) > 1 else 0).plan(*inputs)
 
-    def fit(self, x: Any, *, batch_size: int | None = None, progress: bool = False) -> "Analyzer":
+    def fit(self, x: Any, batch_size: int | None = None, *, progress: bool = False) -> "Analyzer":
         """Fits the patterns of "pattern.net" and "pattern.attribution" anew; else does nothing.
 
         Args:
-            x: the data: an array whose leading axis counts examples, or batches of them.
+            x: the data: an array whose leading axis counts examples, or batches of them. Batches
+                for a model of several inputs are tuples.
             batch_size: how many examples of one array are taken at a time.
             progress: show a progress bar.
 
         Returns:
             The analyzer itself.
         """
-        self.statistics = None
-        return self.partial_fit(x, batch_size=batch_size, progress=progress)
+        return self._fit(None, x, batch_size, progress)
 
     def fit_generator(
         self, generator: Iterable[Any], steps: int | None = None, *, progress: bool = False
@@ -216,12 +233,32 @@ class Analyzer:
         self, x: Any, *, batch_size: int | None = None, progress: bool = False
     ) -> "Analyzer":
         """Adds data to what the patterns were fitted to; else as `fit`."""
+        return self._fit(self.statistics, x, batch_size, progress)
+
+    def _fit(
+        self, before: PatternStatistics | None, x: Any, batch_size: int | None, progress: bool
+    ) -> "Analyzer":
         if not self._fits:
             return self
-        found = pattern_statistics(self.model, x, batch_size=batch_size, progress=progress)
-        self.statistics = found if self.statistics is None else self.statistics + found
+        x, argnums = _inputs_of(x)
+        found = pattern_statistics(
+            self.model, x, argnums=argnums, batch_size=batch_size, progress=progress
+        )
+        self.statistics = found if before is None else before + found
+        self.options["patterns"] = None  # what was fitted last counts
+        self._given.pop("patterns", None)
         self._explainers.clear()
         return self
+
+    def _check_fitted(self, explain: Base, inputs: Sequence[Any]) -> None:
+        """Raises ValueError where loaded patterns were fitted to other weights."""
+        if self._loaded and self.statistics is not None and isinstance(explain, Explainer):
+            weights = explain.read(weights_of, *inputs)
+            if not self.statistics.fit_weights(weights):
+                raise ValueError(
+                    "the patterns were fitted to a model with other weights: fit this one anew"
+                )
+            self._loaded = False
 
     def save(self) -> tuple[str, dict[str, Any]]:
         """The name, and a dictionary of all settings and fitted state, but not the model."""
@@ -235,6 +272,7 @@ class Analyzer:
         analyzer = cls(name, model, compat=state["compat"], **state["options"])
         if state["statistics"] is not None:
             analyzer.statistics = _statistics(state["statistics"])
+            analyzer._loaded = True
         return analyzer
 
     def save_npz(self, path: str | PathLike[str]) -> None:
@@ -254,7 +292,10 @@ class Analyzer:
             ValueError: the file is damaged, foreign, or of a newer version.
         """
         state = archive.read(path)
-        return cls.load(state.pop("name"), state, model)
+        try:
+            return cls.load(state.pop("name"), state, model)
+        except (KeyError, AttributeError) as error:
+            raise ValueError(f"{path} is damaged, or of a newer version: {error}") from error
 
     def _explainer(self, argnums: int | tuple[int, ...]) -> Base:
         if argnums not in self._explainers:
@@ -276,10 +317,9 @@ def _reversing(explain: Base, options: Mapping[str, Any]) -> Base:
         options["reverse_clip_values"],
     )
     if projected and "patterns" not in options:
-        low, high = _range(projected, "reverse_project_bottleneck_layers", (-1.0, 1.0))
-        reverse = reversal.project(low, high)
+        reverse = reversal.project(projected)
     if clipped:
-        reverse = reversal.both(reverse, reversal.clip(*_range(clipped, "reverse_clip_values")))
+        reverse = reversal.both(reverse, reversal.clip(clipped))
     watched = options["reverse_keep_tensors"] or options["reverse_check_min_max_values"]
     return replace(
         explain,
@@ -289,23 +329,23 @@ def _reversing(explain: Base, options: Mapping[str, Any]) -> Base:
     )
 
 
-def _range(value: Any, option: str, default: tuple[float, float] | None = None) -> Any:
-    if value is True and default is not None:
-        return default
-    if not isinstance(value, tuple) or len(value) != 2 or not value[0] < value[1]:
-        raise ValueError(f"{option} must be a pair (low, high), got {value!r}")
-    return value
-
-
-def _target(explain: Base, mode: Mode, compat: str | None, selection: Any) -> Any:
+def _target(
+    explain: Base, inputs: Sequence[Any], mode: Mode, compat: str | None, selection: Any
+) -> Any:
     if mode == "index":
-        return selection
+        return jnp.asarray(selection) if isinstance(selection, list) else selection
+    traced = explain.traced(*inputs)
+    outputs = len(jax.tree.leaves(traced.heads))
+    if outputs != 1:
+        raise TypeError(f"the model returns {outputs} arrays: give a model that returns one")
     inner = explain
     while isinstance(inner, Wrapper):
         inner = inner.base
     kind = inner.seed or (_value if inner.relevance else jnp.ones_like)
     if mode == "all":
-        return _AllOutputs(kind)
+        # the vector of all outputs is not projected
+        return _AllOutputs(_value if kind is selected_sign else kind)
+    targets.check(None, traced.heads, traced.explained)
     if compat and isinstance(explain, Explainer):
         return _TiedOutputs(kind)
     return None
@@ -327,14 +367,17 @@ class _Seed:
 class _AllOutputs(_Seed):
     """Every output at once."""
 
-    def __call__(self, output: jax.Array) -> jax.Array:
-        return self.kind(output)
+    def __call__(self, output: Any) -> Any:
+        return jax.tree.map(self.kind, output)
 
 
 class _TiedOutputs(_Seed):
     """The largest outputs at every leading position, which share where they are equal."""
 
-    def __call__(self, output: jax.Array) -> jax.Array:
+    def __call__(self, output: Any) -> Any:
+        return jax.tree.map(self._of, output)
+
+    def _of(self, output: jax.Array) -> jax.Array:
         if output.ndim == 0:
             return self.kind(output)
         largest = (output == output.max(-1, keepdims=True)).astype(output.dtype)
@@ -343,6 +386,21 @@ class _TiedOutputs(_Seed):
 
 def _value(output: jax.Array) -> jax.Array:
     return output
+
+
+def _inputs_of(x: Any) -> tuple[Any, int | tuple[int, ...]]:
+    """Data to fit to, and the places of the inputs in their batches."""
+    if hasattr(x, "shape") or not isinstance(x, Iterable):
+        return x, 0
+    batches: Iterable[Any] = x
+    if isinstance(x, Sequence):
+        head = list(x[:1])
+    else:
+        rest = iter(x)
+        head = list(islice(rest, 1))
+        batches = chain(head, rest)
+    several = head and isinstance(head[0], list | tuple)
+    return batches, tuple(range(len(head[0]))) if several else 0
 
 
 def _statistics(state: Mapping[str, Any]) -> PatternStatistics:

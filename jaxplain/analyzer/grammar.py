@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from jaxplain import rules, transforms
-from jaxplain.analyzer.references import BACH, GUMPFER, MONTAVON
+from jaxplain.analyzer.references import BACH, GUMPFER, MONTAVON, SHRIKUMAR_2016
 from jaxplain.analyzer.rule_names import lrp_composite
 from jaxplain.analyzer.settings import LRP, REVERSE, Name, Settings
 from jaxplain.analyzer.shapes import TimesInput
@@ -26,7 +26,7 @@ _BOX = (-123.68, 151.061)  # VGG16's inputs: BGR, centred
 
 #: The families of names that are read instead of listed: `(grammar, line, reference)`.
 FAMILIES = (
-    ("<m>_x_input", "m times the input; m: gradient, smoothgrad, guided_backprop, deconvnet", ""),
+    ("<m>_x_input", "m times the input; m: gradient, smoothgrad, ...", SHRIKUMAR_2016),
     ("<m>_x_sign", "m times the sign of the input", GUMPFER),
     (
         "<m>_x_sign_mu_<mu>",

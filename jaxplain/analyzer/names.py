@@ -7,10 +7,11 @@ from typing import Any, Literal
 import jax
 
 from jaxplain import rules, tables, transforms
-from jaxplain.analyzer import grammar
+from jaxplain.analyzer import grammar, reversal
 from jaxplain.analyzer.references import (
     ADEBAYO,
     BACH,
+    CONTROL,
     ERION,
     GUMPFER,
     HOOKER,
@@ -31,7 +32,7 @@ from jaxplain.analyzer.rule_names import alpha_beta, lrp_composite
 from jaxplain.analyzer.settings import LRP, REVERSE, Build, Name, Settings
 from jaxplain.analyzer.shapes import InputShaped, PlusInput
 from jaxplain.analyzer.spelling import did_you_mean
-from jaxplain.composites import Composite, kernel, op
+from jaxplain.composites import Composite, kernel, kind, op
 from jaxplain.transforms.explainer import Explainer
 from jaxplain.transforms.wrapper import Base
 
@@ -77,7 +78,7 @@ def _random(f: Callable[..., Any], s: Settings) -> Base:
 def _integrated(f: Callable[..., Any], s: Settings) -> Base:
     return transforms.integrated_gradients(
         _gradient(f, s),
-        s["reference_inputs"],
+        _references(s),
         steps=s["steps"],
         quadrature="left" if s.compat else "midpoint",
         batch_size=s["batch_size"],
@@ -102,7 +103,7 @@ def _expected(f: Callable[..., Any], s: Settings) -> Base:
         raise ValueError("expected_gradients needs reference_inputs: a data set of baselines")
     return transforms.expected_gradients(
         _gradient(f, s),
-        s["reference_inputs"],
+        _references(s),
         samples=s["augment_by_n"],
         batch_size=s["batch_size"],
     )
@@ -147,32 +148,42 @@ def _preset_until(f: Callable[..., Any], s: Settings) -> Base:
 
 
 def _deep_taylor(f: Callable[..., Any], s: Settings) -> Base:
-    return transforms.deep_taylor(f, argnums=s.argnums, epsilon=s.epsilon)
+    return _decomposed(f, s, None, None)
 
 
 def _deep_taylor_bounded(f: Callable[..., Any], s: Settings) -> Base:
     if s["low"] is None or s["high"] is None:
         raise ValueError("deep_taylor.bounded needs low= and high=, the bounds of the input")
-    return transforms.deep_taylor(
-        f, low=s["low"], high=s["high"], argnums=s.argnums, epsilon=s.epsilon
-    )
+    return _decomposed(f, s, s["low"], s["high"])
+
+
+def _decomposed(f: Callable[..., Any], s: Settings, low: Any, high: Any) -> Base:
+    explainer = transforms.deep_taylor(f, low=low, high=high, argnums=s.argnums, epsilon=s.epsilon)
+    if not s.compat:
+        return explainer
+    # there all but kernels are differentiated: sums copy relevance, means divide it
+    others = [(~kind("Loop", "Branch", "Unknown"), rules.Gradient())]
+    entries = explainer.composite.entries
+    composite = Composite(entries, name="DeepTaylor", base=others, strict=False)
+    return replace(explainer, composite=composite)
 
 
 def _deep_lift(f: Callable[..., Any], s: Settings) -> Base:
     maxima: Literal["gradient", "winners"] = "gradient" if s.compat else "winners"
     return transforms.deep_lift(
-        f, s["reference_inputs"], rule=s["nonlinear_mode"], maxima=maxima, argnums=s.argnums
+        f, _references(s), rule=s["nonlinear_mode"], maxima=maxima, argnums=s.argnums
     )
 
 
-def _pattern(method: Callable[..., Base]) -> Build:
+def _pattern(method: Callable[..., Explainer]) -> Build:
     def build(f: Callable[..., Any], s: Settings) -> Base:
         if s["patterns"] is None:
             raise ValueError("patterns are missing: call fit(X) first, or give patterns=")
-        project = bool(s["reverse_project_bottleneck_layers"])
+        option = s["reverse_project_bottleneck_layers"]
         if s.compat and s["neuron_selection_mode"] == "index":
-            project = False  # there its number of the neuron is an input beside every bottleneck
-        return method(f, s["patterns"], project=project, argnums=s.argnums)
+            option = False  # there its number of the neuron is an input beside every bottleneck
+        explainer = method(f, s["patterns"], project=bool(option), argnums=s.argnums)
+        return replace(explainer, reverse=reversal.project(option)) if option else explainer
 
     return build
 
@@ -181,7 +192,7 @@ def _cam(f: Callable[..., Any], s: Settings) -> Base:
     cam = transforms.grad_cam(
         f, s["last_conv_layer_name"], resize=s["resize"], argnums=_one(s), logits=True
     )
-    return InputShaped(cam)
+    return cam if s["resize"] is None else InputShaped(cam)
 
 
 def _guided_cam(f: Callable[..., Any], s: Settings) -> Base:
@@ -210,24 +221,36 @@ def _one(s: Settings) -> int:
     raise TypeError("this method explains one input, the model takes several")
 
 
+def _references(s: Settings) -> Any:
+    """Baselines; of several inputs a tuple."""
+    given = s["reference_inputs"]
+    return tuple(given) if isinstance(given, list) and isinstance(s.argnums, tuple) else given
+
+
 # The table
 
 _PATH = {"reference_inputs": 0.0, "steps": 64, "postprocess": None, "batch_size": 8}
 _NOISE = {"augment_by_n": 64, "noise_scale": 0.1, "postprocess": None, "batch_size": 8}
+_EXPECTED = {"reference_inputs": None, "augment_by_n": 64, "postprocess": None, "batch_size": 8}
 _PRESET = LRP | {"epsilon": 0.1}
 _PATTERN = REVERSE | {"patterns": None, "pattern_type": "relu"}
 _PATTERN |= {"reverse_project_bottleneck_layers": True}
 _CAM = {"last_conv_layer_name": None, "resize": "linear"}
 _DEEP_LIFT = {"reference_inputs": 0.0, "nonlinear_mode": "rescale"}
 _DEEP_LIFT |= {"verbose": False, "batch_size": None, "approximate_gradient": True}
+_IN_DEEP_LIFT = {
+    "verbose": "nothing is printed",
+    "batch_size": "the examples of a call are explained together",
+    "approximate_gradient": "differences that vanish always get the derivative",
+}
 _OCCLUSION = {"window": None, "strides": None, "baseline": 0.0, "batch_size": 8}
 _POST = {"postprocess": None}
 _ABSOLUTE = {"noise_scale": 1.0}
 
 # fmt: off
 _ROWS: tuple[tuple[Any, ...], ...] = (
-    ("input", "the input itself", "", _input),
-    ("random", "Gaussian noise", "", _random, {"stddev": 1.0}),
+    ("input", "the input itself", CONTROL, _input),
+    ("random", "Gaussian noise", CONTROL, _random, {"stddev": 1.0}),
     ("gradient", "the gradient", SIMONYAN, _gradient, REVERSE | _POST),
     ("gradient.baseline", "the gradient", SIMONYAN, _gradient, _POST),
     ("input_t_gradient", "input times gradient", SHRIKUMAR_2016, _input_t_gradient,
@@ -237,7 +260,7 @@ _ROWS: tuple[tuple[Any, ...], ...] = (
     ("guided", "the same", SPRINGENBERG, _guided, REVERSE),
     ("integrated_gradients", "the gradient along a path", SUNDARARAJAN, _integrated, _PATH),
     ("expected_gradients", "the same over a data set of baselines", ERION, _expected,
-     _NOISE | {"reference_inputs": None}),
+     _EXPECTED),
     ("smoothgrad", "the mean gradient under noise", SMILKOV,
      _noisy(transforms.smoothgrad), _NOISE, _ABSOLUTE),
     ("smoothgrad_squared", "the mean squared gradient under noise", HOOKER,
@@ -285,8 +308,9 @@ _ROWS: tuple[tuple[Any, ...], ...] = (
     ("deep_taylor", "z+ from a positive output", MONTAVON, _deep_taylor, REVERSE),
     ("deep_taylor.bounded", "the same, zB in the first layer", MONTAVON, _deep_taylor_bounded,
      REVERSE | {"low": None, "high": None}),
-    ("deep_lift", "differences to a reference", SHRIKUMAR, _deep_lift, _DEEP_LIFT),
-    ("deep_lift.wrapper", "the same", SHRIKUMAR, _deep_lift, _DEEP_LIFT),
+    ("deep_lift", "differences to a reference", SHRIKUMAR, _deep_lift, _DEEP_LIFT, {},
+     _IN_DEEP_LIFT),
+    ("deep_lift.wrapper", "the same", SHRIKUMAR, _deep_lift, _DEEP_LIFT, {}, _IN_DEEP_LIFT),
     ("pattern.net", "the signal, by patterns", KINDERMANS,
      _pattern(transforms.pattern_net), _PATTERN),
     ("pattern.attribution", "the signal's part in the output, by patterns", KINDERMANS,
@@ -305,7 +329,10 @@ def find(name: str) -> Name:
 
     Raises:
         KeyError: there is none; close matches are listed.
+        TypeError: it is no text.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"a method is given by its name, got {name!r}")
     found = NAMES.get(name) or grammar.read(name, NAMES)
     if found is None:
         raise KeyError(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from numbers import Real
 from typing import Any
 
 import jax
@@ -12,8 +13,9 @@ from jaxplain.interpreter import Reverse
 from jaxplain.transforms.patterns import projections
 
 
-def clip(low: float, high: float) -> Callable[[Graph], Reverse]:
-    """Every value's relevance is cut to [low, high]."""
+def clip(option: Any) -> Callable[[Graph], Reverse]:
+    """Every value's relevance is cut to a range (low, high)."""
+    low, high = bounds(option, "clip_values")
 
     def reverse(graph: Graph) -> Reverse:
         change = partial(jnp.clip, min=low, max=high)
@@ -22,15 +24,26 @@ def clip(low: float, high: float) -> Callable[[Graph], Reverse]:
     return reverse
 
 
-def project(low: float, high: float) -> Callable[[Graph], Reverse]:
-    """At every bottleneck, relevance is divided by its largest magnitude and spread to a range."""
+def project(option: Any) -> Callable[[Graph], Reverse]:
+    """At every bottleneck, relevance is divided by its largest magnitude and spread to a range.
 
-    def spread(change: Callable[[jax.Array], jax.Array], r: jax.Array) -> jax.Array:
-        if r.ndim <= 2:
-            return change(r)
-        return low + (change(r) + 1) / 2 * (high - low)
+    Args:
+        option: True for (-1, 1), or a pair (low, high).
+    """
+    low, high = (-1.0, 1.0) if option is True else bounds(option, "project_bottleneck_layers")
+    return partial(projections, low=low, high=high)
 
-    return lambda graph: {v: partial(spread, change) for v, change in projections(graph).items()}
+
+def bounds(value: Any, option: str) -> tuple[float, float]:
+    """A pair of numbers low < high.
+
+    Raises:
+        ValueError: it is none.
+    """
+    pair = tuple(value) if isinstance(value, list | tuple) else ()
+    if len(pair) != 2 or not all(isinstance(v, Real) for v in pair) or not pair[0] < pair[1]:
+        raise ValueError(f"reverse_{option} must be a pair (low, high), got {value!r}")
+    return pair
 
 
 def both(

@@ -1,6 +1,7 @@
 """Rules by their old names, and composites from the options of the LRP family."""
 
 from collections.abc import Sequence
+from numbers import Integral, Real
 from typing import Any
 
 from jaxplain import composites, rules
@@ -22,7 +23,7 @@ def rule_of(spec: Any, s: Settings) -> Rule:
         return spec
     if isinstance(spec, type) and issubclass(spec, Rule):
         return spec()
-    if isinstance(spec, tuple) and len(spec) == 2:
+    if isinstance(spec, tuple) and len(spec) == 2 and not any(map(_is_rule, spec)):
         return rules.ZBox(*spec, epsilon=s.epsilon)
     if not isinstance(spec, str):
         raise TypeError(
@@ -53,10 +54,17 @@ def rule_of(spec: Any, s: Settings) -> Rule:
     return known[spec]
 
 
+def _is_rule(spec: Any) -> bool:
+    return isinstance(spec, str | Rule | type)
+
+
 def alpha_beta(alpha: Any, beta: Any, bias: bool, s: Settings) -> Rule:
     """LRP-alpha-beta; one of alpha and beta follows from the other."""
     if alpha is None and beta is None:
         raise ValueError("give alpha or beta")
+    for number in (alpha, beta):
+        if number is not None and (isinstance(number, bool) or not isinstance(number, Real)):
+            raise ValueError(f"alpha and beta are numbers, got {number!r}")
     alpha = 1 + beta if alpha is None else alpha
     beta = alpha - 1 if beta is None else beta
     if s.compat and bias:
@@ -92,6 +100,41 @@ class OnePerKernel(Composite):
         ]
 
 
+class ByCondition(Composite):
+    """Pairs of a condition on kernel layers and a rule; the first that holds counts."""
+
+    def __init__(
+        self,
+        pairs: Sequence[tuple[Match, Rule]],
+        before: Sequence[tuple[Match, Rule]],
+        base: Any,
+    ):
+        super().__init__([*before, *pairs], name="LRP", base=base, strict=False)
+
+    def assign(self, graph: Graph) -> list[tuple[Layer, Rule | None, str]]:
+        """As `Composite.assign`.
+
+        Raises:
+            ValueError: no condition holds for a kernel layer.
+        """
+        assigned = super().assign(graph)
+        for layer, _, why in assigned:
+            if layer.is_kernel and why == "base":
+                raise ValueError(
+                    f"no condition of rule= holds for layer {layer.index} ({layer.name}): end the "
+                    "list with (lambda layer: True, ...)"
+                )
+        return assigned
+
+
+def _for_kernels(entry: Any, s: Settings) -> tuple[Match, Rule]:
+    if len(entry) != 2:
+        raise TypeError(f"rule lists pairs (condition, rule), got {entry!r}")
+    condition, given = entry
+    match = condition if isinstance(condition, Match) else Match(condition, repr(condition))
+    return kernel & match, rule_of(given, s)
+
+
 def lrp_composite(rule: Any, s: Settings, input_rule: Any = None) -> Composite:
     """The composite of the LRP options.
 
@@ -112,15 +155,18 @@ def lrp_composite(rule: Any, s: Settings, input_rule: Any = None) -> Composite:
         lone = kind("Affine") & op("scale")
         base = [(lone, rule_of(s["bn_layer_rule"], s)), *base]
     if isinstance(rule, Composite):
-        return Composite([*entries, *rule.entries], name=rule.name, base=base, strict=False)
+        if not entries and s["bn_layer_rule"] is None:
+            return rule
+        base = [*base[:1], *rule.base] if s["bn_layer_rule"] is not None else list(rule.base)
+        return Composite([*entries, *rule.entries], name=rule.name, base=base, strict=rule.strict)
     if not isinstance(rule, list):
         entries.append((kernel, rule_of(rule, s)))
-    elif all(isinstance(entry, tuple) and callable(entry[0]) for entry in rule):
-        entries += [(match, rule_of(given, s)) for match, given in rule]
-    else:
-        listed = [rule_of(given, s) for given in rule]
-        return OnePerKernel(listed[::-1] if s.compat else listed, entries, base)
-    return Composite(entries, name="LRP", base=base, strict=False)
+        return Composite(entries, name="LRP", base=base, strict=False)
+    if rule and all(isinstance(entry, tuple) and callable(entry[:1][0]) for entry in rule if entry):
+        pairs = [_for_kernels(entry, s) for entry in rule]
+        return ByCondition(pairs, entries, base)
+    listed = [rule_of(given, s) for given in rule]
+    return OnePerKernel(listed[::-1] if s.compat else listed, entries, base)
 
 
 def _until(s: Settings) -> list[tuple[Match, Rule]]:
@@ -129,7 +175,8 @@ def _until(s: Settings) -> list[tuple[Match, Rule]]:
         raise ValueError("until_layer_idx and until_layer_rule go together: give both")
     if index is None:
         return []
-    if isinstance(index, bool) or not isinstance(index, int) or index < 0:
+    if isinstance(index, bool) or not isinstance(index, Integral) or int(index) < 0:
         raise ValueError(f"until_layer_idx is a position in the plan, >= 0, got {index!r}")
-    match = Match(lambda layer: layer.is_kernel and layer.index <= index, f"until {index}")
+    last = int(index)
+    match = Match(lambda layer: layer.is_kernel and layer.index <= last, f"until {index}")
     return [(match, rule_of(rule, s))]

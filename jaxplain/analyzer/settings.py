@@ -44,6 +44,7 @@ class Name:
         build: makes the explainer of a model.
         options: the options it takes besides those of all names, with their defaults.
         compat_options: defaults that are others under compat.
+        ignored: options that have no meaning here, and why.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Name:
     build: Build
     options: Mapping[str, Any] = field(default_factory=dict)
     compat_options: Mapping[str, Any] = field(default_factory=dict)
+    ignored: Mapping[str, str] = field(default_factory=dict)
 
 
 #: Options of every name.

@@ -142,6 +142,11 @@ class GuidedGradCam(Wrapper):
 
     cam: GradCam
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.cam.resize is None:
+            raise ValueError('guided Grad-CAM needs a map in the input\'s space: resize="linear"')
+
     def check(self, args: Sequence[Any], target: Target) -> None:
         """As Grad-CAM."""
         self.cam.check(args, target)

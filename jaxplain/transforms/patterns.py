@@ -7,7 +7,7 @@ from typing import Any, Unpack
 import jax
 import jax.numpy as jnp
 
-from jaxplain import _compat, targets
+from jaxplain import _compat
 from jaxplain.composites import Composite, Match, kernel, kind, op
 from jaxplain.graph import Graph, kernels
 from jaxplain.graph.bottlenecks import bottlenecks
@@ -141,7 +141,7 @@ def _explainer(
         composite,
         relevance=False,
         unknown=unknown,
-        seed=_sign if project else _value,
+        seed=selected_sign if project else _value,
         state=dict(patterns),
         prepare=_by_layer,
         reverse=projections if project else None,
@@ -205,25 +205,29 @@ def _value(output: jax.Array) -> jax.Array:
     return output
 
 
-def _sign(output: jax.Array) -> jax.Array:
+def selected_sign(output: jax.Array) -> jax.Array:
     """The selected output, projected: of one number per example the sign is left."""
     return jnp.sign(output) if output.ndim <= 2 else output
 
 
-def projections(graph: Graph) -> Reverse:
-    """At every bottleneck, each example's signal divided by its largest magnitude."""
-    examples = targets.counts_examples(
-        [v.aval for v in graph.heads], [v.aval for v in graph.explained]
-    )
-    size = graph.heads[0].shape[:1] if examples else ()
-    project = partial(_project, batched=examples)
-    return {v: project for v in bottlenecks(graph) if v.shape[:1] == size or not examples}
+def projections(graph: Graph, low: float = -1.0, high: float = 1.0) -> Reverse:
+    """At every bottleneck, each example's signal divided by its largest magnitude.
+
+    Args:
+        graph: the graph.
+        low: what -1 becomes.
+        high: what 1 becomes.
+    """
+    size = graph.heads[0].shape[:1] if graph.batched else ()
+    project = partial(_project, batched=graph.batched, low=low, high=high)
+    return {v: project for v in bottlenecks(graph) if v.shape[:1] == size or not graph.batched}
 
 
-def _project(signal: jax.Array, *, batched: bool) -> jax.Array:
-    """Divides each example's signal by its largest magnitude; vectors stay as they are."""
+def _project(signal: jax.Array, *, batched: bool, low: float, high: float) -> jax.Array:
+    """Spreads each example's signal to a range; vectors stay as they are."""
     axes = tuple(range(int(batched), signal.ndim))
     if len(axes) == 1:
         return signal
     largest = jnp.max(jnp.abs(signal), axes, keepdims=True, initial=0)
-    return signal / jnp.where(largest == 0, 1, largest)
+    unit = signal / jnp.where(largest == 0, 1, largest)
+    return unit if (low, high) == (-1, 1) else low + (unit + 1) / 2 * (high - low)
