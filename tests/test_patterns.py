@@ -2,6 +2,8 @@
 
 import functools
 import io
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -157,6 +159,92 @@ def test_statistics_do_not_depend_on_the_partition() -> None:
     for kind in ("linear", "relu.positive", "relu.negative"):
         for statistics in shared_out:
             assert_alike(statistics.patterns(kind), whole.patterns(kind))
+
+
+def test_statistics_merge_over_devices() -> None:
+    f, data, whole = small()
+    parts = data.reshape(4, -1, *data.shape[1:])
+
+    def fit(x: Any) -> jxp.PatternStatistics:
+        return jxp.pattern_statistics(f, x).psum("device")
+
+    merged = jax.vmap(fit, axis_name="device")(parts)
+    found = jax.tree.map(lambda v: v[0], merged)
+    assert_alike(found.patterns(), whole.patterns())
+    assert_alike(jax.jit(lambda x: jxp.pattern_statistics(f, x))(data).patterns(), whole.patterns())
+
+
+def test_arrays_that_were_added_up_one_by_one_are_refused() -> None:
+    """That is how psum adds, and how means do not merge."""
+    f, data, whole = small()
+    parts = [jxp.pattern_statistics(f, data[:10]), jxp.pattern_statistics(f, data[10:])]
+    assert_alike(sum(parts).patterns(), whole.patterns())
+    wrong = jax.tree.map(lambda a, b: a + b, *parts)
+    for use in (wrong.patterns, lambda: wrong + parts[0]):
+        with pytest.raises(ValueError, match="added up array by array"):
+            use()
+
+
+PROCESS = """
+import sys
+import jax, numpy as np, jaxplain as jxp
+from tests import reference_models
+
+part = slice(*map(int, sys.argv[2:]))
+data = reference_models.load("mlp", "fit256")["x"][part]
+f, params = reference_models.build("mlp"), reference_models.params("mlp")
+found = jxp.pattern_statistics(f, data, params)
+np.savez(sys.argv[1], *jax.tree.leaves(found))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_data_out(tmp_path: Path) -> None:
+    with jax.enable_x64(False):
+        f, params = reference_models.build("mlp"), reference_models.params("mlp")
+        params = jax.tree.map(lambda v: jnp.asarray(v, jnp.float32), params)
+        data = load("mlp", "fit256")["x"].astype(np.float32)
+        whole = jxp.pattern_statistics(f, data, params)
+        bounds, running = [("0", "100"), ("100", "256")], []
+        for start, stop in bounds:
+            command = [sys.executable, "-c", PROCESS, str(tmp_path / f"{start}.npz"), start, stop]
+            running.append(subprocess.Popen(command, cwd=Path(__file__).parents[1]))
+        assert [process.wait() for process in running] == [0, 0]
+        parts = []
+        for start, _ in bounds:
+            with np.load(tmp_path / f"{start}.npz") as archive:
+                leaves = [archive[f"arr_{i}"].astype(np.float32) for i in range(len(archive))]
+            parts.append(jax.tree.unflatten(jax.tree.structure(whole), leaves))
+        merged = parts[0] + parts[1]
+        for found, wanted in zip(*map(jax.tree.leaves, (merged, whole)), strict=True):
+            assert_close(found, wanted, 1e-6)
+
+
+@pytest.mark.parametrize("spelling", ["number", "filled", "reversed", "sigmoid"])
+def test_a_bias_is_a_bias_however_it_is_spelled(spelling: str) -> None:
+    rng = np.random.default_rng(0)
+    w, x = rng.normal(size=(5, 4)), rng.normal(size=(50, 5))
+    same = np.full(4, -0.5)
+    spellings: dict[str, Callable[[Any], Any]] = {
+        "number": lambda x: jax.nn.relu(x @ w - 0.5),
+        "filled": lambda x: jax.nn.relu(x @ w + jnp.full(4, -0.5)),
+        "reversed": lambda x: jax.nn.relu(-0.5 + x @ w),
+        "sigmoid": lambda x: jax.nn.sigmoid(x @ w - 0.5),
+    }
+    wanted = jxp.pattern_statistics(lambda x: jax.nn.relu(x @ w + same), x)
+    found = jxp.pattern_statistics(spellings[spelling], x)
+    for kind in ("relu.positive", "relu.negative"):
+        assert_alike(found.patterns(kind), wanted.patterns(kind))
+    np.testing.assert_array_equal(wanted.positive["dense"].count.ravel(), (x @ w - 0.5 > 0).sum(0))
+
+
+@pytest.mark.parametrize("size", [50, 7])
+def test_constant_data_have_no_pattern(size: int) -> None:
+    with jax.enable_x64(False):
+        w = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+        data = np.full((50, 6), 3.3, np.float32)
+        found = jxp.pattern_statistics(lambda x: x @ w, data, batch_size=size).patterns("linear")
+    np.testing.assert_array_equal(found["dense"], 0)
 
 
 def test_single_precision_survives_a_large_mean() -> None:

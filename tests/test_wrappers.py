@@ -263,8 +263,9 @@ def test_expected_gradients_draw_from_all_references() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("count", [64, 61])
 @pytest.mark.parametrize("method", ["integrated_gradients", "smoothgrad"])
-def test_memory_is_that_of_one_batch_of_gradients(method: str) -> None:
+def test_memory_is_that_of_one_batch_of_gradients(method: str, count: int) -> None:
     params = jax.eval_shape(lambda k: vgg16_parameters(k, 0.25, 32, 10), jax.random.key(0))
     image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
     images = jax.ShapeDtypeStruct((8, 32, 32, 3), jnp.float32)
@@ -273,7 +274,7 @@ def test_memory_is_that_of_one_batch_of_gradients(method: str) -> None:
         return jax.jit(f).lower(*args).compile().memory_analysis().temp_size_in_bytes
 
     plain = temporaries(lambda x, p: jax.grad(lambda x: vgg16(x, p)[:, 3].sum())(x), images, params)
-    option = {"integrated_gradients": {"steps": 64}, "smoothgrad": {"samples": 64}}[method]
+    option = {"integrated_gradients": {"steps": count}, "smoothgrad": {"samples": count}}[method]
     explain = getattr(jxp, method)(vgg16, batch_size=8, **option)
     key = {"key": jax.random.key(0)} if method == "smoothgrad" else {}
     found = temporaries(lambda x, p: explain(x, p, target=3, **key), image, params)
@@ -329,6 +330,17 @@ def network(x: Any) -> Any:
     return jax.nn.relu(h).mean((1, 2)) @ head
 
 
+def merging(x: Any) -> Any:
+    return jax.nn.relu(network_layer(x).reshape(2, 16, 2, 2)).sum((1, 2))
+
+
+def network_layer(x: Any) -> Any:
+    kernel = np.random.default_rng(5).normal(size=(3, 3, 2, 4))
+    return jax.lax.conv_general_dilated(
+        x, kernel, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
 IMAGES = np.random.default_rng(7).normal(size=(2, 8, 8, 2))
 
 
@@ -344,6 +356,77 @@ def test_grad_cam_by_its_formula() -> None:
     assert_allclose(large, wanted.repeat(2, 1).repeat(2, 2), rtol=1e-9)
     guided = jxp.guided_backprop(network)(IMAGES, target=1)
     assert_allclose(jxp.guided_grad_cam(network)(IMAGES, target=1), guided * large, rtol=1e-9)
+
+
+def in_other_layouts() -> dict[str, tuple[Any, tuple[int, ...]]]:
+    """The network for images in another layout, and the axes of that in (B, H, W, C)."""
+
+    def channels_first(x: Any) -> Any:
+        return network(x.transpose(0, 2, 3, 1))
+
+    def all_the_way(x: Any) -> Any:
+        kernel = np.random.default_rng(5).normal(size=(3, 3, 2, 4))
+        h = jax.lax.conv_general_dilated(
+            x, kernel, (2, 2), "SAME", dimension_numbers=("NCHW", "HWIO", "NCHW")
+        )
+        return jax.nn.relu(h).mean((2, 3)) @ np.random.default_rng(6).normal(size=(4, 3))
+
+    return {
+        "moved": (channels_first, (0, 3, 1, 2)),
+        "channels first": (all_the_way, (0, 3, 1, 2)),
+    }
+
+
+@pytest.mark.parametrize("layout", in_other_layouts())
+@pytest.mark.parametrize("method", [jxp.grad_cam, jxp.guided_grad_cam])
+def test_grad_cam_in_any_layout(method: Any, layout: str) -> None:
+    f, axes = in_other_layouts()[layout]
+    wanted = method(network, resize="linear")(IMAGES, target=1)
+    found = method(f, resize="linear")(IMAGES.transpose(axes), target=1)
+    assert_allclose(found, wanted.transpose(axes), rtol=1e-9)
+    every = method(f, resize="linear")(IMAGES.transpose(axes), target="all")[1]
+    assert_allclose(every, found, rtol=1e-9)
+
+
+def test_grad_cam_keeps_examples_apart() -> None:
+    wanted = jxp.grad_cam(network)(IMAGES, target=1)
+    scores = jxp.grad_cam(lambda x: network(x)[:, 1])(IMAGES, target=jnp.ones_like)
+    assert_allclose(scores, wanted, rtol=1e-9)
+    single = jxp.grad_cam(lambda x: network(x[None])[0], resize="linear")(IMAGES[1], target=1)
+    large = jxp.grad_cam(network, resize="linear")(IMAGES, target=1)
+    assert_allclose(single, large[1], rtol=1e-9)
+    under_vmap = jax.vmap(jxp.grad_cam(lambda x: network(x[None])[0]))(IMAGES)
+    assert_allclose(under_vmap[:, 0], jxp.grad_cam(network)(IMAGES), rtol=1e-9)
+
+
+# Half precision: sums are in float32
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_sums_in_half_precision(dtype: Any) -> None:
+    x = jnp.ones((1, 2), dtype)
+    f = lambda x: 2000 * x  # noqa: E731
+    call: dict[str, Any] = {"target": 0, "key": KEY}
+    for samples, size in ((1000, 1), (64, 8)):
+        options = {"samples": samples, "batch_size": size}
+        assert_allclose(jxp.smoothgrad(f, **options)(x, **call), [[2000, 0]])
+        assert_allclose(jxp.vargrad(f, **options)(x, **call), 0)
+        path = jxp.integrated_gradients(f, steps=samples, batch_size=size)(x, target=0)
+        assert_allclose(path, [[2000, 0]])
+        drawn = jxp.expected_gradients(f, jnp.zeros((1, 2), dtype), **options)(x, **call)
+        assert_allclose(drawn, [[2000, 0]])
+        assert path.dtype == drawn.dtype == dtype
+    hidden = jxp.occlusion(lambda x: x.sum(-1, keepdims=True), 300, 1)(jnp.ones((1, 900), dtype))
+    assert_allclose(hidden, 300, rtol=0.01)
+
+
+# Plans
+
+
+def test_the_plan_is_that_of_the_base() -> None:
+    base = jxp.lrp(curved)
+    assert str(jxp.smoothgrad(base).plan(X)) == str(base.plan(X))
+    assert "Rescale" in str(jxp.deep_lift(curved).plan(X))
 
 
 # Wrong calls
@@ -386,6 +469,34 @@ def test_grad_cam_by_its_formula() -> None:
         (lambda: jxp.grad_cam(linear)(X), ValueError, "no convolution"),
         (lambda: jxp.grad_cam(linear, "dense")(X), ValueError, "axes of space"),
         (lambda: jxp.grad_cam(network, "nowhere")(IMAGES), ValueError, "no layer matches"),
+        (lambda: jxp.grad_cam(network, argnums=(0,)), TypeError, "argnums is an int"),
+        (lambda: jxp.grad_cam(network, resize="cubic"), ValueError, "resize must be"),
+        (lambda: jxp.grad_cam(network, channel_axis=4)(IMAGES), ValueError, "has no axis 4"),
+        (lambda: jxp.grad_cam(merging, "rectifier")(IMAGES), ValueError, "Give channel_axis"),
+        (
+            lambda: jxp.grad_cam(merging, "rectifier", channel_axis=-1, resize="linear")(IMAGES),
+            ValueError,
+            "resize cannot tell",
+        ),
+        (
+            lambda: jxp.integrated_gradients(jxp.grad_cam(network))(IMAGES),
+            ValueError,
+            "take a base whose attribution is shaped as the input",
+        ),
+        (
+            lambda: jxp.integrated_gradients(jxp.gradient(network, stop="conv_general_dilated")),
+            ValueError,
+            "take path_average",
+        ),
+        (
+            lambda: jxp.smoothgrad(jxp.integrated_gradients(linear, with_gap=True)),
+            ValueError,
+            "give it no with_gap",
+        ),
+        (lambda: jxp.smoothgrad(linear)(X, key=0), TypeError, "key must be a jax.random.key"),
+        (lambda: jxp.occlusion(linear, 2.0), ValueError, "every entry of window"),
+        (lambda: jxp.occlusion(linear, 2, argnums=(0,)), TypeError, "hides one argument"),
+        (lambda: jxp.occlusion(lambda x: (x, x), 2)(X), TypeError, "returns 2 arrays"),
         (lambda: jxp.random(linear, stddev=-1), ValueError, "stddev"),
         (lambda: jxp.deep_taylor(linear, low=0.0), ValueError, "both low and high"),
         (lambda: jxp.gradient(linear, postprocess="root"), ValueError, "postprocess"),

@@ -45,8 +45,8 @@ class GradCam(Wrapper):
             return
         if len(plan.graph.explained) != 1:
             raise ValueError("resize needs one explained array: leave it out")
-        labels = plan.graph.axes.of(layer.exit)
-        if any(labels[i] is None and layer.exit.shape[i] > 1 for i in space):
+        labels = [plan.graph.axes.of(layer.exit)[i] for i in space if layer.exit.shape[i] > 1]
+        if None in labels or len(set(labels)) < len(labels):
             raise ValueError(
                 f"resize cannot tell which axes of the input those of {layer.name!r}, of shape "
                 f"{layer.exit.shape}, run along: leave resize out and spread the map yourself"
