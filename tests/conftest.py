@@ -1,4 +1,8 @@
-"""Real networks are few and loaded once; jaxplain promotes nothing implicitly."""
+"""Real networks are few and loaded once; jaxplain promotes nothing implicitly.
+
+Tests compile far more than they compute: XLA leaves its expensive optimisations out, but where a
+test is marked as `optimized`.
+"""
 
 from collections.abc import Callable
 from functools import wraps
@@ -12,6 +16,13 @@ import jaxplain as jxp
 from jaxplain import _compat
 from jaxplain.transforms.explainer import Explainer
 from jaxplain.transforms.wrapper import Wrapper
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Any:
+    optimized = item.get_closest_marker("optimized") is not None
+    jax.config.update("jax_disable_most_optimizations", not optimized)
+    return (yield)
 
 
 @pytest.fixture(scope="session")

@@ -20,8 +20,9 @@ This page is written by `tests/methods_page.py`; `tests/test_analyzer.py` checks
 
 *parity*: under compat, the largest distance from the arrays of iNNvestigate 2.1.2 and 1.0.9 on the
 reference models (`tests/references`), relative to each map's maximum, for the largest output and
-for a fixed one; "captum" where captum's arrays are met instead (to 1e-5), "formula" where there is
-no array and a test of the formula stands in.
+for a fixed one (`pattern.*`: for a fixed one where the reference projects only the largest);
+"captum" where captum's arrays are met instead (to 1e-5), "formula" where there is no array and a
+test of the formula stands in.
 
 | name | what it computes | parity | by default otherwise, because |
 | --- | --- | --- | --- |
@@ -29,6 +30,7 @@ no array and a test of the formula stands in.
 
 WHOLE_BIAS = "the bias counts once: its positive part in z+, its negative part in z-"
 STABILIZED = "a stabiliser of 1e-6 beside exact zeros"
+SUMS = "sums and means have a stabiliser of 1e-6"
 VALUE = "starts from 1, not from the output's value, which scales and may flip the map"
 RELATIVE = "noise is relative to the input's range: it means the same at any scale"
 SIGN_XAI = "SIGN-XAI is followed by its formulas, not by arrays"
@@ -61,8 +63,11 @@ DIFFERENCES |= {
     for kind in ("preset", "composite")
     for end in ("a", "b", "a_flat", "b_flat")
 }
+DIFFERENCES |= dict.fromkeys(("lrp.w_square", "lrp.flat", "lrp.z_plus"), STABILIZED)
+DIFFERENCES |= dict.fromkeys(("lrp.z", "lrp.z_IB", "lrp.epsilon", "lrp.epsilon_IB"), SUMS)
 DIFFERENCES |= dict.fromkeys(
-    ("lrp.w_square", "lrp.flat", "lrp.z_plus", "deep_taylor", "deep_taylor.bounded"), STABILIZED
+    ("deep_taylor", "deep_taylor.bounded"),
+    STABILIZED + "; sums and means share relevance out, where the reference copies or divides it",
 )
 DIFFERENCES |= {f"lrp.alpha_{a}_beta_{b}_IB": STABILIZED for a, b in ((2, 1), (1, 0))}
 
@@ -70,12 +75,19 @@ CAPTUM = ("deep_lift", "grad_cam", "guided_grad_cam", "occlusion")
 
 TAIL = f"""
 For all names: the largest output is the first of equals (under compat they share), and a batch's
-examples never see each other. BatchNorm is folded into the kernel beside it; the reference's
-surrogate for it squares the variance and is not reproduced, so that the models of the arrays have
-no BatchNorm where relevance would cross it. Grad-CAM, occlusion, DeepLIFT, and integrated gradients
-also meet captum's arrays (`tests/test_captum.py`, `tests/test_deep_lift.py`); differences there:
-captum's trapezoid weights add up to (n - 1)/n, jaxplain's to 1; captum differentiates max-pooling
-in DeepLIFT. {SIGN_XAI}; its `zblrp_*` maps are zero by a slip, which is mended here.
+examples never see each other (under compat `lrp.stdxepsilon` takes one deviation for all).
+
+BatchNorm is folded into the kernel beside it; the reference's surrogate for it squares the variance
+and is not reproduced, so that the models of the arrays have no BatchNorm where relevance would
+cross it.
+
+Grad-CAM, occlusion, DeepLIFT, and integrated gradients also meet captum's arrays
+(`tests/test_captum.py`, `tests/test_deep_lift.py`). Differences there: captum's trapezoid weights
+add up to (n - 1)/n, jaxplain's to 1; captum differentiates max-pooling in DeepLIFT.
+
+{SIGN_XAI}; its `zblrp_*` maps are zero by a slip, which is mended here; its `grad_cam` divides by
+the map's maximum, which is left to the plot; its `guided_grad_cam` explains the sum of a layer,
+here it explains the output.
 """
 
 

@@ -20,6 +20,7 @@ def photo(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.optimized
 def test_explain_writes_a_picture_and_tells_what_it_saw(
     photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,6 +9,8 @@ import pytest
 import jaxplain as jxp
 from benchmarks.networks import vgg16, vgg16_parameters
 
+pytestmark = pytest.mark.optimized
+
 
 def cost(f: Any, *args: Any) -> tuple[float, int]:
     """FLOPs and temporary bytes."""

@@ -37,6 +37,9 @@ def whole(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return canvas, inside
 
 
+pytestmark = pytest.mark.optimized
+
+
 @pytest.fixture(scope="module")
 def pictures() -> tuple[np.ndarray, np.ndarray]:
     images, inside = [], []

@@ -3,6 +3,7 @@
 One batch asks several questions at once: its rows repeat two examples under different seeds.
 """
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -35,7 +36,8 @@ from jaxplain.rules import (
 )
 from random_models import Model, models
 
-MODELS, PARTS = 2000, 8
+MODELS, PARTS = 1000, 10
+OTHERS = 1000 * (sys.version_info >= (3, 12))  # CI runs both, on models of their own
 
 TOLERANCE = 1e-8
 
@@ -47,11 +49,8 @@ def _float64() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _compile_quickly() -> Iterator[None]:
-    """Operations run one by one, and few inputs of each meet its compiled form."""
-    jax.config.update("jax_disable_most_optimizations", True)
+def _forget() -> Iterator[None]:
     yield
-    jax.config.update("jax_disable_most_optimizations", False)
     jax.clear_caches()  # thousands of small programs
 
 
@@ -178,13 +177,13 @@ def check(model: Model, rules: Rules) -> None:
     heads_of_other, permuted = other.relevance(seeds)
     for wanted, found in zip(heads, heads_of_other, strict=True):
         same(wanted, found, 1e-11, "spelling of the function")
-    gap = np.abs(relevance[..., order] - permuted).max() / scale
-    if gap > TOLERANCE:
+    gap = np.abs(relevance[..., order] - permuted).max()
+    if gap > TOLERANCE * scale:
         # A spelling may move a stabiliser to where units are others: what it did fades with it.
         smaller = rules.composite(stabilizer=1e-4)
         _, relevance = Explained(f, x, smaller).relevance(seeds)
         _, permuted = Explained(model.function(1, order), x[..., order], smaller).relevance(seeds)
-        same(relevance[..., order], permuted, gap / 100, "spelling or permuted features")
+        same(relevance[..., order], permuted, gap / scale / 100, "spelling or permuted features")
 
 
 def same(wanted: Any, found: Any, tolerance: float, what: str, scale: Any = None) -> None:
@@ -199,9 +198,9 @@ def same(wanted: Any, found: Any, tolerance: float, what: str, scale: Any = None
 def test_random_models(part):
     passed = set()
 
-    @seed(part)
+    @seed(OTHERS + part)
     @settings(
-        max_examples=MODELS // PARTS * 5 // 4,
+        max_examples=MODELS // PARTS * 3 // 2,  # hypothesis repeats itself
         deadline=None,
         database=None,
         derandomize=True,
@@ -209,7 +208,7 @@ def test_random_models(part):
     )
     @given(models(), RULES)
     def ask(model: Model, rules: Rules) -> None:
-        if (model, rules) not in passed:  # hypothesis repeats itself
+        if (model, rules) not in passed and len(passed) < MODELS // PARTS:
             note(f"{model.source(0)}\n\n{model.source(1)}")
             check(model, rules)
             passed.add((model, rules))

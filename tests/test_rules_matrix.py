@@ -39,9 +39,6 @@ from jaxplain.rules import (
 
 TOLERANCE = 1e-10
 
-# Compiling is what these tests cost; the programs are tiny.
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-
 
 @pytest.fixture(autouse=True)
 def _float64() -> Iterator[None]:
@@ -464,7 +461,7 @@ def probe(f: Callable[..., Any], *shapes: tuple[int, ...]) -> Callable[[Any], An
     def flattened(x: Any, params: Any) -> Any:
         return f(*map(jnp.reshape, jnp.split(x, ends[:-1]), shapes), params).ravel()
 
-    @jit
+    @jax.jit
     def matrix(params: Any) -> Any:
         zero = jnp.zeros(ends[-1])
         return jax.jacobian(flattened)(zero, params), flattened(zero, params)
@@ -504,7 +501,7 @@ def maps(name: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     x = flatten(inputs)
     r = rng.normal(size=b.shape)
 
-    @jit
+    @jax.jit
     def found(inputs: Any, params: Any, r: Any) -> Any:
         return {
             key: explainer(layer, rule)(*inputs, params, target=lambda z: r.reshape(z.shape))
@@ -578,7 +575,7 @@ def assert_hidden_inputs_are_explained(name: str, act: Callable[[Any], Any]) -> 
     hidden = flatten([act(v) for v in inputs])
     behind = replace(layer, f=lambda *xp: layer.f(*map(act, xp[:-1]), xp[-1]))
 
-    @jit
+    @jax.jit
     def found(inputs: Any, params: Any) -> Any:
         return {
             key: explainer(behind, RULES[key][0])(
@@ -629,7 +626,7 @@ def test_dead_halves_stay_dead_in_float32(name: str) -> None:
     a, b = matrix(layer, tree_map(np.float64, params))
     r = rng.normal(size=b.shape).astype(np.float32)
 
-    @jit
+    @jax.jit
     def found(inputs: Any, params: Any) -> Any:
         return {
             key: explainer(layer, RULES[key][0])(

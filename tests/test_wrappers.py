@@ -263,6 +263,7 @@ def test_expected_gradients_draw_from_all_references() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.optimized
 @pytest.mark.parametrize("count", [64, 61])
 @pytest.mark.parametrize("method", ["integrated_gradients", "smoothgrad"])
 def test_memory_is_that_of_one_batch_of_gradients(method: str, count: int) -> None:

@@ -15,7 +15,7 @@ PEERS = {
 CAPTUM_LEFT_OUT = ("GradientShap@stdev0_seed0", "FeatureAblation", "LRP@")
 # iNNvestigate's BatchNorm is another function: see README.md. Left are the gradients.
 WITH_BATCH_NORM = ("gradient", "guided_backprop", "deconvnet", "input_t_gradient")
-WITH_BATCH_NORM += ("deep_lift.wrapper",)
+WITH_BATCH_NORM += ("integrated_gradients", "gradient.baseline", "input", "deep_lift.wrapper")
 
 
 def wanted(model: str, kind: str, key: str) -> bool:
