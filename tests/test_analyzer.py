@@ -15,9 +15,10 @@ import methods_page
 import reference_models
 from jaxplain.analyzer import analyzer as door
 from jaxplain.analyzer.names import NAMES
+from jaxplain.patterns import pattern_statistics
 from jaxplain.rules import Epsilon, Flat, Gamma, Norm, Pass, Sign, StdEpsilon, Z, ZPlus
 from parity import ALL, TOLERANCE, bound, error, fitted, model, options_of
-from reference_models import load
+from reference_models import MODELS, load
 
 
 @pytest.fixture(autouse=True)
@@ -97,7 +98,6 @@ NEEDED: dict[str, dict[str, Any]] = {
     "lrp": {"rule": "Z"},
     "lrp.alpha_beta": {"alpha": 2},
     "deep_taylor.bounded": {"low": -3.0, "high": 3.0},
-    "occlusion": {"window": (4, 4, 3), "strides": (4, 4, 3)},
     "lrp.sequential_preset_b_flat_until_idx": {"until_layer_idx": 2},
     "lrp.rule_until_index": {"until_layer_idx": 2, "until_layer_rule": "Flat"},
 }
@@ -113,16 +113,23 @@ def test_all_names_of_innvestigate_are_there() -> None:
     assert "<table" in jxp.methods()._repr_html_()
 
 
+@pytest.mark.parametrize("network", MODELS)
 @pytest.mark.parametrize("name", [*NAMES, *READ])
-def test_every_name_gives_a_finite_map(name: str) -> None:
-    x = load("cnn", "model")["x"][:2].astype(float)
-    f = reference_models.build("cnn")
-    params = reference_models.params("cnn")
+def test_every_name_gives_a_finite_map(name: str, network: str) -> None:
+    whole = load(network, "model")["x"].astype(float)
+    x, f, params = whole[:2], reference_models.build(network), reference_models.params(network)
     options = NEEDED.get(name, {})
     if name.startswith("pattern."):
-        options = {"patterns": fitted("cnn", "relu.positive")}
+        patterns = pattern_statistics(model(network), whole).patterns()
+        options = {"patterns": patterns}
     if name == "expected_gradients":
-        options = {"reference_inputs": load("cnn", "model")["x"].astype(float)}
+        options = {"reference_inputs": whole}
+    if name == "occlusion":
+        options = {"window": (4,) if network == "mlp" else (4, 4, 3)}
+    if "grad_cam" in name and network == "mlp":
+        with pytest.raises(ValueError, match="Grad-CAM found no convolution"):
+            jxp.create_analyzer(name, model(network)).analyze(x)
+        return
 
     def analyze(x: Any, params: Any) -> Any:
         net = jax.tree_util.Partial(lambda params, x: f(x, params), params)

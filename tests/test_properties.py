@@ -196,7 +196,8 @@ def same(wanted: Any, found: Any, tolerance: float, what: str, scale: Any = None
 
 @pytest.mark.parametrize("part", range(PARTS))
 def test_random_models(part):
-    passed = set()
+    passed: set[tuple[Model, Rules]] = set()
+    failed = False
 
     @seed(OTHERS + part)
     @settings(
@@ -208,9 +209,13 @@ def test_random_models(part):
     )
     @given(models(), RULES)
     def ask(model: Model, rules: Rules) -> None:
-        if (model, rules) not in passed and len(passed) < MODELS // PARTS:
+        nonlocal failed
+        enough = len(passed) >= MODELS // PARTS and not failed  # else it is looking for less
+        if (model, rules) not in passed and not enough:
             note(f"{model.source(0)}\n\n{model.source(1)}")
+            failed = True
             check(model, rules)
+            failed = False
             passed.add((model, rules))
 
     ask()

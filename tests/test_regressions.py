@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import nn
 from numpy.testing import assert_allclose
 
 import jaxplain as jxp
@@ -134,6 +135,23 @@ def test_a_trailing_softmax_may_be_moved_about(wrap):
     assert [layer.op for layer in explain.plan(x).layers] == ["dense"]
     assert explain.ledger(x).error() < 1e-6
     assert "!" not in str(explain.ledger(x))
+
+
+@pytest.mark.parametrize("softmax", [nn.softmax, lambda v: jnp.exp(nn.log_softmax(v))])
+def test_what_normalises_a_softmax_is_no_part_of_it(softmax):
+    """Behind `exp(log_softmax(v))` a normalisation was taken for the end of another softmax."""
+    w, x = normal(3, 4), normal(5, 3, seed=1)
+
+    def f(x):
+        p = softmax(x @ w)
+        return p / jnp.sqrt((p * p).mean(-1, keepdims=True))
+
+    layers = [(layer.kind, layer.op) for layer in trace(f, x).layers]
+    assert layers == [
+        ("Affine", "dense"),
+        ("Softmax", "softmax"),
+        ("Normalization", "normalization"),
+    ]
 
 
 def test_a_constant_in_front_of_a_product_makes_no_activation():

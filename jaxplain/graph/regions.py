@@ -125,7 +125,7 @@ class Regions:
         if weights is None or weights[exit_] != 0:
             return None
         exponential = _exponential(source)
-        if exponential is not None:
+        if exponential is not None and not self._ends_softmax(exponential[0]):
             inside = [*exponential, *nodes]
             return self._softmax("softmax", inside, exponential[0].inputs[0], exit_)
         live = invariance.affine_path(nodes, exit_, weights) if self._normalizations else None
@@ -139,6 +139,11 @@ class Regions:
         return Region(
             "Normalization", "normalization", tuple(nodes), source, frozenset(live | {source})
         )
+
+    def _ends_softmax(self, exponential: Node) -> bool:
+        """Whether the exponential is that of a log-softmax: what it normalises is one already."""
+        inner = self.ending_at(exponential.outputs[0])
+        return inner is not None and inner.kind == "Softmax"
 
     def _centring(self, var: Var) -> tuple[list[Node], Var] | None:
         """The operations and source of `u - mean(u)`, when that is what `var` is."""
