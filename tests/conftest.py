@@ -18,6 +18,10 @@ from jaxplain.transforms.explainer import Explainer
 from jaxplain.transforms.wrapper import Wrapper
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--models", type=int, default=600, help="how many random models to draw")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Any:
     optimized = item.get_closest_marker("optimized") is not None

@@ -36,7 +36,7 @@ from jaxplain.rules import (
 )
 from random_models import Model, models
 
-MODELS, PARTS = 1000, 10
+PARTS = 10
 OTHERS = 1000 * (sys.version_info >= (3, 12))  # CI runs both, on models of their own
 
 TOLERANCE = 1e-8
@@ -195,13 +195,14 @@ def same(wanted: Any, found: Any, tolerance: float, what: str, scale: Any = None
 
 
 @pytest.mark.parametrize("part", range(PARTS))
-def test_random_models(part):
+def test_random_models(part, pytestconfig):
+    wanted = pytestconfig.getoption("models") // PARTS
     passed: set[tuple[Model, Rules]] = set()
     failed = False
 
     @seed(OTHERS + part)
     @settings(
-        max_examples=MODELS // PARTS * 3 // 2,  # hypothesis repeats itself
+        max_examples=wanted * 3 // 2,  # hypothesis repeats itself
         deadline=None,
         database=None,
         derandomize=True,
@@ -210,7 +211,7 @@ def test_random_models(part):
     @given(models(), RULES)
     def ask(model: Model, rules: Rules) -> None:
         nonlocal failed
-        enough = len(passed) >= MODELS // PARTS and not failed  # else it is looking for less
+        enough = len(passed) >= wanted and not failed  # else it is looking for less
         if (model, rules) not in passed and not enough:
             note(f"{model.source(0)}\n\n{model.source(1)}")
             failed = True
@@ -219,4 +220,4 @@ def test_random_models(part):
             passed.add((model, rules))
 
     ask()
-    assert len(passed) >= MODELS // PARTS
+    assert len(passed) >= wanted

@@ -162,9 +162,8 @@ def lrp_composite(rule: Any, s: Settings, input_rule: Any = None) -> Composite:
     if not isinstance(rule, list):
         entries.append((kernel, rule_of(rule, s)))
         return Composite(entries, name="LRP", base=base, strict=False)
-    if rule and all(isinstance(entry, tuple) and callable(entry[:1][0]) for entry in rule if entry):
-        pairs = [_for_kernels(entry, s) for entry in rule]
-        return ByCondition(pairs, entries, base)
+    if rule and all(isinstance(v, tuple) and (not v or callable(v[0])) for v in rule):
+        return ByCondition([_for_kernels(v, s) for v in rule], entries, base)
     listed = [rule_of(given, s) for given in rule]
     return OnePerKernel(listed[::-1] if s.compat else listed, entries, base)
 
