@@ -161,10 +161,7 @@ class Analyzer:
                 f'neuron_selection goes with neuron_selection_mode="index": got '
                 f"{neuron_selection!r} in mode {self.mode!r}"
             )
-        listed = isinstance(x, list | tuple)
-        inputs = tuple(x) if listed else (x,)
-        several = len(inputs) > 1
-        explain = self._explainer(tuple(range(len(inputs))) if several else 0)
+        inputs, explain = self._explaining(x)
         self._check_fitted(explain, inputs)
         if self.options.get("bn_layer_rule") is not None and not any(
             layer.op == "scale" for layer in explain.plan(*inputs).layers
@@ -180,16 +177,16 @@ class Analyzer:
         elif key is not None:
             raise ValueError(f"{self.name!r} draws no random numbers: leave key out")
         if self.options.get("reverse_verbose"):
-            print(explain.traced(*inputs).plan)
+            print(explain.plan(*inputs))
         found = explain(*inputs, target=target, **random)
         if summed:
             found = found.sum(0)
         if isinstance(explain, Explainer) and explain.capture is not None:
             found, captured = found
             self._show(captured)
-        if several:
+        if len(inputs) > 1:
             return list(found)
-        return [found] if listed else found
+        return [found] if isinstance(x, list | tuple) else found
 
     def _show(self, captured: Mapping[str, jax.Array]) -> None:
         if self.options["reverse_check_min_max_values"]:
@@ -201,8 +198,8 @@ class Analyzer:
 
     def plan(self, x: Any) -> Plan:
         """What would run on an input, layer by layer: see `Explainer.plan`."""
-        inputs = tuple(x) if isinstance(x, list | tuple) else (x,)
-        return self._explainer(tuple(range(len(inputs))) if len(inputs) > 1 else 0).plan(*inputs)
+        inputs, explain = self._explaining(x)
+        return explain.plan(*inputs)
 
     def fit(self, x: Any, batch_size: int | None = None, *, progress: bool = False) -> "Analyzer":
         """Fits the patterns of "pattern.net" and "pattern.attribution" anew; else does nothing.
@@ -296,6 +293,11 @@ class Analyzer:
             return cls.load(state.pop("name"), state, model)
         except (KeyError, AttributeError) as error:
             raise ValueError(f"{path} is damaged, or of a newer version: {error}") from error
+
+    def _explaining(self, x: Any) -> tuple[tuple[Any, ...], Base]:
+        """The inputs of the model, and the explainer of all of them."""
+        inputs = tuple(x) if isinstance(x, list | tuple) else (x,)
+        return inputs, self._explainer(tuple(range(len(inputs))) if len(inputs) > 1 else 0)
 
     def _explainer(self, argnums: int | tuple[int, ...]) -> Base:
         if argnums not in self._explainers:

@@ -32,7 +32,7 @@ from jaxplain.analyzer.rule_names import alpha_beta, lrp_composite
 from jaxplain.analyzer.settings import LRP, REVERSE, Build, Name, Settings
 from jaxplain.analyzer.shapes import InputShaped, PlusInput
 from jaxplain.analyzer.spelling import did_you_mean
-from jaxplain.composites import Composite, kernel, kind, op
+from jaxplain.composites import DIFFERENTIATED, Composite, kernel, op
 from jaxplain.transforms.explainer import Explainer
 from jaxplain.transforms.wrapper import Base
 
@@ -162,9 +162,8 @@ def _decomposed(f: Callable[..., Any], s: Settings, low: Any, high: Any) -> Base
     if not s.compat:
         return explainer
     # there all but kernels are differentiated: sums copy relevance, means divide it
-    others = [(~kind("Loop", "Branch", "Unknown"), rules.Gradient())]
     entries = explainer.composite.entries
-    composite = Composite(entries, name="DeepTaylor", base=others, strict=False)
+    composite = Composite(entries, name="DeepTaylor", base=DIFFERENTIATED, strict=False)
     return replace(explainer, composite=composite)
 
 

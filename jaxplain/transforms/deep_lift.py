@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -11,7 +12,6 @@ from jaxplain.composites import Composite, Match, kind
 from jaxplain.errors import NotAnalyzableError
 from jaxplain.graph import Graph, explained_leaves, logarithms
 from jaxplain.graph.layers import Layer
-from jaxplain.graph.logarithms import Total
 from jaxplain.graph.primitives import MAXIMA
 from jaxplain.graph.program import Var
 from jaxplain.interpreter import apply
@@ -164,24 +164,30 @@ def _prepare(
 def _function(layer: Layer | None, values: Mapping[Var, Any]) -> jax.tree_util.Partial:
     """An activation as a function of its input, which holds its constants as leaves."""
     assert layer is not None
-    names = [v for v in layer.constants if v.literal is None]
 
-    def function(constants: list[Any], x: jax.Array) -> jax.Array:
+    def function(constants: Mapping[Var, Any], x: jax.Array) -> jax.Array:
         narrow = x.astype(layer.sources[0].aval.dtype)
-        (z,) = apply(layer, dict(zip(names, constants, strict=True)), [narrow])
+        (z,) = apply(layer, constants, [narrow])
         return z.astype(x.dtype)
 
-    return jax.tree_util.Partial(function, [values[v] for v in names])
+    return _holding_constants(layer, values, function)
 
 
 def _in_exponents(layer: Layer, values: Mapping[Var, Any]) -> jax.tree_util.Partial:
     """A softmax in exponents, as a function of its input and of how they are summed."""
+    return _holding_constants(layer, values, partial(logarithms.run, layer))
+
+
+def _holding_constants(
+    layer: Layer, values: Mapping[Var, Any], function: Callable[..., Any]
+) -> jax.tree_util.Partial:
+    """A function of a layer's constants and more, which holds the constants as leaves."""
     names = [v for v in layer.constants if v.literal is None]
 
-    def function(constants: list[Any], x: jax.Array, total: Total) -> tuple[jax.Array, bool]:
-        return logarithms.run(layer, dict(zip(names, constants, strict=True)), x, total)
+    def held(constants: list[Any], *args: Any) -> Any:
+        return function(dict(zip(names, constants, strict=True)), *args)
 
-    return jax.tree_util.Partial(function, [values[v] for v in names])
+    return jax.tree_util.Partial(held, [values[v] for v in names])
 
 
 _EXTREMUM = Match(lambda layer: layer.op in MAXIMA | MINIMA, "extremum")

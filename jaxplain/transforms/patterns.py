@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain import _compat
-from jaxplain.composites import Composite, Match, kernel, kind, op
+from jaxplain.composites import DIFFERENTIATED, Composite, Match, kernel, kind, op
 from jaxplain.graph import Graph, kernels
 from jaxplain.graph.bottlenecks import bottlenecks
 from jaxplain.graph.layers import Layer
 from jaxplain.interpreter import Reverse
 from jaxplain.plan import Plan
-from jaxplain.rules import Gradient, PatternAttribution, PatternNet
+from jaxplain.rules import PatternAttribution, PatternNet
 from jaxplain.transforms.explainer import Explainer, Options
 
 Patterns = Mapping[str, Any]
@@ -120,8 +120,7 @@ def pattern_attribution(
 def _composite(rule: PatternNet) -> Composite:
     weights = Match(kernel | kind("Affine") & op("scale"), "kernel | scale")
     entries: list[tuple[Match, Any]] = [(weights, rule)]
-    others = [(~kind("Loop", "Branch", "Unknown"), Gradient())]
-    return Composite(entries, name=type(rule).__name__, base=others, strict=False)
+    return Composite(entries, name=type(rule).__name__, base=DIFFERENTIATED, strict=False)
 
 
 _PATTERN_NET, _PATTERN_ATTRIBUTION = _composite(PatternNet()), _composite(PatternAttribution())
