@@ -4,8 +4,10 @@ Tests compile far more than they compute: XLA leaves its expensive optimisations
 test is marked as `optimized`.
 """
 
+import os
 from collections.abc import Callable
 from functools import wraps
+from importlib.metadata import version
 from typing import Any
 
 import jax
@@ -16,6 +18,17 @@ import jaxplain as jxp
 from jaxplain import _compat
 from jaxplain.transforms.explainer import Explainer
 from jaxplain.transforms.wrapper import Wrapper
+
+
+#: Halve what compiling costs. The second is gone, and fatal, since jaxlib 0.11.
+_CHEAP = ["--xla_cpu_parallel_codegen_split_count=1"]
+if version("jaxlib").startswith("0.10."):
+    _CHEAP.append("--xla_cpu_use_fusion_emitters=false")
+
+
+def pytest_configure() -> None:
+    given = os.environ.get("XLA_FLAGS", "")  # read when the first array is made
+    os.environ["XLA_FLAGS"] = " ".join([given, *(flag for flag in _CHEAP if flag not in given)])
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
