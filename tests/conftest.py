@@ -19,7 +19,6 @@ from jaxplain import _compat
 from jaxplain.transforms.explainer import Explainer
 from jaxplain.transforms.wrapper import Wrapper
 
-
 #: Halve what compiling costs. The second is gone, and fatal, since jaxlib 0.11.
 _CHEAP = ["--xla_cpu_parallel_codegen_split_count=1"]
 if version("jaxlib").startswith("0.10."):
