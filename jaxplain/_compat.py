@@ -7,6 +7,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -27,6 +28,9 @@ TRANSPARENT = {
     "remat2": "jaxpr",
     "eval_jaxpr": "call_jaxpr",
 }
+
+#: Of these, the one whose values are computed again in the backward pass.
+REMAT = "remat2"
 
 #: Functions with a derivative of their own, and the parameter that holds their primal.
 CUSTOM_DERIVATIVE = {
@@ -109,6 +113,58 @@ def body(eqn: Eqn, parameter: str) -> tuple[Jaxpr, Sequence[Any]]:
         avals = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in inner.in_avals_flat]
         inner = jax.make_jaxpr(inner.expand)(*jax.tree.unflatten(inner.in_tree, avals))
     return open_jaxpr(inner)
+
+
+@dataclass(frozen=True)
+class ControlFlow:
+    """What a control flow equation does with its operands.
+
+    Attributes:
+        kind: "Loop" or "Branch".
+        bodies: the jaxprs (with their constants) that it holds.
+        selectors: how many operands only choose between them; the others go in, in this order:
+        fixed: how many go in as they are,
+        carried: how many go in first, and come out of every iteration into the next one,
+        scanned: how many go in slice by slice.
+        length: the number of iterations; None where there are none.
+    """
+
+    kind: str
+    bodies: tuple[tuple[Jaxpr, Sequence[Any]], ...]
+    selectors: int
+    fixed: int
+    carried: int
+    scanned: int
+    length: int | None
+
+
+def control_flow(eqn: Eqn) -> ControlFlow | None:
+    """What a scan or a cond does; None for other equations."""
+    params, operands = eqn.params, len(eqn.invars)
+    if eqn.primitive.name == "scan":
+        if "ft_in" in params:
+            fixed, carried, _ = (len(list(tree)) for tree in params["ft_in"].unpack())
+        else:  # up to JAX 0.10
+            fixed, carried = params["num_consts"], params["num_carry"]
+        body = open_jaxpr(params["jaxpr"])
+        scanned = operands - fixed - carried
+        return ControlFlow("Loop", (body,), 0, fixed, carried, scanned, params["length"])
+    if eqn.primitive.name == "cond":
+        branches = tuple(map(open_jaxpr, params["branches"]))
+        return ControlFlow("Branch", branches, 1, operands - 1, 0, 0, None)
+    return None
+
+
+def rematerialize(eqn: Eqn, function: Callable[[], Any]) -> Any:
+    """Calls a function under `jax.checkpoint`, as a remat equation does its body."""
+    options = {key: eqn.params[key] for key in ("prevent_cse", "policy")}
+    return jax.checkpoint(function, **options)()
+
+
+def scan(eqn: Eqn, body: Callable[..., Any], carry: Any, scanned: Any) -> Any:
+    """`jax.lax.scan` as a scan equation does it."""
+    options = {key: eqn.params[key] for key in ("length", "reverse", "unroll")}
+    return jax.lax.scan(body, carry, scanned, **options)
 
 
 def shape(atom: Any) -> tuple[int, ...]:

@@ -332,8 +332,8 @@ def _flat(composite: Composite, name: str) -> Composite:
     return _preset(name, (first, Flat()), *composite.entries)
 
 
-#: What differentiates every layer but control flow and unknown operations.
-DIFFERENTIATED: _Entries = ((~kind("Loop", "Branch", "Unknown"), Gradient()),)
+#: What differentiates every layer but unknown operations.
+DIFFERENTIATED: _Entries = ((~kind("Unknown"), Gradient()),)
 GRADIENT = Composite([], name="Gradient", base=[(any_layer, Gradient())])
 DECONVNET = Composite(
     [(rectifier, Deconvnet())], name="Deconvnet", base=GRADIENT.base, strict=False

@@ -81,8 +81,6 @@ def not_analyzable(layers: Sequence[Layer]) -> NotAnalyzableError:
     lines = []
     for layer in layers[:5]:
         what = f"`{layer.main.primitive}`"
-        if layer.kind in ("Loop", "Branch"):
-            what += " (control flow)"
         lines.append(
             f"  {what} at {layer.source or 'unknown place'} (layer {layer.index}: {layer.name})"
         )

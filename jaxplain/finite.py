@@ -47,10 +47,12 @@ def flags(
         for var, value in zip(variables, given, strict=True)
     ]
     env = values(plan.graph.program, constants, inputs)
-    layers = [
-        _is_sound(outputs[layer], [read(env, v) for v in (*layer.sources, *layer.constants)])
-        for layer in plan.layers
-    ]
+    layers = []
+    for layer in plan.layers:
+        # what comes into a layer inside of a loop or branch may be a mask: nobody knows
+        masks = [-jnp.inf] if layer.around else []
+        read_by = () if layer.around else (*layer.sources, *layer.constants)
+        layers.append(_is_sound(outputs[layer], [*masks, *(read(env, v) for v in read_by)]))
     return jnp.stack([*found, *layers])
 
 

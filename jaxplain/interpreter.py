@@ -6,45 +6,28 @@ gradient) is the rules' business.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from jaxplain import _compat, control_flow
+from jaxplain.control_flow import is_half
+from jaxplain.graph.blocks import Block
 from jaxplain.graph.layers import Layer
 from jaxplain.graph.linear import wide
 from jaxplain.graph.program import Program, Var, read
 from jaxplain.plan import Plan
-from jaxplain.rules import TERMS, Gradient, Move, Rule, View
+from jaxplain.rules import Gradient, Move, Rule, View
+from jaxplain.taps import Taps, booked, change, hang, widen
 
 _Env = dict[Var, Any]
 
-#: For values of a program, a pure function of their relevance.
-Reverse = Mapping[Var, Callable[[jax.Array], jax.Array]]
-
-#: What is read of each layer: relevance received and handed on, by magnitude, and absorbed.
-ENTRIES = ("received", "sent", "flow", *TERMS)
-
-
-@dataclass(frozen=True)
-class Taps:
-    """What hangs in the evaluation to be read from, or to act on, the backward pass.
-
-    Attributes:
-        capture: zeros in the shape of a layer's output, whose cotangent is its relevance; None to
-            read only the output.
-        masks: what the relevance of a layer's output is multiplied by.
-        ledger: for every step, a zero per entry; their cotangents are the layer's ledger.
-        reverse: for values (explained inputs and outputs of steps), what their relevance is turned
-            into before a mask, on its way down.
-    """
-
-    capture: Mapping[Layer, jax.Array | None] = field(default_factory=dict)
-    masks: Mapping[Layer, jax.Array] = field(default_factory=dict)
-    ledger: Mapping[Layer, Mapping[str, jax.Array]] = field(default_factory=dict)
-    reverse: Reverse = field(default_factory=dict)
+#: What stands in no further call of `jax.checkpoint`.
+_NOWHERE = (None,)
 
 
 def forward(program: Program, constants: Sequence[Any], inputs: Sequence[Any]) -> list[Any]:
@@ -97,23 +80,128 @@ def evaluate(
         The heads, and the outputs of the captured layers.
     """
     graph = plan.graph
+    run = _Run({row.layer: row.rule for row in plan}, relevance, states or {})
     given = _given(graph.program, constants, inputs)
-    rules = {row.layer: row.rule for row in plan}
+    value, captured = run.block(graph, given, None, taps)
+    found = [value(v) for v in heads]
+    return [widen(v) if relevance else v for v in found], captured
 
-    live: _Env = {v: given[v] for v in graph.program.inputs if v.carries}
-    live = {v: _reversed(value, taps.reverse.get(v)) for v, value in live.items()}
-    plain = _Plain(given, live)
-    for layer in graph.steps:
-        state = states.get(layer) if states else None
-        outputs = _apply(layer, rules.get(layer, Move()), live, plain, relevance, taps, state)
-        reverses = map(taps.reverse.get, layer.exits)
-        outputs = list(map(_reversed, outputs, reverses))
+
+@dataclass(frozen=True)
+class _Run:
+    """What is the same for all blocks of a plan."""
+
+    rules: Mapping[Layer, Rule]
+    relevance: bool
+    states: Mapping[Layer, Any]
+
+    def block(
+        self, block: Block, given: Mapping[Var, Any], outside: "_Plain | None", taps: Taps
+    ) -> tuple[Callable[[Var], Any], dict[Layer, Any]]:
+        """Evaluates a block.
+
+        Args:
+            block: the block.
+            given: the values of its inputs.
+            outside: the values of what holds it.
+            taps: what is read on the way.
+
+        Returns:
+            A function from its variables to values, and the outputs of the captured layers.
+        """
+        live: _Env = {v: given[v] for v in block.program.inputs if v.carries}
+        live = {v: change(value, taps.reverse.get(v)) for v, value in live.items()}
+        plain = _Plain(given, live, outside)
+        captured = self.steps(block.steps, live, plain, taps)
+        return lambda v: live[v] if v in live else plain[v], captured
+
+    def steps(
+        self, steps: Sequence[Layer], live: _Env, plain: "_Plain", taps: Taps, depth: int = 0
+    ) -> dict[Layer, Any]:
+        """Evaluates steps in a row, which all stand in the same calls of `jax.checkpoint`.
+
+        Args:
+            steps: the steps.
+            live: the values that relevance flows through; those of the steps are added.
+            plain: the others.
+            taps: what is read on the way.
+            depth: in how many such calls they stand.
+
+        Returns:
+            The outputs of the captured layers.
+        """
+        captured: dict[Layer, Any] = {}
+        for scope, group in groupby(steps, lambda step: (*step.remat, *_NOWHERE)[depth]):
+            if scope is not None:
+                captured |= self.rematerialized(scope, list(group), live, plain, taps, depth + 1)
+                continue
+            for layer in group:
+                captured |= self.step(layer, live, plain, taps)
+        return captured
+
+    def rematerialized(
+        self,
+        scope: Any,
+        steps: Sequence[Layer],
+        live: _Env,
+        plain: "_Plain",
+        taps: Taps,
+        depth: int,
+    ) -> dict[Layer, Any]:
+        """`steps`, in one more call of `jax.checkpoint`."""
+        names: list[Layer] = []
+
+        def function() -> tuple[list[Any], list[Any]]:
+            inner = dict(live)
+            captured = self.steps(steps, inner, plain.copy(inner), taps, depth)
+            names[:] = captured
+            return [inner[v] for step in steps for v in step.exits], list(captured.values())
+
+        outputs, captured = _compat.rematerialize(scope, function)
+        live.update(zip((v for step in steps for v in step.exits), outputs, strict=True))
+        return dict(zip(names, captured, strict=True))
+
+    def step(self, layer: Layer, live: _Env, plain: "_Plain", taps: Taps) -> dict[Layer, Any]:
+        """Evaluates a step: adds its outputs to `live`, and returns what is captured."""
+        captured: dict[Layer, Any] = {}
+        if layer.control is not None:
+            body = partial(self.body, plain)
+            outputs, captured = control_flow.evaluate(
+                layer, live, plain, body, taps, self.relevance
+            )
+        else:
+            outputs = list(self.layer(layer, live, plain, taps))
+        outputs = list(map(change, outputs, map(taps.reverse.get, layer.exits)))
         if layer in taps.capture or layer in taps.masks:
-            tap = _tap(outputs[0], taps.masks.get(layer), taps.capture.get(layer))
-            outputs = [tap, *outputs[1:]]
+            outputs[0] = hang(outputs[0], taps.masks.get(layer), taps.capture.get(layer))
         live.update(zip(layer.exits, outputs, strict=True))
-    found = [live[v] if v in live else plain[v] for v in heads]
-    return [_widen(v) if relevance else v for v in found], {k: live[k.exit] for k in taps.capture}
+        if layer in taps.capture:
+            captured[layer] = outputs[0]
+        return captured
+
+    def body(
+        self, outside: "_Plain", block: Block, inputs: Sequence[Any], taps: Taps
+    ) -> tuple[list[Any], dict[Layer, Any]]:
+        """Evaluates the body of a loop or branch."""
+        given = dict(zip(block.program.inputs, inputs, strict=True))
+        value, captured = self.block(block, given, outside, taps)
+        return [value(v) for v in block.heads], captured
+
+    def layer(
+        self, layer: Layer, live: Mapping[Var, Any], plain: "_Plain", taps: Taps
+    ) -> Sequence[Any]:
+        """Evaluates a layer under its rule."""
+        rule = self.rules.get(layer, Move())
+        constants = {v: plain[v] for v in layer.constants if v.literal is None}
+        xs = tuple(live[v] for v in layer.sources)
+        # several outputs: see Rule.objection
+        differentiated = isinstance(rule, Gradient | Move) or len(layer.exits) > 1
+        wide = self.relevance and any(map(is_half, (*layer.sources, *layer.exits)))
+        if differentiated and not wide and layer not in taps.ledger:
+            return apply(layer, constants, xs)
+        ruled = _ruled(layer, rule, constants, self.relevance)
+        entries = taps.ledger.get(layer, {})
+        return ruled(tuple(constants.values()), xs, entries, self.states.get(layer))
 
 
 def _given(program: Program, constants: Sequence[Any], inputs: Sequence[Any]) -> _Env:
@@ -127,11 +215,20 @@ class _Plain:
     Constants, frozen values, and values inside layers that somebody outside needs as a number.
     """
 
-    def __init__(self, given: Mapping[Var, Any], live: Mapping[Var, Any]):
+    def __init__(
+        self, given: Mapping[Var, Any], live: Mapping[Var, Any], outside: "_Plain | None" = None
+    ):
         self._live = live
+        self._outside = outside
         self._env: _Env = {}
         for var, value in given.items():
             self._env[var] = jax.lax.stop_gradient(value) if var.carries else value
+
+    def copy(self, live: Mapping[Var, Any]) -> "_Plain":
+        """The same values; what is evaluated from here on is its own."""
+        copied = _Plain({}, live, self._outside)
+        copied._env = dict(self._env)
+        return copied
 
     def __getitem__(self, var: Var) -> Any:
         stack = [var]
@@ -141,9 +238,10 @@ class _Plain:
                 stack.pop()
             elif top in self._live:
                 self._env[top] = jax.lax.stop_gradient(self._live[top])
+            elif (node := top.producer) is None:  # a constant, which the whole program owns
+                assert self._outside is not None
+                self._env[top] = self._outside[top]
             else:
-                node = top.producer
-                assert node is not None
                 missing = [v for v in node.inputs if v.literal is None and v not in self._env]
                 if missing:
                     stack += missing
@@ -151,31 +249,6 @@ class _Plain:
                     values = node.evaluate([read(self._env, v) for v in node.inputs])
                     self._env.update(zip(node.outputs, values, strict=True))
         return read(self._env, var)
-
-
-def _apply(
-    layer: Layer,
-    rule: Rule,
-    live: Mapping[Var, Any],
-    plain: _Plain,
-    relevance: bool,
-    taps: Taps,
-    state: Any,
-) -> Sequence[Any]:
-    constants = {v: plain[v] for v in layer.constants if v.literal is None}
-    xs = tuple(live[v] for v in layer.sources)
-    # several outputs: see Rule.objection
-    differentiated = isinstance(rule, Gradient | Move) or len(layer.exits) > 1
-    wide = relevance and any(_is_half(v) for v in (*layer.sources, *layer.exits))
-    if differentiated and not wide and layer not in taps.ledger:
-        return apply(layer, constants, xs)
-    entries = taps.ledger.get(layer, {})
-    ruled = _ruled(layer, rule, constants, relevance)
-    return ruled(tuple(constants.values()), xs, entries, state)
-
-
-def _is_half(var: Var) -> bool:
-    return var.floating and jnp.finfo(var.aval.dtype).bits < 32
 
 
 def apply(layer: Layer, constants: Mapping[Var, Any], xs: Sequence[Any]) -> list[Any]:
@@ -204,19 +277,19 @@ def _ruled(
         values, xs, zs, entries, state = residuals
         env = dict(zip(names, values, strict=True))
         if len(zs) > 1:
-            received, booked = _routed(lambda *x: apply(layer, env, x), xs, rs), {}
+            received, absorbed = _routed(lambda *x: apply(layer, env, x), xs, rs), {}
         else:
             view = View(layer, lambda *x: apply(layer, env, x)[0], env, xs, state, bool(entries))
             (z,), (r,) = zs, rs
             wider = partial(jnp.asarray, dtype=wide(*(v.dtype for v in (z, r, *xs))))
             received = rule.relevance(view, tuple(map(wider, xs)), wider(z), wider(r))
             _check(layer, rule, received, xs)
-            booked = view.booked or {}
+            absorbed = view.booked or {}
         received = tuple(
             a.astype(wide(x.dtype) if relevance else x.dtype)
             for a, x in zip(received, xs, strict=True)
         )
-        return None, received, entries and _entries(entries, rs, received, booked), None
+        return None, received, entries and booked(entries, rs, received, absorbed), None
 
     ruled = jax.custom_vjp(primal)
     ruled.defvjp(forward, backward)
@@ -232,21 +305,6 @@ def _routed(function: Callable[..., Any], xs: Any, rs: Sequence[Any]) -> Any:
             for r, z in zip(rs, zs, strict=True)
         ]
     )
-
-
-def _entries(
-    zeros: Mapping[str, jax.Array], rs: Sequence[Any], received: Sequence[Any], booked: Any
-) -> dict[str, jax.Array]:
-    dtype = zeros["flow"].dtype
-    floating = [r.astype(dtype) for r in rs if r.dtype != jax.dtypes.float0]
-    terms = {term: amount.astype(dtype) for term, amount in booked.items()}
-    sums = {
-        "received": sum(map(jnp.sum, floating)),
-        "sent": sum(jnp.sum(v, dtype=dtype) for v in received),
-        **terms,
-        "flow": terms.get("flow", 0) + sum(jnp.sum(jnp.abs(r)) for r in floating),
-    }
-    return {k: jnp.asarray(sums.get(k, zero), dtype) for k, zero in zeros.items()}
 
 
 def _check(layer: Layer, rule: Rule, received: Any, xs: tuple[jax.Array, ...]) -> None:
@@ -265,36 +323,3 @@ def _check(layer: Layer, rule: Rule, received: Any, xs: tuple[jax.Array, ...]) -
             f"{rule!r} must return real floating arrays for layer {layer.index} ({layer.name}), "
             f"got {', '.join(map(str, dtypes))}"
         )
-
-
-@jax.custom_vjp
-def _tap(value: jax.Array, mask: jax.Array | None, slot: jax.Array | None) -> jax.Array:
-    """The value; its relevance is multiplied by the mask and copied into the slot."""
-    return value
-
-
-def _tap_backward(residuals: Any, r: jax.Array) -> Any:
-    mask, slot = residuals
-    r = r if mask is None else r * jnp.broadcast_to(mask.astype(r.dtype), r.shape)
-    return r, None, None if slot is None else r
-
-
-_tap.defvjp(lambda value, mask, slot: (value, (mask, slot)), _tap_backward)
-
-
-def _reversed(value: jax.Array, change: Callable[[jax.Array], jax.Array] | None) -> jax.Array:
-    """The value, whose relevance is changed."""
-    if change is None:
-        return value
-    tap = jax.custom_vjp(lambda value: value)
-    tap.defvjp(lambda value: (value, None), lambda _, r: (change(r),))
-    return tap(value)
-
-
-def _wide(value: jax.Array) -> jax.Array:
-    return value.astype(wide(value.dtype))
-
-
-#: The value in at least float32, whose cotangent stays so.
-_widen = jax.custom_vjp(_wide)
-_widen.defvjp(lambda value: (_wide(value), None), lambda _, r: (r,))

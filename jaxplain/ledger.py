@@ -27,7 +27,7 @@ class Ledger:
     rule that loses or doubles relevance shows as a `gap`.
 
     A ledger is a pytree: it passes through jit and vmap. All arrays but the totals have one entry
-    per step of `plan.graph.steps` (the layers, and what only moves values) in their last axis;
+    per step of `plan.graph.all_steps` (the layers, and what only moves values) in their last axis;
     with `per_example=True`, or under vmap, examples are in the first.
 
     Attributes:
@@ -84,7 +84,7 @@ class Ledger:
     @property
     def steps(self) -> tuple[Layer, ...]:
         """What the entries belong to."""
-        return self.plan.graph.steps
+        return self.plan.graph.all_steps
 
     def error(self) -> float:
         """The largest gap of any step, relative to what flowed there.
@@ -156,7 +156,7 @@ class Ledger:
         output, inputs = float(np.sum(self.output)), float(np.sum(self.inputs))
         unit, reached = f"% of the output's relevance ({output:.4g})", f"{inputs:.4g}"
         if self.percent:
-            reached = f"{_short(inputs * self.percent)} % ({reached})"
+            reached = f"{_short(inputs * self.percent) or 0} % ({reached})"
         else:
             unit = "units of the output, whose relevance adds up to 0"
         lines = [f"columns in {unit}; gap relative to the flow", f"{reached} reaches the input"]

@@ -28,18 +28,18 @@ class Row:
     def cells(self) -> tuple[str, ...]:
         """The row as text."""
         layer = self.layer
+        name = "  " * len(layer.around) + layer.name + (" *" if layer.first else "")
         what = layer.kind if layer.op in ("", layer.kind.lower()) else f"{layer.kind} ({layer.op})"
-        shape = "x".join(map(str, layer.exit.shape)) or "scalar"
-        first = " *" if layer.first else ""
         rule = describe(self.rule)
-        return (str(layer.index), layer.name + first, what, shape, rule, self.reason, layer.source)
+        return (str(layer.index), name, what, _shape(layer), rule, self.reason, layer.source)
 
 
 class Plan:
     """Rules for all layers of a graph. `str(plan)` is a table; a notebook shows it as HTML.
 
     Iterate over it for its rows, each with `.layer`, `.rule` and `.reason`. A star marks the first
-    kernel layers.
+    kernel layers. What a loop or branch holds is indented below it; outputs are those of one
+    iteration there.
 
     Args:
         graph: the traced function.
@@ -136,15 +136,38 @@ class Plan:
         lines = [f"{n:4d} x {what:<14} {rule}" for (rule, what), n in counts.items()]
         return "\n".join([f"{self.composite.name}: {len(self)} layers", *lines, *self.notes])
 
+    def _cells(self) -> list[tuple[str, ...]]:
+        """The rows, and one above those of each loop or branch."""
+        cells: list[tuple[str, ...]] = []
+        around: tuple[Layer, ...] = ()
+        for row in self.rows:
+            inside = row.layer.around
+            cells += [_heading(step) for step in inside if step not in around]
+            cells.append(row.cells)
+            around = inside
+        return cells
+
     def __str__(self) -> str:
-        table = tables.text(_HEADER, [row.cells for row in self.rows])
+        table = tables.text(_HEADER, self._cells())
         return "\n".join([self.composite.name, table, *(f"note: {n}" for n in self.notes)])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        rows = [row.cells for row in self.rows]
-        return tables.html(_HEADER, rows, self.composite.name, self.notes)
+        return tables.html(_HEADER, self._cells(), self.composite.name, self.notes)
+
+
+def _shape(layer: Layer) -> str:
+    return "x".join(map(str, layer.exit.shape)) or "scalar"
+
+
+def _heading(step: Layer) -> tuple[str, ...]:
+    """The row of a loop or branch."""
+    assert step.control is not None
+    length = step.control.length
+    often = f"{len(step.blocks)} cases" if length is None else f"{length} times"
+    name = "  " * len(step.around) + step.name
+    return ("", name, f"{step.kind} ({often})", _shape(step), "", "", step.source)
 
 
 def _spelled(which: LayerSpec) -> str:

@@ -18,7 +18,7 @@ from jax import nn
 
 from jaxplain.composites import Composite, first, kernel, kind, last, op
 from jaxplain.graph import trace
-from jaxplain.interpreter import ENTRIES, Taps, evaluate, forward
+from jaxplain.interpreter import evaluate, forward
 from jaxplain.ledger import Ledger
 from jaxplain.plan import Plan
 from jaxplain.rules import (
@@ -34,6 +34,7 @@ from jaxplain.rules import (
     ZBox,
     ZPlus,
 )
+from jaxplain.taps import ENTRIES, Taps
 from random_models import Model, models
 
 PARTS = 10

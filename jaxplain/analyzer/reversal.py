@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain.graph import Graph
-from jaxplain.interpreter import Reverse
+from jaxplain.taps import Reverse
 from jaxplain.transforms.patterns import projections
 
 
@@ -19,7 +19,8 @@ def clip(option: Any) -> Callable[[Graph], Reverse]:
 
     def reverse(graph: Graph) -> Reverse:
         change = partial(jnp.clip, min=low, max=high)
-        return dict.fromkeys((*graph.explained, *(v for s in graph.steps for v in s.exits)), change)
+        exits = (v for step in graph.all_steps if not step.blocks for v in step.exits)
+        return dict.fromkeys((*graph.explained, *exits), change)
 
     return reverse
 

@@ -1,10 +1,10 @@
 """The graph of a function: its layers, read off its jaxpr.
 
-program (flatten) -> activity -> dominators -> regions, chains -> layers
+program (flatten) -> activity -> dominators -> regions, chains -> layers -> blocks
 """
 
-import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from jaxplain import targets
 from jaxplain.graph import activity, signs
 from jaxplain.graph.axes import Axes
-from jaxplain.graph.dominators import Dominators
-from jaxplain.graph.layers import Grouper, Layer
+from jaxplain.graph.blocks import Block
+from jaxplain.graph.layers import RULELESS, Layer
 from jaxplain.graph.primitives import Role
 from jaxplain.graph.program import Node, Program, Var, flatten
 from jaxplain.graph.regions import Regions
@@ -24,7 +24,7 @@ __all__ = ["Graph", "Layer", "trace"]
 _MOVES = (Role.CAST, Role.RESHAPE, Role.TRANSPOSE)
 
 
-class Graph:
+class Graph(Block):
     """The layers of a traced function.
 
     Attributes:
@@ -32,8 +32,10 @@ class Graph:
         explained: the inputs that are explained.
         heads: the outputs that relevance starts from: the function's outputs, with a trailing
             softmax left out when `trace` was asked to.
-        steps: every layer in execution order, structure included.
-        layers: the layers that a rule can be given to, in execution order.
+        steps: every layer of the function itself in execution order: structure, loops and branches
+            too.
+        all_steps: with those inside of loops and branches, which follow them.
+        layers: of all steps, those that a rule can be given to.
         softmax: what was left out at the outputs ("softmax", "log_softmax" or "").
         axes: along which axis of the explained input the axes of every value run.
         batched: whether the leading axis of the explained inputs counts examples.
@@ -46,19 +48,19 @@ class Graph:
         logits: bool,
         normalizations: bool = True,
     ):
-        self.program = program
         self.explained = explained
         activity.mark(program, explained, program.outputs)
-        regions = Regions(Dominators(program, explained), normalizations)
+        regions = Regions(program, explained, normalizations)
         ends = [_before_softmax(var, regions) for var in program.outputs] if logits else []
         self.softmax = next((op for _, _, op in ends if op), "")
-        self.heads = tuple(program.outputs)
+        heads = program.outputs
         if self.softmax:
-            self.heads = tuple(_moved(program, head, moves) for head, moves, _ in ends)
-            activity.mark(program, explained, self.heads)
-            regions = Regions(Dominators(program, explained), normalizations)
-        self.steps = _demand(self.heads, Grouper(regions))
-        self.layers = tuple(layer for layer in self.steps if layer.kind != "Structure")
+            heads = [_moved(program, head, moves) for head, moves, _ in ends]
+            activity.mark(program, explained, heads)
+            regions = Regions(program, explained, normalizations)
+        super().__init__(program, heads, regions)
+        self.all_steps = tuple(self.walk())
+        self.layers = tuple(step for step in self.all_steps if step.kind not in RULELESS)
         self.axes = Axes(program, explained)
         self.batched = targets.counts_examples(
             [v.aval for v in self.heads], [v.aval for v in explained]
@@ -169,59 +171,61 @@ def _moved(program: Program, var: Var, moves: Sequence[Node]) -> Var:
     return var
 
 
-def _demand(heads: Sequence[Var], grouper: Grouper) -> tuple[Layer, ...]:
-    """The layers that the heads need, each found when a later layer asks for its exit."""
-    found: dict[Var, Layer] = {}
-    pending = [(-v.index, v) for v in dict.fromkeys(heads) if v.carries]
-    heapq.heapify(pending)
-    asked = {v for _, v in pending}
-    while pending:
-        _, var = heapq.heappop(pending)
-        if var.producer is None or var in found:
-            continue
-        layer = grouper.producing(var)
-        found |= dict.fromkeys(layer.exits, layer)
-        for source in layer.sources:
-            if source not in asked:
-                asked.add(source)
-                heapq.heappush(pending, (-source.index, source))
-    return tuple(sorted(dict.fromkeys(found.values()), key=lambda layer: layer.exit.index))
-
-
 def _describe(graph: Graph) -> None:
     """Gives every layer its index, name, place and the signs of its inputs."""
     positive = signs.nonnegative(graph.program)
-    below_kernel: set[Var] = set()
-    names: dict[str, int] = {}
-    for layer in graph.steps:
+    for layer in graph.all_steps:
         layer.nonnegative = tuple(v in positive for v in layer.sources)
         if graph.batched:
             layer.examples = tuple(graph.axes.examples_of(v) for v in (*layer.sources, layer.exit))
-        reached = any(v in below_kernel for v in layer.sources)
-        layer.first = layer.is_kernel and not reached
-        if reached or layer.is_kernel:
-            below_kernel.update(layer.exits)
-    above_kernel: set[Var] = set()
-    for layer in reversed(graph.steps):
-        reached = any(v in above_kernel for v in layer.exits)
-        layer.last = layer.is_kernel and not reached
-        if reached or layer.is_kernel:
-            above_kernel.update(layer.sources)
-    for index, layer in enumerate(graph.layers):
-        layer.index = index
-        name = _name(layer)
+    _mark_first(graph.steps, set())
+    _mark_last(graph.steps, set())
+    outside = {v.inner: v.outer for s in graph.all_steps if s.control for v in s.control.enters}
+    names: dict[str, int] = {}
+    for layer in graph.all_steps:
+        if layer.kind == "Structure":
+            continue
+        name = _name(layer, outside)
         names[name] = names.get(name, 0) + 1
         layer.name = name if names[name] == 1 else f"{name}@{names[name]}"
+    for index, layer in enumerate(graph.layers):
+        layer.index = index
 
 
-def _name(layer: Layer) -> str:
+def _mark_first(steps: Iterable[Layer], below: set[Var]) -> None:
+    """Marks the kernel layers that are below none; `below` are the values that are."""
+    for layer in steps:
+        if layer.control is not None:
+            through = [partial(_mark_first, block.steps, below) for block in layer.blocks]
+            layer.control.spread(below, through)
+            continue
+        reached = any(v in below for v in layer.sources)
+        layer.first = layer.is_kernel and not reached
+        if reached or layer.is_kernel:
+            below.update(layer.exits)
+
+
+def _mark_last(steps: Sequence[Layer], above: set[Var]) -> None:
+    """Marks the kernel layers that are above none; `above` are the values that are."""
+    for layer in reversed(steps):
+        if layer.control is not None:
+            through = [partial(_mark_last, block.steps, above) for block in layer.blocks]
+            layer.control.spread_back(above, through, lambda var: var.carries)
+            continue
+        reached = any(v in above for v in layer.exits)
+        layer.last = layer.is_kernel and not reached
+        if reached or layer.is_kernel:
+            above.update(layer.sources)
+
+
+def _name(layer: Layer, outside: Mapping[Var, Var]) -> str:
     """The module path of a layer with weights, else the path around it and what it does."""
     for node in (layer.main, *reversed(layer.nodes)):
         path = next((name for name in node.names if name), "")
         if path:
             break
     else:
-        paths = [_parameter_path(v) for v in layer.main.inputs if not v.carries]
+        paths = [_parameter_path(v, outside) for v in layer.main.inputs if not v.carries]
         path = next(filter(None, paths), "")
         if path:
             return path
@@ -230,10 +234,11 @@ def _name(layer: Layer) -> str:
     return f"{path}/{layer.op}" if path else layer.op
 
 
-def _parameter_path(var: Var) -> str:
+def _parameter_path(var: Var, outside: Mapping[Var, Var]) -> str:
     """The path, up to its last part, of the one argument that a constant is computed from."""
-    while var.producer is not None:
-        operands = [v for v in var.producer.inputs if v.literal is None]
+    while var.producer is not None or var in outside:
+        operands = [outside[var]] if var.producer is None else var.producer.inputs
+        operands = [v for v in operands if v.literal is None]
         if len(operands) != 1:
             return ""
         var = operands[0]

@@ -3,43 +3,71 @@
 *Active* values depend on an explained input. Of these, *carrying* ones are floating, are reached
 from an explained input without crossing a discrete operation, and reach an output likewise. Active
 values that do not carry (comparisons, argmax, stop_gradient) are *frozen*: evaluated, then treated
-as constants.
+as constants. In a loop this holds of a value when it holds in any iteration.
 """
 
 from collections.abc import Collection, Iterable
+from functools import partial
 
 from jaxplain.graph.primitives import Class
-from jaxplain.graph.program import Program, Var
+from jaxplain.graph.program import Node, Program, Var
 
 
 def mark(program: Program, explained: Iterable[Var], outputs: Collection[Var]) -> None:
     """Sets `active`, `carries`, `consumers` and `is_output` on every value of the program."""
-    for var in (v for n in program.nodes for v in (*n.inputs, *n.outputs)):
-        var.active = var.carries = var.is_output = False
-        var.consumers = []
-    for var in outputs:
-        var.is_output = True
+    nodes = list(program.walk())
+    values = {v for n in nodes for v in (*n.inputs, *n.outputs)}
+    bodies = [body for n in nodes if n.control for body in n.control.bodies]
+    values.update(v for body in bodies for v in (*body.inputs, *body.outputs))
+    values.update(explained, outputs)
 
-    reached: set[Var] = set()
-    for var in explained:
-        var.active = True
-        reached.add(var)
-    for node in program.nodes:
-        active = any(v.active for v in node.inputs)
-        flows = node.row.cls is not Class.DISCRETE and any(v in reached for v in node.inputs)
-        for var in node.outputs:
-            var.active = active
-            if flows and var.floating:
-                reached.add(var)
-
+    active, reached = set(explained), set(explained)
+    _depend(program, active)
+    _reach(program, reached)
     needed = {v for v in outputs if v in reached}
-    for node in reversed(program.nodes):
-        if node.row.cls is not Class.DISCRETE and any(v in needed for v in node.outputs):
-            needed.update(v for v in node.inputs if v in reached)
+    _need(program, reached, needed)
 
-    for var in needed:
-        var.carries = True
-    for node in program.nodes:
+    for var in values:
+        var.active, var.carries, var.consumers = var in active, var in needed, []
+        var.is_output = var in outputs
+    for body in bodies:
+        for var in body.outputs:
+            var.is_output = var.carries
+    for node in nodes:
         if any(v.carries for v in node.outputs):
             for var in node.carrying:
                 var.consumers.append(node)
+
+
+def _depend(program: Program, found: set[Var]) -> None:
+    """Adds what depends on the values found."""
+    for node in program.nodes:
+        decides = node.inputs
+        if node.control is not None:
+            decides = node.control.selectors
+            node.control.spread(found, [partial(_depend, b, found) for b in node.control.bodies])
+        if not found.isdisjoint(decides):
+            found.update(node.outputs)
+
+
+def _reach(program: Program, found: set[Var]) -> None:
+    """Adds what the values found reach without crossing a discrete operation."""
+    for node in program.nodes:
+        if node.control is not None:
+            node.control.spread(found, [partial(_reach, b, found) for b in node.control.bodies])
+        elif not _is_discrete(node) and not found.isdisjoint(node.inputs):
+            found.update(v for v in node.outputs if v.floating)
+
+
+def _need(program: Program, reached: set[Var], found: set[Var]) -> None:
+    """Adds the reached values that reach the ones found likewise."""
+    for node in reversed(program.nodes):
+        if node.control is not None:
+            through = [partial(_need, b, reached, found) for b in node.control.bodies]
+            node.control.spread_back(found, through, reached.__contains__)
+        elif not _is_discrete(node) and not found.isdisjoint(node.outputs):
+            found.update(v for v in node.inputs if v in reached)
+
+
+def _is_discrete(node: Node) -> bool:
+    return node.row.cls is Class.DISCRETE

@@ -6,6 +6,7 @@ channels run along nothing. Axes that a reshape merges or splits are lost.
 
 from collections.abc import Iterable, Sequence
 
+from jaxplain.graph.control import Control
 from jaxplain.graph.primitives import Class, Role
 from jaxplain.graph.program import Node, Program, Var
 
@@ -23,10 +24,7 @@ class Axes:
     def __init__(self, program: Program, explained: Iterable[Var]):
         self._labels: dict[Var, Labels] = {v: tuple(range(len(v.shape))) for v in explained}
         self.examples: set[int] = set()
-        for node in program.nodes:
-            if any(v in self._labels for v in node.inputs):
-                for var in node.outputs:
-                    self._labels[var] = self._through(node, var)
+        self._run(program)
 
     def of(self, var: Var) -> Labels:
         """The labels of a value's axes."""
@@ -36,6 +34,44 @@ class Axes:
         """The axis of a value that counts examples, for inputs whose leading axis does."""
         labels = self.of(var)
         return labels.index(0) if labels.count(0) == 1 else None
+
+    def _run(self, program: Program) -> None:
+        for node in program.nodes:
+            if node.control is not None:
+                self._enter(node.control)
+            elif any(v in self._labels for v in node.inputs):
+                for var in node.outputs:
+                    self._labels[var] = self._through(node, var)
+
+    def _enter(self, control: Control) -> None:
+        """A loop's body is entered again until what is carried has the labels of what it becomes.
+
+        Where they turn with every iteration, there are none.
+        """
+        for link in control.enters:
+            if link.outer in self._labels:
+                self._join(link.inner, self.of(link.outer)[link.sliced :])
+        for round_ in range(len(control.repeats) + 2):
+            for body in control.bodies:
+                self._run(body)
+            known = [(out, to) for out, to in control.repeats if out in self._labels]
+            if not any([self._join(to, self.of(out)) for out, to in known]):
+                break
+            if round_ >= len(control.repeats):
+                self._labels |= {to: (None,) * len(to.shape) for _, to in control.repeats}
+        scanned = {self.of(v.outer)[0] for v in control.enters if v.sliced} - {None}
+        steps = (scanned.pop(),) if len(scanned) == 1 else (None,)
+        for link in control.leaves:
+            if link.inner in self._labels:
+                self._join(link.outer, (*steps * link.sliced, *self.of(link.inner)))
+
+    def _join(self, var: Var, labels: Labels) -> bool:
+        """Adds labels to those of a value; whether there are new ones."""
+        known = var in self._labels
+        before = self.of(var)
+        after = tuple(map(_common, zip(before, labels, strict=True)))
+        self._labels[var] = after
+        return not known or before != after
 
     def _through(self, node: Node, out: Var) -> Labels:
         role, rank = node.row.role, len(out.shape)

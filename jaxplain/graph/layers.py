@@ -7,14 +7,22 @@ that nothing is lost.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
 
-from jaxplain.graph import primitives
+from jaxplain._compat import Eqn
 from jaxplain.graph.chains import Chain, Chains, is_kernel, is_weighted_sum
+from jaxplain.graph.control import Control
 from jaxplain.graph.primitives import Class, Role
-from jaxplain.graph.program import Node, Var
+from jaxplain.graph.program import Node, Program, Var
 from jaxplain.graph.regions import Regions
+
+if TYPE_CHECKING:
+    from jaxplain.graph.blocks import Block
+
+#: Steps that no rule is asked for: what only moves values, and what holds layers of its own.
+RULELESS = ("Structure", "Loop", "Branch")
 
 
 @dataclass(eq=False)
@@ -22,8 +30,9 @@ class Layer:
     """One layer.
 
     Attributes:
-        kind: Affine, Merge, Activation, Softmax, Normalization, Product, Matmul, Selection, Loop,
-            Branch, Unknown; or Structure, which only moves values and needs no rule.
+        kind: Affine, Merge, Activation, Softmax, Normalization, Product, Matmul, Selection,
+            Unknown; or, without a rule, Structure, which only moves values, and Loop and Branch,
+            which hold layers.
         op: which of its kind: for Affine "dense", "convolution", "pooling", "sum", "cumulative",
             "linear" or "scale"; for Activation "rectifier" or the function; for Softmax "softmax",
             "log_softmax" or "logsumexp"; for Product "product" or "quotient"; for the others the
@@ -39,6 +48,8 @@ class Layer:
         nonnegative: for each source, whether it is provably not negative.
         examples: for each source and the exit, the axis that counts examples (None: there is no
             such axis); empty where the explained input is one example.
+        blocks: what a loop or branch holds.
+        around: the loops and branches that hold the layer, the outermost first.
     """
 
     kind: str
@@ -54,6 +65,8 @@ class Layer:
     last: bool = False
     nonnegative: tuple[bool, ...] = field(default=())
     examples: tuple[int | None, ...] = ()
+    blocks: "tuple[Block, ...]" = ()
+    around: "tuple[Layer, ...]" = ()
 
     @property
     def exit(self) -> Var:
@@ -69,6 +82,31 @@ class Layer:
     def main(self) -> Node:
         """The operation that stands for the layer: its kernel, else its last operation."""
         return self.mixing[0] if self.mixing else self.nodes[-1]
+
+    @property
+    def control(self) -> Control | None:
+        """How values get into and out of a loop or branch."""
+        return self.nodes[-1].control
+
+    @property
+    def bodies(self) -> tuple[Program, ...]:
+        """The programs that a loop or branch holds."""
+        return self.control.bodies if self.control else ()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the output, behind an axis for each loop around the layer."""
+        return (*_lengths(self.around), *self.exit.shape)
+
+    def shape_inside(self, step: "Layer") -> tuple[int, ...]:
+        """As `shape`, as seen in one iteration of what holds that loop or branch."""
+        return (*_lengths(self.around[self.around.index(step) :]), *self.exit.shape)
+
+    @property
+    def remat(self) -> tuple[Eqn, ...]:
+        """The calls of `jax.checkpoint` that the whole layer was written in."""
+        scopes = [n.remat for n in self.nodes]
+        return tuple(same[0] for same in zip(*scopes, strict=False) if len(set(map(id, same))) == 1)
 
     @property
     def axes(self) -> tuple[int, ...]:
@@ -94,6 +132,11 @@ class Layer:
 
     def __str__(self) -> str:
         return f"{self.index} {self.kind} {self.op} {self.name}".rstrip()
+
+
+def _lengths(steps: Iterable[Layer]) -> tuple[int, ...]:
+    lengths = (step.control.length for step in steps if step.control)
+    return tuple(n for n in lengths if n is not None)
 
 
 class Grouper:
@@ -301,11 +344,21 @@ def _single(kind: str, node: Node, op: str = "") -> Layer:
     return Layer(kind, op or node.primitive, (node,), node.carrying, node.outputs, live)
 
 
+def _control(node: Node, control: Control) -> Layer:
+    """A loop or branch, which sends relevance where its bodies do."""
+    inside = [link.outer for link in control.enters if link.inner.carries and link.outer.carries]
+    sources = tuple(dict.fromkeys(inside))
+    live = frozenset((*sources, *node.outputs))
+    return Layer(control.kind, node.primitive, (node,), sources, node.outputs, live)
+
+
 def _operation(node: Node) -> Layer:
     """The layer of an operation that is neither in a region nor in a chain."""
     cls, role, carrying = node.row.cls, node.row.role, len(node.carrying)
+    if node.control is not None:
+        return _control(node, node.control)
     if cls is Class.UNKNOWN:
-        return _single(primitives.CONTROL_FLOW.get(node.primitive, "Unknown"), node)
+        return _single("Unknown", node)
     if role in (Role.SUM, Role.DIFFERENCE) or (role is Role.SCATTER_SUM and carrying > 1):
         return _single("Merge", node, "sum")
     if role is Role.PRODUCT:

@@ -174,9 +174,6 @@ UNKNOWN = Row(Class.UNKNOWN, local=False)
 CUSTOM_ELEMENTWISE = Row(_E)
 CUSTOM_RECTIFIER = Row(_E, piecewise=True)
 
-#: Control flow: the kind of layer that each becomes.
-CONTROL_FLOW = {"scan": "Loop", "while": "Loop", "cond": "Branch", "shard_map": "Loop"}
-
 #: `clamp(low, x, high)` carries its value in the middle; every other operation names its own.
 MAXIMA = frozenset({"max", "reduce_max", "reduce_window_max", "cummax"})
 

@@ -2,9 +2,10 @@
 
 `flatten` inlines jit and remat, merges common subexpressions, drops dead code and hoists every
 array the function closed over into an input, so that weights are never compile-time constants.
+Loops and branches are operations that own a program for each of their bodies.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ import numpy as np
 
 from jaxplain import _compat
 from jaxplain.graph import primitives
+from jaxplain.graph.control import Control
 from jaxplain.graph.primitives import Class, Role, Row
 
 
@@ -90,9 +92,11 @@ class Node:
         names: every module path under which the operation was written.
         origin: the equation that stands in the user's code: `eqn`, or the call of the library
             function that holds it.
+        control: the programs of a loop or branch; None for everything else.
+        remat: the calls of `jax.checkpoint` that it was written in, the outermost first.
     """
 
-    __slots__ = ("eqn", "inputs", "names", "origin", "outputs", "row")
+    __slots__ = ("control", "eqn", "inputs", "names", "origin", "outputs", "remat", "row")
 
     def __init__(
         self, eqn: _compat.Eqn, row: Row, inputs: Sequence[Var], name: str, origin: _compat.Eqn
@@ -103,6 +107,8 @@ class Node:
         self.inputs = tuple(inputs)
         self.outputs = tuple(Var(v.aval, self) for v in eqn.outvars)
         self.names = [name]
+        self.control: Control | None = None
+        self.remat: tuple[_compat.Eqn, ...] = ()
 
     @property
     def primitive(self) -> str:
@@ -142,7 +148,7 @@ class Program:
 
     Attributes:
         inputs: one `Var` per flat argument.
-        constants: `(Var, value)` of the arrays that the function closed over.
+        constants: `(Var, value)` of the arrays that the function closed over; none of a body.
         outputs: one `Var` per flat output.
         nodes: the live operations.
         out_tree: the function's output as a tree of `jax.ShapeDtypeStruct`.
@@ -161,6 +167,13 @@ class Program:
         self.outputs = outputs
         self.nodes = nodes
         self.out_tree = out_tree
+
+    def walk(self) -> Iterator[Node]:
+        """All operations, those inside of loops and branches included."""
+        for node in self.nodes:
+            yield node
+            for body in node.control.bodies if node.control else ():
+                yield from body.walk()
 
 
 def flatten(f: Callable[..., Any], args: Sequence[Any], *, keep_derivatives: bool) -> Program:
@@ -184,13 +197,10 @@ def flatten(f: Callable[..., Any], args: Sequence[Any], *, keep_derivatives: boo
     inputs = [Var(v.aval) for v in jaxpr.invars]
     for var, path in zip(inputs, paths, strict=True):
         var.path = path
-    constants = [(Var(v.aval), value) for v, value in zip(jaxpr.constvars, consts, strict=True)]
     flattener = _Flattener(keep_derivatives)
-    outputs = flattener.inline(jaxpr, [v for v, _ in constants], inputs)
-    # constants of inner jaxprs are hoisted too
-    constants += flattener.constants
+    outputs = flattener.inline(jaxpr, flattener.hoisted(jaxpr, consts), inputs)
     nodes = _live(flattener.nodes, outputs)
-    return Program(inputs, constants, outputs, nodes, out_tree)
+    return Program(inputs, flattener.constants, outputs, nodes, out_tree)
 
 
 class _Flattener:
@@ -200,6 +210,7 @@ class _Flattener:
         self.constants: list[tuple[Var, Any]] = []
         self.literals: dict[Any, Var] = {}
         self.seen: dict[Any, Node] = {}
+        self.remat: tuple[_compat.Eqn, ...] = ()
 
     def inline(
         self,
@@ -236,11 +247,32 @@ class _Flattener:
                 row, container = shape or primitives.UNKNOWN, None
         if container is not None:
             inner, consts = _compat.body(eqn, container)
-            hoisted = [(Var(v.aval), c) for v, c in zip(inner.constvars, consts, strict=True)]
-            self.constants += hoisted
             caller = origin if _compat.is_library(inner) or origin is not eqn else None
-            return self.inline(inner, [v for v, _ in hoisted], operands, path, caller)
-        return self.node(eqn, row, operands, "/".join(path), origin).outputs
+            around = self.remat
+            self.remat += (eqn,) * (name == _compat.REMAT)
+            outputs = self.inline(inner, self.hoisted(inner, consts), operands, path, caller)
+            self.remat = around
+            return outputs
+        node = self.node(eqn, row, operands, "/".join(path), origin)
+        flow = _compat.control_flow(eqn)
+        if flow is not None and node.control is None:
+            bodies = [self.body(jaxpr, consts, path) for jaxpr, consts in flow.bodies]
+            node.control = Control(flow, bodies, node.inputs, node.outputs)
+        return node.outputs
+
+    def body(self, jaxpr: _compat.Jaxpr, consts: Sequence[Any], path: tuple[str, ...]) -> "Program":
+        """The program of a loop's or branch's body; its constants are those of the whole."""
+        inner = _Flattener(self.keep_derivatives)
+        inner.constants = self.constants
+        inputs = [Var(v.aval) for v in jaxpr.invars]
+        outputs = inner.inline(jaxpr, inner.hoisted(jaxpr, consts), inputs, path)
+        return Program(inputs, [], outputs, _live(inner.nodes, outputs), None)
+
+    def hoisted(self, jaxpr: _compat.Jaxpr, consts: Sequence[Any]) -> list[Var]:
+        """The constants of an inner jaxpr, as constants of the whole."""
+        new = [(Var(v.aval), c) for v, c in zip(jaxpr.constvars, consts, strict=True)]
+        self.constants += new
+        return [v for v, _ in new]
 
     def node(
         self, eqn: _compat.Eqn, row: Row, operands: list[Var], name: str, origin: _compat.Eqn
@@ -254,6 +286,7 @@ class _Flattener:
                 node.names.append(name)
             return node
         node = Node(eqn, row, operands, name, origin)
+        node.remat = self.remat
         for var in node.outputs:
             var.uniform = all(v.uniform for v in operands) and row.cls in _UNIFORM
         self.nodes.append(node)

@@ -6,13 +6,13 @@ a residual block is never swallowed. What the region *is* follows from how it be
 regions are activations, the others are told apart by `invariance`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from jaxplain.graph import invariance
 from jaxplain.graph.dominators import Dominators
 from jaxplain.graph.primitives import Class, Role
-from jaxplain.graph.program import Node, Var
+from jaxplain.graph.program import Node, Program, Var
 
 _LARGEST = 2000  # nodes; bounds the work on deep elementwise chains
 
@@ -41,14 +41,19 @@ class Regions:
     """Finds the region that ends at a value, if any.
 
     Args:
-        dominators: of the program.
+        program: the program.
+        sources: the values that it is a function of.
         normalizations: whether to look for normalisations.
     """
 
-    def __init__(self, dominators: Dominators, normalizations: bool = True):
-        self._dominators = dominators
+    def __init__(self, program: Program, sources: Iterable[Var], normalizations: bool = True):
+        self._dominators = Dominators(program, sources)
         self._normalizations = normalizations
         self._found: dict[Var, Region | None] = {}
+
+    def of(self, body: Program) -> "Regions":
+        """The regions of a loop's or branch's body."""
+        return Regions(body, [v for v in body.inputs if v.active], self._normalizations)
 
     def ending_at(self, exit_: Var) -> Region | None:
         """The activation, normalisation, softmax or linear region whose last value is `exit_`."""

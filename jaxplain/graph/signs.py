@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxplain import _compat
 from jaxplain.graph import primitives
+from jaxplain.graph.control import Control
 from jaxplain.graph.primitives import Class, Role
 from jaxplain.graph.program import Program, Var
 
@@ -15,14 +16,39 @@ from jaxplain.graph.program import Program, Var
 def nonnegative(program: Program) -> set[Var]:
     """The values of the program that cannot be negative, whatever its inputs."""
     found: set[Var] = set()
-    for node in program.nodes:
-        for var in node.inputs:
-            if var.literal is not None and _literal(var.literal):
-                found.add(var)
-        flags = [v in found for v in node.inputs]
-        if _equation(node.eqn, flags, [id(v) for v in node.inputs]):
-            found.update(node.outputs)
+    _program(program, found)
     return found
+
+
+def _program(program: Program, found: set[Var]) -> None:
+    """Adds the values that cannot be negative where the ones found cannot."""
+    for node in program.nodes:
+        found.update(filter(_is_nonnegative_literal, node.inputs))
+        flags = [v in found for v in node.inputs]
+        if node.control is not None:
+            _control(node.control, found)
+        elif _equation(node.eqn, flags, [id(v) for v in node.inputs]):
+            found.update(node.outputs)
+
+
+def _control(control: Control, found: set[Var]) -> None:
+    """What is carried is not negative if it starts so, and stays so where it is."""
+    entered = {link.inner for link in control.enters if link.outer in found}
+    while True:
+        inside = set(entered)
+        for body in control.bodies:
+            _program(body, inside)
+            inside.update(filter(_is_nonnegative_literal, body.outputs))
+        entered -= (wrong := {to for out, to in control.repeats if out not in inside} & entered)
+        if not wrong:
+            break
+    found |= inside
+    negative = {link.outer for link in control.leaves if link.inner not in inside}
+    found.update(link.outer for link in control.leaves if link.outer not in negative)
+
+
+def _is_nonnegative_literal(var: Var) -> bool:
+    return var.literal is not None and _literal(var.literal)
 
 
 def _literal(value: Any) -> bool:

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 from jaxplain.rules.base import Arrays, Rule, View
 
 _ANY = frozenset(
-    "Affine Merge Activation Softmax Normalization Product Matmul Selection Loop Branch "
-    "Unknown".split()
+    "Affine Merge Activation Softmax Normalization Product Matmul Selection Unknown".split()
 )
 
 

@@ -12,10 +12,11 @@ from jaxplain.graph import Graph, explained_leaves
 from jaxplain.graph.layers import Layer
 from jaxplain.graph.linear import wide
 from jaxplain.graph.program import Program, Var, flatten
-from jaxplain.interpreter import ENTRIES, Taps, evaluate, forward, values
+from jaxplain.interpreter import evaluate, forward, values
 from jaxplain.ledger import Ledger
-from jaxplain.plan import Plan
+from jaxplain.plan import LayerSpec, Plan
 from jaxplain.rules.base import fits
+from jaxplain.taps import ENTRIES, Taps
 from jaxplain.targets import Target
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class Compiled:
         self.head_vars = graph.heads
         if start is not None:
             self.out_tree = jax.tree.structure(0)
-            self.head_vars = (plan.find_one(start).exit,)
+            self.head_vars = (self._start(start).exit,)
         for layer in (*self.captured, *((self.stop,) if self.stop else ())):
             self._check_reached(layer)
         self.heads = jax.tree.unflatten(self.out_tree, [v.aval for v in self.head_vars])
@@ -90,12 +91,14 @@ class Compiled:
         for name, mask in (masks or {}).items():
             layer = self.plan.find_one(name)
             self._check_reached(layer)
-            if self.stop is not None and self.stop.exit not in _upstream([layer.exit]):
+            if self.stop is not None and _outermost(self.stop).exit not in _upstream(
+                _outermost(layer).exits
+            ):
                 raise ValueError(
                     f"layer {layer.name!r} is not above the stop {self.explainer.stop!r}: a mask "
                     "there has no effect"
                 )
-            shape = layer.exit.shape
+            shape = layer.shape
             if layer.index in found:
                 raise ValueError(f"masks give layer {layer.name!r} twice")
             if not fits(mask, shape):
@@ -106,9 +109,24 @@ class Compiled:
             found[layer.index] = jnp.asarray(mask)
         return found
 
+    def _start(self, start: LayerSpec) -> Layer:
+        """The layer to start from.
+
+        Raises:
+            ValueError: it is inside of a loop or branch, where it has no one output.
+        """
+        layer = self.plan.find_one(start)
+        if layer.around:
+            raise ValueError(
+                f"layer {layer.name!r} is inside of {layer.around[-1].name!r}: start at a layer "
+                "outside of loops and branches"
+            )
+        return layer
+
     def _check_reached(self, layer: Layer) -> None:
         """Raises ValueError for a layer that relevance never reaches from `start`."""
-        if self.explainer.start is not None and layer.exit not in _upstream(self.head_vars):
+        exit_ = _outermost(layer).exit
+        if self.explainer.start is not None and exit_ not in _upstream(self.head_vars):
             raise ValueError(
                 f"layer {layer.name!r} is not below the start {self.explainer.start!r}: no "
                 "attribution arrives there"
@@ -266,7 +284,7 @@ class Compiled:
     def _slot(self, layer: Layer) -> jax.Array:
         dtype = layer.exit.aval.dtype
         slot = wide(dtype) if self.explainer.relevance else dtype
-        return jnp.zeros(layer.exit.shape, slot)
+        return jnp.zeros(layer.shape, slot)
 
     def _scale(self, head: jax.Array) -> jax.Array:
         if self.explainer.seed is not None:
@@ -286,7 +304,7 @@ class Compiled:
         self, constants: list[Any], flat: list[Any], index: Any, state: Any, kind: Any
     ) -> dict[str, jax.Array]:
         """The fields of a ledger."""
-        steps = self.plan.graph.steps
+        steps = self.plan.graph.all_steps
 
         def heads_of(values: list[Any], entries: list[Any]) -> list[Any]:
             taps = Taps(ledger=dict(zip(steps, entries, strict=True)))
@@ -335,6 +353,11 @@ class Compiled:
                     "return jax.grad(g)(output)"
                 )
         return [jnp.asarray(v, h.dtype) for v, h in zip(leaves, heads, strict=True)]
+
+
+def _outermost(layer: Layer) -> Layer:
+    """The loop or branch that the layer stands in, or the layer."""
+    return layer.around[0] if layer.around else layer
 
 
 def _upstream(ends: Iterable[Var]) -> set[Var]:

@@ -216,7 +216,7 @@ class _DeepLift(Composite):
         """
         assigned = super().assign(graph)
         ruleless = {layer for layer, rule, _ in assigned if rule is None}
-        found = [(layer, _obstacle(layer, layer in ruleless)) for layer in graph.steps]
+        found = [(layer, _obstacle(layer, layer in ruleless)) for layer in graph.all_steps]
         if obstacles := [(layer, why) for layer, why in found if why]:
             raise _not_analyzable(obstacles)
         if not self.reveal_cancel:
@@ -251,6 +251,8 @@ def _activation(graph: Graph, layer: Layer) -> Layer | None:
 
 def _obstacle(layer: Layer, ruleless: bool) -> str:
     """Why DeepLIFT cannot cross a layer; "" when it can."""
+    if layer.blocks:
+        return f"is a {layer.kind.lower()}, whose differences DeepLIFT does not follow yet"
     if any(v.active for v in layer.constants):
         return "is switched by a value that depends on the input but has no derivative"
     if layer.kind == "Softmax":

@@ -13,9 +13,9 @@ from jaxplain import _compat, targets
 from jaxplain.composites import Composite
 from jaxplain.errors import readable
 from jaxplain.graph import Graph, explained_leaves
-from jaxplain.interpreter import Reverse
 from jaxplain.ledger import Ledger
 from jaxplain.plan import LayerSpec, Plan
+from jaxplain.taps import Reverse
 from jaxplain.targets import Target
 from jaxplain.transforms.compiled import Compiled
 from jaxplain.transforms.held import key_of, split

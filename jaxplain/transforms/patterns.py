@@ -12,9 +12,9 @@ from jaxplain.composites import DIFFERENTIATED, Composite, Match, kernel, kind, 
 from jaxplain.graph import Graph, kernels
 from jaxplain.graph.bottlenecks import bottlenecks
 from jaxplain.graph.layers import Layer
-from jaxplain.interpreter import Reverse
 from jaxplain.plan import Plan
 from jaxplain.rules import PatternAttribution, PatternNet
+from jaxplain.taps import Reverse
 from jaxplain.transforms.explainer import Explainer, Options
 
 Patterns = Mapping[str, Any]

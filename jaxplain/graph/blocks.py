@@ -1,0 +1,54 @@
+"""Blocks: straight programs grouped into layers, the function's own and those inside of it."""
+
+import heapq
+from collections.abc import Iterator, Sequence
+
+from jaxplain.graph.layers import Grouper, Layer
+from jaxplain.graph.program import Program, Var
+from jaxplain.graph.regions import Regions
+
+
+class Block:
+    """The layers of a program: a function, or the body of a loop or branch.
+
+    Attributes:
+        program: the flat operations.
+        heads: the values that relevance starts from.
+        steps: every layer in execution order: structure, loops and branches too.
+    """
+
+    def __init__(self, program: Program, heads: Sequence[Var], regions: Regions):
+        self.program = program
+        self.heads = tuple(heads)
+        self.steps = _demand(self.heads, Grouper(regions))
+        for step in self.steps:
+            step.blocks = tuple(Block(body, body.outputs, regions.of(body)) for body in step.bodies)
+            for block in step.blocks:
+                for inner in block.walk():
+                    inner.around = (step, *inner.around)
+
+    def walk(self) -> Iterator[Layer]:
+        """All steps; those inside of a loop or branch follow it."""
+        for step in self.steps:
+            yield step
+            for block in step.blocks:
+                yield from block.walk()
+
+
+def _demand(heads: Sequence[Var], grouper: Grouper) -> tuple[Layer, ...]:
+    """The layers that the heads need, each found when a later layer asks for its exit."""
+    found: dict[Var, Layer] = {}
+    pending = [(-v.index, v) for v in dict.fromkeys(heads) if v.carries]
+    heapq.heapify(pending)
+    asked = {v for _, v in pending}
+    while pending:
+        _, var = heapq.heappop(pending)
+        if var.producer is None or var in found:
+            continue
+        layer = grouper.producing(var)
+        found |= dict.fromkeys(layer.exits, layer)
+        for source in layer.sources:
+            if source not in asked:
+                asked.add(source)
+                heapq.heappush(pending, (-source.index, source))
+    return tuple(sorted(dict.fromkeys(found.values()), key=lambda layer: layer.exit.index))

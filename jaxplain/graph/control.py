@@ -1,0 +1,116 @@
+"""Control flow: an operation that owns programs, and how values get into and out of them."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from jaxplain import _compat
+
+if TYPE_CHECKING:
+    from jaxplain.graph.program import Program, Var
+
+
+@dataclass(frozen=True, eq=False)
+class Link:
+    """A value inside of a body and the one outside that it is, or one slice of it."""
+
+    inner: "Var"
+    outer: "Var"
+    sliced: bool = False
+
+
+class Control:
+    """The bodies of a loop or of a branch.
+
+    Attributes:
+        kind: "Loop" or "Branch".
+        bodies: the programs inside: one of a loop, one for each case of a branch.
+        length: how often a loop runs; None for a branch.
+        flow: how many operands are fixed, carried and scanned.
+        selectors: the operands that only choose between bodies.
+        enters: for the inputs of bodies, the operands that they are.
+        leaves: for the outputs of bodies, the values that they become.
+        repeats: the outputs of an iteration, each with the input of the next one that it becomes.
+    """
+
+    def __init__(
+        self,
+        flow: _compat.ControlFlow,
+        bodies: "Iterable[Program]",
+        operands: "Iterable[Var]",
+        outputs: "Iterable[Var]",
+    ):
+        self.flow, self.kind, self.length = flow, flow.kind, flow.length
+        self.bodies = tuple(bodies)
+        operands, outputs = tuple(operands), tuple(outputs)
+        self.selectors = operands[: flow.selectors]
+        kept = flow.fixed + flow.carried
+        self.enters = tuple(
+            Link(inner, outer, sliced=i >= kept)
+            for body in self.bodies
+            for i, (inner, outer) in enumerate(
+                zip(body.inputs, operands[flow.selectors :], strict=True)
+            )
+        )
+        self.leaves = tuple(
+            Link(inner, outer, sliced=self.kind == "Loop" and i >= flow.carried)
+            for body in self.bodies
+            for i, (inner, outer) in enumerate(zip(body.outputs, outputs, strict=True))
+        )
+        self.repeats = tuple(
+            (out, body.inputs[flow.fixed + i])
+            for body in self.bodies
+            for i, out in enumerate(body.outputs[: flow.carried])
+        )
+
+    @property
+    def operands(self) -> "list[tuple[Link, ...]]":
+        """For each operand that goes into bodies, what it is in each of them."""
+        return _by_body(self.enters, len(self.bodies))
+
+    @property
+    def outputs(self) -> "list[tuple[Link, ...]]":
+        """For each output, what it is in each of the bodies."""
+        return _by_body(self.leaves, len(self.bodies))
+
+    def spread(self, found: "set[Var]", through: "Sequence[Callable[[], None]]") -> None:
+        """Takes a property of values from the operands to the outputs.
+
+        Args:
+            found: the values that have it; those of the bodies and the outputs are added.
+            through: for each body, spreads it through the body, from its inputs on. That of a loop
+                is called until what is carried does not change any more.
+        """
+        found.update(link.inner for link in self.enters if link.outer in found)
+        _settle(found, through, self.repeats)
+        found.update(link.outer for link in self.leaves if link.inner in found)
+
+    def spread_back(
+        self,
+        found: "set[Var]",
+        through: "Sequence[Callable[[], None]]",
+        can: "Callable[[Var], bool]",
+    ) -> None:
+        """As `spread`, from the outputs to the operands, for the values that can have it."""
+        found.update(v.inner for v in self.leaves if v.outer in found and can(v.inner))
+        _settle(found, through, [(to, out) for out, to in self.repeats if can(out)])
+        found.update(v.outer for v in self.enters if v.inner in found and can(v.outer))
+
+
+def _by_body(links: Sequence[Link], bodies: int) -> list[tuple[Link, ...]]:
+    count = len(links) // bodies
+    return [tuple(links[i::count]) for i in range(count)]
+
+
+def _settle(
+    found: "set[Var]",
+    through: "Sequence[Callable[[], None]]",
+    repeats: "Iterable[tuple[Var, Var]]",
+) -> None:
+    while True:
+        for call in through:
+            call()
+        new = {to for source, to in repeats if source in found} - found
+        if not new:
+            return
+        found |= new
