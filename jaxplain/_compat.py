@@ -4,9 +4,10 @@ No other file imports `jax.extend`, binds a primitive or reads the parameters of
 """
 
 import importlib.util
+import math
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,6 +73,32 @@ def aval(value: Any) -> Any:
         return None
 
 
+def varying(value: Any) -> frozenset[str]:
+    """The mesh axes along which a value, or what an abstract value stands for, may vary.
+
+    There are none outside of `jax.shard_map`, and where it does not check.
+    """
+    known = value if hasattr(value, "manual_axis_type") else aval(value)
+    return getattr(getattr(known, "manual_axis_type", None), "varying", frozenset())
+
+
+def along(value: Any, axes: Iterable[str]) -> jax.Array:
+    """The value as one that varies along mesh axes, though it may not."""
+    missing = tuple(sorted(set(axes) - varying(value)))
+    return jax.lax.pcast(value, missing, to="varying") if missing else value
+
+
+def zeros(like: Any, dtype: Any) -> jax.Array:
+    """Zeros like what an abstract value stands for, in another dtype."""
+    return along(jnp.zeros(like.shape, dtype), varying(like))
+
+
+def retyped(like: Any, dtype: Any) -> Any:
+    """The abstract value of an array in another dtype."""
+    known = aval(like)
+    return known.update(dtype=jnp.dtype(dtype), weak_type=False)
+
+
 def spelled(value: Any) -> str:
     """What a value is, for messages: "float32[5, 4]", "str", "ndarray of dtype object"."""
     known = aval(value)
@@ -120,7 +147,7 @@ class ControlFlow:
     """What a control flow equation does with its operands.
 
     Attributes:
-        kind: "Loop" or "Branch".
+        kind: "Loop", "Branch" or "Shards".
         bodies: the jaxprs (with their constants) that it holds.
         selectors: how many operands only choose between them; the others go in, in this order:
         fixed: how many go in as they are,
@@ -139,7 +166,7 @@ class ControlFlow:
 
 
 def control_flow(eqn: Eqn) -> ControlFlow | None:
-    """What a scan or a cond does; None for other equations."""
+    """What a scan, a cond or a shard_map does; None for other equations."""
     params, operands = eqn.params, len(eqn.invars)
     if eqn.primitive.name == "scan":
         if "ft_in" in params:
@@ -152,6 +179,8 @@ def control_flow(eqn: Eqn) -> ControlFlow | None:
     if eqn.primitive.name == "cond":
         branches = tuple(map(open_jaxpr, params["branches"]))
         return ControlFlow("Branch", branches, 1, operands - 1, 0, 0, None)
+    if eqn.primitive.name == "shard_map":
+        return ControlFlow("Shards", (open_jaxpr(params["jaxpr"]),), 0, operands, 0, 0, None)
     return None
 
 
@@ -165,6 +194,57 @@ def scan(eqn: Eqn, body: Callable[..., Any], carry: Any, scanned: Any) -> Any:
     """`jax.lax.scan` as a scan equation does it."""
     options = {key: eqn.params[key] for key in ("length", "reverse", "unroll")}
     return jax.lax.scan(body, carry, scanned, **options)
+
+
+def shard(eqn: Eqn, body: Callable[..., Any], operands: Any, hung: Any, outside: Any) -> Any:
+    """`jax.shard_map` as an equation does it, with more operands and outputs.
+
+    Args:
+        eqn: the equation.
+        body: called with what a device has of the operands and of the arrays hung in; returns its
+            outputs, and what is read out.
+        operands: the operands.
+        hung: a pair of the arrays hung in and their specs, a prefix of their tree.
+        outside: the specs of what is read out.
+    """
+    params = eqn.params
+    arrays, specs = hung
+    mapped = jax.shard_map(
+        body,
+        mesh=params["mesh"],
+        in_specs=(list(params["in_specs"]), specs),
+        out_specs=(list(params["out_specs"]), outside),
+        check_vma=params["check_vma"],
+        axis_names=_manual(eqn),
+    )
+    return mapped(operands, arrays)
+
+
+def shard_axes(eqn: Eqn, local: Any) -> tuple[str, ...]:
+    """The mesh axes along which a value inside of a shard_map may differ."""
+    differs = varying(local) if eqn.params["check_vma"] else _manual(eqn)
+    return tuple(axis for axis in eqn.params["mesh"].axis_names if axis in differs)
+
+
+def shard_count(eqn: Eqn, local: Any) -> int:
+    """How many values there are of one inside of a shard_map."""
+    return math.prod(eqn.params["mesh"].shape[axis] for axis in shard_axes(eqn, local))
+
+
+def every_shard(eqn: Eqn, value: Any) -> jax.Array:
+    """A value that is the same on all devices, as one that may differ."""
+    return along(value, _manual(eqn)) if eqn.params["check_vma"] else value
+
+
+def share(value: jax.Array, like: jax.Array) -> jax.Array:
+    """A value's part on each device where another one varies: they add up to the value."""
+    missing = varying(like) - varying(value)
+    return along(value / math.prod(map(jax.lax.axis_size, missing)), missing) if missing else value
+
+
+def _manual(eqn: Eqn) -> set[str]:
+    params = eqn.params
+    return set(params["manual_axes"] if "manual_axes" in params else params["newly_manual_axes"])
 
 
 def shape(atom: Any) -> tuple[int, ...]:
@@ -212,6 +292,9 @@ def bind(
             for atom, value in zip(eqn.invars, values, strict=True)
         ]
         params = params | typed
+    axes = frozenset().union(*map(varying, values))
+    if axes:  # constants made by a rule vary along none
+        values = [along(value, axes) for value in values]
     stack = source_info_util.current_name_stack()
     if name:
         stack = stack.extend(name)

@@ -1,17 +1,19 @@
-"""Relevance through loops and branches: rebuilt around their interpreted bodies."""
+"""Relevance through loops, branches and shards: rebuilt around their interpreted bodies."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from jaxplain import _compat, taps
 from jaxplain.graph.blocks import Block
 from jaxplain.graph.control import Control, Link
 from jaxplain.graph.layers import Layer
 from jaxplain.graph.program import Var
-from jaxplain.taps import Arrays, Taps
+from jaxplain.taps import Inside, Taps
 
 #: Evaluates a body at the values of its inputs: its outputs, and those of captured layers.
 Run = Callable[[Block, Sequence[Any], Taps], tuple[list[Any], dict[Layer, Any]]]
@@ -34,8 +36,7 @@ def evaluate(
     Returns:
         Its outputs, and those of the captured layers inside, behind an axis for the iterations.
     """
-    control = layer.control
-    assert control is not None
+    control = _control(layer)
     entries = hung.ledger.get(layer)
     entering = [_Crossing(links, relevance) for links in control.operands]
     leaving = [_Crossing(links, relevance) for links in control.outputs]
@@ -57,8 +58,8 @@ def evaluate(
         flows = crossing.carries and crossing.outer.carries
         value = (live if flows else plain)[crossing.outer]
         values.append(crossing.widened(_kept(value, crossing.carries and not flows, entries)))
-    build = _loop if control.kind == "Loop" else _branch
-    outputs, captured = build(layer, control, values, plain, inside, hung)
+    build = _BUILD[control.kind]
+    outputs, captured = build(layer, values, plain, inside, hung.inside(layer))
     return [c.narrowed(v) for c, v in zip(leaving, outputs, strict=True)], captured
 
 
@@ -93,50 +94,76 @@ def _kept(value: Any, keeps: bool, entries: Any) -> Any:
 
 
 def _loop(
-    layer: Layer,
-    control: Control,
-    operands: list[Any],
-    plain: Any,
-    inside: Run,
-    hung: Taps,
+    layer: Layer, operands: list[Any], plain: Any, inside: Run, hung: Inside
 ) -> tuple[list[Any], dict[Layer, Any]]:
-    (block,), node = layer.blocks, layer.main
-    fixed, carried = control.flow.fixed, control.flow.carried
-    arrays, hang = hung.inside(layer)
+    (block,), flow = layer.blocks, _control(layer).flow
     names: list[Layer] = []
 
-    def body(carry: list[Any], scanned: tuple[list[Any], Arrays]) -> Any:
+    def body(carry: list[Any], scanned: tuple[list[Any], list[Any]]) -> Any:
         slices, arrays = scanned
-        outputs, captured = inside(block, [*operands[:fixed], *carry, *slices], hang(arrays))
+        taken = [*operands[: flow.fixed], *carry, *slices]
+        outputs, captured = inside(block, taken, hung.hang(arrays))
         names[:] = captured
-        return outputs[:carried], (outputs[carried:], list(captured.values()))
+        return outputs[: flow.carried], (outputs[flow.carried :], list(captured.values()))
 
-    start, scanned = operands[fixed : fixed + carried], operands[fixed + carried :]
-    end, (outputs, captured) = _compat.scan(node.eqn, body, start, (scanned, arrays))
+    start, scanned = operands[flow.fixed :][: flow.carried], operands[flow.fixed + flow.carried :]
+    end, (outputs, captured) = _compat.scan(layer.main.eqn, body, start, (scanned, hung.arrays))
     return [*end, *outputs], dict(zip(names, captured, strict=True))
 
 
 def _branch(
-    layer: Layer,
-    control: Control,
-    operands: list[Any],
-    plain: Any,
-    inside: Run,
-    hung: Taps,
+    layer: Layer, operands: list[Any], plain: Any, inside: Run, hung: Inside
 ) -> tuple[list[Any], dict[Layer, Any]]:
-    arrays, hang = hung.inside(layer)
-    names = [k for k in hung.capture if layer in k.around]
+    names = _captured(layer, hung)
 
     def case(block: Block) -> Callable[..., Any]:
-        def run(operands: list[Any], arrays: Arrays) -> Any:
-            outputs, captured = inside(block, operands, hang(arrays))
+        def run(operands: list[Any], arrays: list[Any]) -> Any:
+            outputs, captured = inside(block, operands, hung.hang(arrays))
             others = (jnp.zeros(k.shape_inside(layer), k.exit.aval.dtype) for k in names)
             return outputs, [captured.get(k, zero) for k, zero in zip(names, others, strict=True)]
 
         return run
 
-    (index,) = control.selectors
-    outputs, captured = jax.lax.switch(
-        plain[index], list(map(case, layer.blocks)), operands, arrays
-    )
+    (index,) = _control(layer).selectors
+    cases = list(map(case, layer.blocks))
+    outputs, captured = jax.lax.switch(plain[index], cases, operands, hung.arrays)
     return outputs, dict(zip(names, captured, strict=True))
+
+
+def _shards(
+    layer: Layer, operands: list[Any], plain: Any, inside: Run, hung: Inside
+) -> tuple[list[Any], dict[Layer, Any]]:
+    """What each device has of an array that is hung in or read out is along its first axis."""
+    (block,), eqn, names = layer.blocks, layer.main.eqn, _captured(layer, hung)
+    ledger = {k: v for k, v in hung.taps.ledger.items() if layer in k.around}
+
+    def body(operands: list[Any], given: tuple[list[Any], list[Any]]) -> Any:
+        arrays, zeros = given
+        own = [v[0] if _axes(k) else v for k, v in zip(hung.layers, arrays, strict=True)]
+        zeros = jax.tree.map(lambda v: _compat.every_shard(eqn, v), zeros)
+        taps = hung.hang(own)
+        taps = replace(taps, ledger={**taps.ledger, **dict(zip(ledger, zeros, strict=True))})
+        outputs, captured = inside(block, operands, taps)
+        return outputs, [captured[k][None] if _axes(k) else captured[k] for k in names]
+
+    def _axes(k: Layer) -> tuple[str, ...]:
+        return _compat.shard_axes(eqn, k.exit.aval)
+
+    def specs(layers: Iterable[Layer]) -> list[Any]:
+        return [PartitionSpec(_axes(k)) if _axes(k) else PartitionSpec() for k in layers]
+
+    given = (hung.arrays, list(ledger.values())), (specs(hung.layers), PartitionSpec())
+    outputs, captured = _compat.shard(eqn, body, operands, given, specs(names))
+    return outputs, dict(zip(names, captured, strict=True))
+
+
+_BUILD = {"Loop": _loop, "Branch": _branch, "Shards": _shards}
+
+
+def _control(layer: Layer) -> Control:
+    assert layer.control is not None
+    return layer.control
+
+
+def _captured(layer: Layer, hung: Inside) -> list[Layer]:
+    return [k for k in hung.taps.capture if layer in k.around]

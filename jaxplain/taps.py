@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxplain import _compat
 from jaxplain.graph.layers import Layer
 from jaxplain.graph.linear import wide
 from jaxplain.graph.program import Var
@@ -40,30 +41,56 @@ class Taps:
     ledger: Mapping[Layer, Entries] = field(default_factory=dict)
     reverse: Reverse = field(default_factory=dict)
 
-    def inside(self, step: Layer) -> "tuple[Arrays, Callable[[Arrays], Taps]]":
-        """The arrays that hang in a loop or branch, and the taps that hang others in their place.
-
-        All of them have the axis of a loop's iterations first.
-        """
-        slots = [k for k, v in self.capture.items() if step in k.around and v is not None]
-        masked = [k for k in self.masks if step in k.around]
-        arrays = (
-            [self.capture[k] for k in slots],
-            [jnp.broadcast_to(self.masks[k], k.shape_inside(step)) for k in masked],
+    def inside(self, step: Layer) -> "Inside":
+        """What hangs in a loop or branch."""
+        return Inside(
+            self,
+            tuple(k for k, v in self.capture.items() if step in k.around and v is not None),
+            tuple(k for k in self.masks if step in k.around),
+            step,
         )
 
-        def hang(arrays: Arrays) -> Taps:
-            return replace(
-                self,
-                capture={**self.capture, **dict(zip(slots, arrays[0], strict=True))},
-                masks={**self.masks, **dict(zip(masked, arrays[1], strict=True))},
-            )
 
-        return arrays, hang
+@dataclass(frozen=True)
+class Inside:
+    """The arrays that hang in a loop or branch.
 
+    Attributes:
+        taps: all taps.
+        captured: the layers inside with slots.
+        masked: the layers inside with masks.
+        step: the loop or branch.
+    """
 
-#: Slots and masks.
-Arrays = tuple[list[Any], list[Any]]
+    taps: Taps
+    captured: tuple[Layer, ...]
+    masked: tuple[Layer, ...]
+    step: Layer
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """What the arrays belong to."""
+        return (*self.captured, *self.masked)
+
+    @property
+    def arrays(self) -> list[Any]:
+        """The slots and the masks, of all iterations and devices."""
+        masks = ((self.taps.masks[k], k.shape_inside(self.step)) for k in self.masked)
+        return [
+            *(self.taps.capture[k] for k in self.captured),
+            *(jnp.broadcast_to(mask, shape) for mask, shape in masks),
+        ]
+
+    def hang(self, arrays: Sequence[Any]) -> Taps:
+        """The taps, with others in the place of these arrays."""
+        count = len(self.captured)
+        slots = dict(zip(self.captured, arrays[:count], strict=True))
+        masks = dict(zip(self.masked, arrays[count:], strict=True))
+        return replace(
+            self.taps,
+            capture={**self.taps.capture, **slots},
+            masks={**self.taps.masks, **masks},
+        )
 
 
 @jax.custom_vjp
@@ -115,7 +142,9 @@ def booked(
         **terms,
         "flow": terms.get("flow", 0) + sum(jnp.sum(jnp.abs(r)) for r in floating),
     }
-    return {k: jnp.asarray(sums.get(k, zero), dtype) for k, zero in zeros.items()}
+    return {
+        k: _compat.share(jnp.asarray(sums.get(k, zero), dtype), zero) for k, zero in zeros.items()
+    }
 
 
 def _wide(value: jax.Array) -> jax.Array:

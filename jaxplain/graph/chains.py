@@ -99,7 +99,8 @@ class Chains:
         if start is exit_ or not start.shared:
             chain = self._sum_of_kernels(start) or chain
         for node in reversed(run):
-            mixes = _mixes(node)
+            # kernels that are split over devices end in a sum over them
+            mixes = _mixes(node) and not (chain.mixing and node.row.role is Role.DEVICE_SUM)
             if mixes and (chain.mixing or _sums_copies(chain, node)):
                 chain = _weights(chain, node)
             chain = Chain((*chain.nodes, node), chain.sources, chain.mixing + (node,) * mixes)

@@ -20,13 +20,14 @@ class Link:
 
 
 class Control:
-    """The bodies of a loop or of a branch.
+    """The bodies of a loop, of a branch, or of what runs on many devices.
 
     Attributes:
-        kind: "Loop" or "Branch".
-        bodies: the programs inside: one of a loop, one for each case of a branch.
-        length: how often a loop runs; None for a branch.
+        kind: "Loop", "Branch" or "Shards".
+        bodies: the programs inside: one for each case of a branch, else one.
+        length: how often a loop runs; None for others.
         flow: how many operands are fixed, carried and scanned.
+        eqn: the equation.
         selectors: the operands that only choose between bodies.
         enters: for the inputs of bodies, the operands that they are.
         leaves: for the outputs of bodies, the values that they become.
@@ -36,13 +37,13 @@ class Control:
     def __init__(
         self,
         flow: _compat.ControlFlow,
+        eqn: _compat.Eqn,
         bodies: "Iterable[Program]",
-        operands: "Iterable[Var]",
-        outputs: "Iterable[Var]",
+        operands: "tuple[Var, ...]",
+        outputs: "tuple[Var, ...]",
     ):
-        self.flow, self.kind, self.length = flow, flow.kind, flow.length
+        self.flow, self.eqn, self.kind, self.length = flow, eqn, flow.kind, flow.length
         self.bodies = tuple(bodies)
-        operands, outputs = tuple(operands), tuple(outputs)
         self.selectors = operands[: flow.selectors]
         kept = flow.fixed + flow.carried
         self.enters = tuple(
@@ -62,6 +63,14 @@ class Control:
             for body in self.bodies
             for i, out in enumerate(body.outputs[: flow.carried])
         )
+
+    def copies(self, local: "Var") -> tuple[int, ...]:
+        """The axes in front of a value from inside, with what each iteration or device has."""
+        if self.length is not None:
+            return (self.length,)
+        if self.kind == "Shards" and _compat.shard_axes(self.eqn, local.aval):
+            return (_compat.shard_count(self.eqn, local.aval),)
+        return ()
 
     @property
     def operands(self) -> "list[tuple[Link, ...]]":

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxplain import _compat
 from jaxplain.graph.axes import reshaped
 from jaxplain.graph.layers import Layer
 from jaxplain.graph.primitives import Class, Role
@@ -47,11 +48,9 @@ def fold(
     if not varying <= set(axes):
         return None
     if any(n in scales for n in after):
-        ones = jnp.ones(layer.exit.shape, layer.exit.aval.dtype)
-        shape = jax.ShapeDtypeStruct(kernel.outputs[0].shape, kernel.outputs[0].aval.dtype)
         (scale,) = jax.linear_transpose(
-            lambda u: _scale(after, kernel.outputs[0], u, layer, env), shape
-        )(ones)
+            lambda u: _scale(after, kernel.outputs[0], u, layer, env), kernel.outputs[0].aval
+        )(_ones(layer.exit))
         folded = folded * along(scale, sorted(varying), axes, folded.shape)
 
     varying = _varying_before(before, scales, kernel.inputs[data])
@@ -59,12 +58,16 @@ def fold(
         return None
     if any(n in scales for n in before):
         source = layer.sources[0]
-        scale = _scale(before, source, jnp.ones(source.shape, source.aval.dtype), layer, env)
+        scale = _scale(before, source, _ones(source), layer, env)
         factor = _input_factor(kernel, weight, data, scale, varying, folded.shape)
         if factor is None:
             return None
         folded = folded * factor
     return folded
+
+
+def _ones(var: Var) -> jax.Array:
+    return _compat.zeros(var.aval, var.aval.dtype) + 1
 
 
 def _scale(

@@ -6,7 +6,8 @@ that nothing is lost.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from jaxplain.graph.blocks import Block
 
 #: Steps that no rule is asked for: what only moves values, and what holds layers of its own.
-RULELESS = ("Structure", "Loop", "Branch")
+RULELESS = ("Structure", "Loop", "Branch", "Shards")
 
 
 @dataclass(eq=False)
@@ -31,8 +32,8 @@ class Layer:
 
     Attributes:
         kind: Affine, Merge, Activation, Softmax, Normalization, Product, Matmul, Selection,
-            Unknown; or, without a rule, Structure, which only moves values, and Loop and Branch,
-            which hold layers.
+            Unknown; or, without a rule, Structure, which only moves values, and Loop, Branch and
+            Shards (of a shard_map), which hold layers.
         op: which of its kind: for Affine "dense", "convolution", "pooling", "sum", "cumulative",
             "linear" or "scale"; for Activation "rectifier" or the function; for Softmax "softmax",
             "log_softmax" or "logsumexp"; for Product "product" or "quotient"; for the others the
@@ -95,12 +96,14 @@ class Layer:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of the output, behind an axis for each loop around the layer."""
-        return (*_lengths(self.around), *self.exit.shape)
+        """The shape of the output, behind an axis for each loop or mesh of devices around it."""
+        copies = (step.control.copies(self.exit) for step in self.around if step.control)
+        return (*chain(*copies), *self.exit.shape)
 
     def shape_inside(self, step: "Layer") -> tuple[int, ...]:
         """As `shape`, as seen in one iteration of what holds that loop or branch."""
-        return (*_lengths(self.around[self.around.index(step) :]), *self.exit.shape)
+        inner = self.around[self.around.index(step) :]
+        return replace(self, around=inner).shape
 
     @property
     def remat(self) -> tuple[Eqn, ...]:
@@ -132,11 +135,6 @@ class Layer:
 
     def __str__(self) -> str:
         return f"{self.index} {self.kind} {self.op} {self.name}".rstrip()
-
-
-def _lengths(steps: Iterable[Layer]) -> tuple[int, ...]:
-    lengths = (step.control.length for step in steps if step.control)
-    return tuple(n for n in lengths if n is not None)
 
 
 class Grouper:

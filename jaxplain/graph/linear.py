@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxplain import _compat
 from jaxplain.graph import folding
 from jaxplain.graph.chains import is_kernel
 from jaxplain.graph.invariance import literal_value
@@ -40,7 +41,7 @@ class Linear:
     Args:
         apply: the map.
         back: the same map, as it is transposed: possibly in other dtypes.
-        inputs: arrays like those that `back` takes.
+        inputs: the abstract values of the arrays that `back` takes.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class Linear:
     ):
         self._apply = apply
         self._back = back
-        self._inputs = tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in inputs)
+        self._inputs = tuple(inputs)
 
     def __call__(self, xs: Arrays) -> jax.Array:
         """A x."""
@@ -180,15 +181,15 @@ class Affine:
         return Linear(partial(apply, None), partial(apply, None), [start.outputs[0].aval])
 
     def _value(self, env: Mapping[Var, Any], var: Var) -> Any:
-        if var in self._layer.live:
-            return env[var] if var in env else jnp.zeros(var.shape, self._dtype or var.aval.dtype)
-        return read(self._env, var)
+        if var not in self._layer.live:
+            return read(self._env, var)
+        return env[var] if var in env else _compat.zeros(var.aval, self._dtype or var.aval.dtype)
 
     def _linear(self, apply: Callable[..., jax.Array], exact: bool = False) -> Linear:
         """A map that `apply` computes in the dtype it is given; None: as the layer is written."""
         written = self._dtype is None or (self._narrow and not exact)
         dtype = None if written else self._dtype
-        inputs = [jax.ShapeDtypeStruct(x.shape, dtype or x.dtype) for x in self._inputs]
+        inputs = [_compat.retyped(x, dtype or x.dtype) for x in self._inputs]
         return Linear(partial(apply, self._dtype), partial(apply, dtype), inputs)
 
     def _map(
@@ -263,7 +264,7 @@ class Affine:
             elif var in factors:
                 values.append(factors[var])
             elif var.floating:
-                values.append(jnp.zeros(var.shape, var.aval.dtype))
+                values.append(_compat.zeros(var.aval, var.aval.dtype))
             else:
                 values.append(read(self._env, var))
         return node.evaluate(values, dtype, linear=True)
@@ -288,7 +289,7 @@ class Affine:
                         env[node.outputs[0]] = part
             result = (above if positive else below).get(layer.exit)
             if result is None:
-                return jnp.zeros(layer.exit.shape, dtype or layer.exit.aval.dtype)
+                return _compat.zeros(layer.exit.aval, dtype or layer.exit.aval.dtype)
             return result
 
         return self._linear(apply)

@@ -43,6 +43,7 @@ class Role(enum.Enum):
     CONVOLUTION = enum.auto()
     POOLING = enum.auto()
     CUMULATIVE = enum.auto()
+    DEVICE_SUM = enum.auto()
     SCATTER_SUM = enum.auto()
     RESHAPE = enum.auto()
     TRANSPOSE = enum.auto()
@@ -109,6 +110,10 @@ TABLE: dict[str, Row] = {
     "concatenate": Row(_S, Role.CONCATENATION, local=False),
     "stack": Row(_S, Role.CONCATENATION, local=False),
     "tile": Row(_S, local=False),
+    "all_gather": Row(_S, local=False),
+    "all_gather_invariant": Row(_S, local=False),
+    "all_to_all": Row(_S, local=False),
+    "ppermute": Row(_S, local=False),
     # mixing
     "dot_general": Row(_M, Role.DOT),
     "conv_general_dilated": Row(_M, Role.CONVOLUTION, local=False),
@@ -116,6 +121,9 @@ TABLE: dict[str, Row] = {
     "reduce_window_sum": Row(_M, Role.POOLING, local=False),
     "cumsum": Row(_M, Role.CUMULATIVE, local=False),
     "scatter-add": Row(_M, Role.SCATTER_SUM, local=False),
+    "psum": Row(_M, Role.DEVICE_SUM, local=False),
+    "psum_invariant": Row(_M, Role.DEVICE_SUM, local=False),
+    "reduce_scatter": Row(_M, Role.DEVICE_SUM, local=False),
     # nonlinear, one output per input
     "abs": Row(_E, Role.POWER, degree=1, piecewise=True),
     "square": Row(_E, Role.POWER, degree=2),

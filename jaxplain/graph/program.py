@@ -257,7 +257,7 @@ class _Flattener:
         flow = _compat.control_flow(eqn)
         if flow is not None and node.control is None:
             bodies = [self.body(jaxpr, consts, path) for jaxpr, consts in flow.bodies]
-            node.control = Control(flow, bodies, node.inputs, node.outputs)
+            node.control = Control(flow, eqn, bodies, node.inputs, node.outputs)
         return node.outputs
 
     def body(self, jaxpr: _compat.Jaxpr, consts: Sequence[Any], path: tuple[str, ...]) -> "Program":

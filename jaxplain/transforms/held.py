@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxplain import _compat
+
 
 def split(model: Any) -> tuple[list[Any], Callable[[list[Any]], Any], Any]:
     """The arrays of a model that is a pytree, how to put them back, and a key for the rest."""
@@ -25,7 +27,8 @@ def key_of(arrays: Any, static: Any) -> Any:
     """What a compiled program depends on; None when that cannot be told."""
     leaves, tree = jax.tree.flatten(arrays)
     avals = tuple(
-        (jnp.shape(v), jnp.result_type(v), getattr(v, "weak_type", False)) for v in leaves
+        (jnp.shape(v), jnp.result_type(v), getattr(v, "weak_type", False), _compat.varying(v))
+        for v in leaves
     )
     key = (static, tree, avals, jax.config.read("jax_enable_x64"))
     return key if is_hashable(key) else None

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxplain import targets
+from jaxplain import _compat, targets
 from jaxplain.rules.base import check_number
 from jaxplain.targets import Target
 from jaxplain.transforms.wrapper import (
@@ -101,7 +101,7 @@ class VarGrad(Noisy):
     def statistic(self, sample: Callable[[jax.Array], Any], keys: jax.Array) -> Any:
         """See the class."""
         shapes = jax.eval_shape(lambda key: widened(sample(key)), keys[0])
-        zero = jax.tree.map(lambda v: jnp.zeros(v.shape, v.dtype), shapes)
+        zero = jax.tree.map(lambda v: _compat.zeros(v, v.dtype), shapes)
 
         def update(state: Any, batch: Any, counts: jax.Array) -> Any:
             """Merges the mean and the summed squares around it: differences, never large sums."""

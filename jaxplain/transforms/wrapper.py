@@ -285,7 +285,7 @@ def total(term: Callable[[Any], Any], xs: Any, batch_size: int) -> Any:
     """The sum of `term(x)` over the leading axis of `xs`, as `fold`, in at least float32."""
     first = jax.tree.map(lambda v: v[0], xs)
     terms = jax.eval_shape(lambda x: widened(term(x)), first)
-    zeros = jax.tree.map(lambda v: jnp.zeros(v.shape, v.dtype), terms)
+    zeros = jax.tree.map(lambda v: _compat.zeros(v, v.dtype), terms)
 
     def update(sums: Any, batch: Any, counts: jax.Array) -> Any:
         return jax.tree.map(lambda s, v: s + counted(v, counts).sum(0), sums, widened(batch))
