@@ -231,6 +231,12 @@ def shard_count(eqn: Eqn, local: Any) -> int:
     return math.prod(eqn.params["mesh"].shape[axis] for axis in shard_axes(eqn, local))
 
 
+def mesh(eqn: Eqn) -> str:
+    """The mesh of a shard_map, for people: "d=4, m=2"."""
+    shape = eqn.params["mesh"].shape
+    return ", ".join(f"{axis}={shape[axis]}" for axis in shape if axis in _manual(eqn))
+
+
 def every_shard(eqn: Eqn, value: Any) -> jax.Array:
     """A value that is the same on all devices, as one that may differ."""
     return along(value, _manual(eqn)) if eqn.params["check_vma"] else value

@@ -86,6 +86,12 @@ def not_analyzable(layers: Sequence[Layer]) -> NotAnalyzableError:
         )
     if len(layers) > 5:
         lines.append(f"  and {len(layers) - 5} more")
+    if any(layer.main.primitive == "while" for layer in layers):
+        lines.append(
+            "How often a while_loop runs is known only when it does, and nothing can go backward "
+            "through it: use jax.lax.scan, or jax.lax.fori_loop between bounds that are Python "
+            "ints (for a loop that may end early, with jax.lax.cond inside)."
+        )
     return NotAnalyzableError(
         "relevance would have to cross operations that no rule is known for:\n"
         + "\n".join(lines)

@@ -8,6 +8,7 @@ from jaxplain.composites import Composite, describe
 from jaxplain.errors import not_analyzable
 from jaxplain.graph import Graph
 from jaxplain.graph.layers import Layer
+from jaxplain.graph.primitives import IRREVERSIBLE
 from jaxplain.rules import Gradient, Rule
 
 _HEADER = ("", "layer", "kind", "output", "rule", "why", "where")
@@ -57,8 +58,13 @@ class Plan:
         self.composite = composite
         assigned = composite.assign(graph)
         ruleless = [layer for layer, rule, _ in assigned if rule is None]
-        if ruleless and unknown == "error":
-            raise not_analyzable(ruleless)
+        endless = [
+            layer
+            for layer, rule, _ in assigned
+            if layer.main.primitive in IRREVERSIBLE and isinstance(rule, Gradient | None)
+        ]
+        if endless or (ruleless and unknown == "error"):
+            raise not_analyzable(endless or ruleless)
         self.unknown = tuple(ruleless)
         rows = []
         for layer, rule, reason in assigned:
@@ -163,11 +169,8 @@ def _shape(layer: Layer) -> str:
 
 def _heading(step: Layer) -> tuple[str, ...]:
     """The row of a loop or branch."""
-    assert step.control is not None
-    length = step.control.length
-    often = f"{len(step.blocks)} cases" if length is None else f"{length} times"
     name = "  " * len(step.around) + step.name
-    return ("", name, f"{step.kind} ({often})", _shape(step), "", "", step.source)
+    return ("", name, str(step.control), _shape(step), "", "", step.source)
 
 
 def _spelled(which: LayerSpec) -> str:

@@ -21,13 +21,15 @@ from jaxplain.transforms.wrapper import Wrapper
 
 #: Halve what compiling costs. The second is gone, and fatal, since jaxlib 0.11.
 _CHEAP = ["--xla_cpu_parallel_codegen_split_count=1"]
+_DEVICES = ["--xla_force_host_platform_device_count=8"]
 if version("jaxlib").startswith("0.10."):
     _CHEAP.append("--xla_cpu_use_fusion_emitters=false")
 
 
 def pytest_configure() -> None:
     given = os.environ.get("XLA_FLAGS", "")  # read when the first array is made
-    os.environ["XLA_FLAGS"] = " ".join([given, *(flag for flag in _CHEAP if flag not in given)])
+    flags = [flag for flag in (*_CHEAP, *_DEVICES) if flag not in given]
+    os.environ["XLA_FLAGS"] = " ".join([given, *flags])
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

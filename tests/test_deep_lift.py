@@ -467,7 +467,7 @@ def loop(x: Any) -> Any:
     [
         (lambda x: jnp.sort(x @ W), "`sort`.*no DeepLIFT rule"),
         (lambda x: lax.top_k(x @ W, 2)[0], "`top_k`.*no DeepLIFT rule"),
-        (loop, "`scan`.*no DeepLIFT rule"),
+        (loop, "`scan`.*is a loop"),
         (lambda x: jnp.where(x[:, :1] > 0, x @ W, x @ V), "`select_n`.*switched by a value"),
         (lambda x: (x @ W) * (x[:, :1] > 0), "switched by a value"),
         (lambda x: (x @ W)[jnp.argmax(x[:, 0])], "switched by a value"),

@@ -794,8 +794,8 @@ WRONG: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     ),
     "control flow": (
         lambda: jxp.pattern_net(scanned, {})(X),
-        jxp.NotAnalyzableError,
-        "`scan`",
+        ValueError,
+        "inside of a scan",
     ),
     "ledger": (
         lambda: jxp.pattern_net(net, {"dense": W, "dense@2": W}).ledger(X),

@@ -585,12 +585,8 @@ def eigenvalues(x):
     return jnp.linalg.eigvalsh(x.T @ x)
 
 
-def scan(x):
-    return lax.scan(lambda h, row: (jnp.tanh(h + row), h), x[0], x)[0]
-
-
-def conditional(x):
-    return lax.cond(True if x.ndim == 1 else x.shape[0] > jnp.ones(()), jnp.tanh, jnp.sin, x)
+def inside(x):
+    return lax.scan(lambda h, row: (jnp.fft.fft(h + row).real, h), x[0], x)[0]
 
 
 def loop(x):
@@ -604,8 +600,7 @@ def loop(x):
         (complex_sort, "sort|complex"),
         (callback, "pure_callback"),
         (eigenvalues, "eigh"),
-        (scan, "scan"),
-        (conditional, "cond"),
+        (inside, "fft"),
         (loop, "while"),
     ],
 )

@@ -227,8 +227,9 @@ def _name(layer: Layer, outside: Mapping[Var, Var]) -> str:
     else:
         paths = [_parameter_path(v, outside) for v in layer.main.inputs if not v.carries]
         path = next(filter(None, paths), "")
-        if path:
+        if path and not layer.blocks:
             return path
+        path = ""
     if layer.is_kernel or layer.kind == "Normalization":
         return path or layer.op
     return f"{path}/{layer.op}" if path else layer.op

@@ -64,6 +64,12 @@ class Control:
             for i, out in enumerate(body.outputs[: flow.carried])
         )
 
+    def __str__(self) -> str:
+        if self.length is not None:
+            return f"{self.kind} ({self.length} times)"
+        of = _compat.mesh(self.eqn) if self.kind == "Shards" else f"{len(self.bodies)} cases"
+        return f"{self.kind} ({of})"
+
     def copies(self, local: "Var") -> tuple[int, ...]:
         """The axes in front of a value from inside, with what each iteration or device has."""
         if self.length is not None:

@@ -182,6 +182,9 @@ UNKNOWN = Row(Class.UNKNOWN, local=False)
 CUSTOM_ELEMENTWISE = Row(_E)
 CUSTOM_RECTIFIER = Row(_E, piecewise=True)
 
+#: What cannot be differentiated in reverse, and so not explained.
+IRREVERSIBLE = frozenset({"while"})
+
 #: `clamp(low, x, high)` carries its value in the middle; every other operation names its own.
 MAXIMA = frozenset({"max", "reduce_max", "reduce_window_max", "cummax"})
 
