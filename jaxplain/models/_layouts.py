@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import unflatten_dict
 
+from jaxplain.models._packages import package
+
 Place = Callable[[str], tuple[str, ...]]
 """From the name of a layer in a file to its place in the module."""
 
@@ -44,8 +46,7 @@ def from_torch(tensors: Mapping[str, np.ndarray], place: Place) -> dict[str, Any
 
 def from_keras(path: str | os.PathLike[str], place: Place) -> dict[str, Any]:
     """The variables that the HDF5 file of a Keras model holds; separable layers become two."""
-    import h5py
-
+    h5py = package("h5py")
     flat = {}
 
     def visit(name: str, item: Any) -> None:

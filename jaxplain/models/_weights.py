@@ -15,6 +15,8 @@ import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
+from jaxplain.models._packages import package
+
 
 class Weights(NamedTuple):
     """Where the weights of a network come from."""
@@ -70,12 +72,7 @@ def folder() -> Path:
     """Where fetched weights are kept."""
     if chosen := os.environ.get("JAXPLAIN_CACHE"):
         return Path(chosen).expanduser()
-    try:
-        import platformdirs
-    except ImportError as error:
-        hint = 'pip install "jaxplain[networks]"'
-        raise ImportError(f"a cache folder is found by platformdirs: {hint}") from error
-    return platformdirs.user_cache_path("jaxplain", appauthor=False)
+    return Path(package("platformdirs").user_cache_dir("jaxplain", appauthor=False))
 
 
 def weights_file(name: str) -> Path:

@@ -30,6 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxplain.models._layouts import variables
+from jaxplain.models._packages import package
 from jaxplain.models._pictures import resize
 from jaxplain.models._weights import weights_file
 
@@ -101,11 +102,7 @@ def load() -> tuple[OpenNSFW, dict[str, Any]]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        import onnx
-    except ImportError as error:
-        hint = 'pip install "jaxplain[networks]"'
-        raise ImportError(f"the weights of OpenNSFW are read by onnx: {hint}") from error
+    onnx = package("onnx")
     graph = onnx.load(path).graph
     arrays = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
     flat: dict[tuple[str, ...], np.ndarray] = {
