@@ -1,13 +1,17 @@
 """Real networks are few and loaded once; jaxplain promotes nothing implicitly.
 
+Those whose weights have not been fetched are skipped, but in continuous integration (CI is set).
+
 Tests compile far more than they compute: XLA leaves its expensive optimisations out, but where a
 test is marked as `optimized`.
 """
 
+import importlib
 import os
 from collections.abc import Callable
-from functools import wraps
+from functools import cache, wraps
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import Any
 
 import jax
@@ -16,6 +20,7 @@ import pytest
 
 import jaxplain as jxp
 from jaxplain import _compat
+from jaxplain.models._weights import WEIGHTS, weights_file
 from jaxplain.transforms.explainer import Explainer
 from jaxplain.transforms.wrapper import Wrapper
 
@@ -41,6 +46,43 @@ def pytest_runtest_protocol(item: pytest.Item) -> Any:
     optimized = item.get_closest_marker("optimized") is not None
     jax.config.update("jax_disable_most_optimizations", not optimized)
     return (yield)
+
+
+@cache
+def unavailable(network: str) -> str:
+    """Why a network whose weights are fetched cannot be loaded here; nothing where it can."""
+    try:
+        path = weights_file(network)
+    except (ImportError, FileNotFoundError) as error:
+        return str(error)
+    reader = {".h5": "h5py", ".hdf5": "h5py", ".onnx": "onnx"}.get(path.suffix)
+    return f"{reader} is not installed" if reader and not find_spec(reader) else ""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:  # their examples
+        network = item.name.removeprefix("jaxplain.models.")
+        if isinstance(item, pytest.DoctestItem) and network in WEIGHTS and not os.environ.get("CI"):
+            item.add_marker(
+                pytest.mark.skipif(bool(unavailable(network)), reason=unavailable(network))
+            )
+
+
+@cache
+def _loaded(network: str) -> Any:
+    return jxp.from_linen(*importlib.import_module(f"jaxplain.models.{network}").load())
+
+
+@pytest.fixture
+def load() -> Callable[[str], Any]:
+    """Loads a network whose weights are fetched, as a model."""
+
+    def load(network: str) -> Any:
+        if reason := unavailable(network):
+            (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+        return _loaded(network)
+
+    return load
 
 
 @pytest.fixture(scope="session")

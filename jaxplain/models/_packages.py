@@ -1,11 +1,26 @@
-"""Files that ship inside installed packages, found without importing the package."""
+"""Packages that only some networks need, and the files inside of installed ones."""
 
+import importlib
 from importlib import metadata
 from pathlib import Path
+from typing import Any
+
+
+def package(name: str) -> Any:
+    """Import a package of the extra `networks`.
+
+    Raises:
+        ImportError: It is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        hint = 'pip install "jaxplain[networks]"'
+        raise ImportError(f"the package {name} is not installed; get it with {hint}") from error
 
 
 def data_file(distribution: str, path: str) -> Path:
-    """Locate a file that an installed distribution ships.
+    """Locate a file that an installed distribution ships, without importing it.
 
     Args:
         distribution: Name of the distribution on PyPI.

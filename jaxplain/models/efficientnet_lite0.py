@@ -6,25 +6,29 @@ M. Tan and Q. Le, EfficientNet: Rethinking Model Scaling for Convolutional Neura
 ICML 2019, https://arxiv.org/abs/1905.11946; "Lite" is the authors' variant for mobile devices.
 
 Example:
+    >>> import jax
     >>> from jaxplain.models import efficientnet_lite0, imagenet, photographs
     >>> module, variables = efficientnet_lite0.load()
     >>> image = efficientnet_lite0.preprocess(photographs.photograph("coffee"))
-    >>> logits = module.apply(variables, image[None])
+    >>> logits = jax.jit(module.apply)(variables, image[None])
     >>> imagenet.class_names()[int(logits[0].argmax())]
     'espresso'
 """
 
-import hashlib
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import unflatten_dict
 
 from jaxplain.models import _checkpoint
+from jaxplain.models._bottleneck import Bottleneck, ConvNorm
+from jaxplain.models._layouts import from_torch
 from jaxplain.models._packages import data_file
+from jaxplain.models._pictures import rgb
+from jaxplain.models._weights import verified
 
 SIZE = 224
 """Height and width of the network's input, in pixels."""
@@ -76,60 +80,20 @@ _BLOCK_PATHS = {
 }
 
 
-class ConvNorm(nn.Module):
-    """A convolution without bias, BatchNorm with running statistics and, mostly, ReLU6."""
-
-    features: int
-    kernel: int = 1
-    stride: int = 1
-    groups: int = 1
-    activate: bool = True
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Map images (B, H, W, C) to (B, H / stride, W / stride, features)."""
-        x = nn.Conv(
-            self.features,
-            (self.kernel, self.kernel),
-            self.stride,
-            padding="SAME",
-            feature_group_count=self.groups,
-            use_bias=False,
-            name="conv",
-        )(x)
-        x = nn.BatchNorm(use_running_average=True, epsilon=1e-3, name="norm")(x)
-        return nn.relu6(x) if self.activate else x
-
-
-class Block(nn.Module):
-    """An inverted bottleneck: expand, convolve each channel, project, add the input if it fits."""
-
-    features: int
-    kernel: int
-    stride: int
-    expansion: int
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Map images (B, H, W, C) to (B, H / stride, W / stride, features)."""
-        channels = x.shape[-1]
-        width = self.expansion * channels
-        y = ConvNorm(width, name="expand")(x) if self.expansion > 1 else x
-        y = ConvNorm(width, self.kernel, self.stride, groups=width, name="depthwise")(y)
-        y = ConvNorm(self.features, activate=False, name="project")(y)
-        return x + y if self.stride == 1 and self.features == channels else y
-
-
 class EfficientNetLite0(nn.Module):
     """EfficientNet-Lite0 in evaluation mode: preprocessed images (B, 224, 224, 3) to logits."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map preprocessed images (B, 224, 224, 3) to the logits (B, 1000) of the classes."""
-        x = ConvNorm(32, kernel=3, stride=2, name="stem")(x)
+        layer = partial(ConvNorm, epsilon=1e-3, symmetric=False)
+        block = partial(Bottleneck, epsilon=1e-3, symmetric=False)
+        x = layer(32, kernel=3, stride=2, name="stem")(x)
         for i, (kernel, stride, expansion, features) in enumerate(_BLOCKS):
-            x = Block(features, kernel, stride, expansion, name=f"block{i}")(x)
-        x = ConvNorm(1280, name="head")(x)
+            x = block(
+                features, kernel=kernel, stride=stride, expansion=expansion, name=f"block{i}"
+            )(x)
+        x = layer(1280, name="head")(x)
         return nn.Dense(1000, name="classifier")(jnp.mean(x, axis=(1, 2)))
 
 
@@ -143,38 +107,15 @@ def load() -> tuple[EfficientNetLite0, dict[str, Any]]:
         ImportError: The package with the weights is not installed.
         ValueError: The file with the weights is not the one this module was written for.
     """
-    path = data_file(_DISTRIBUTION, _FILE)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    if digest != _SHA256:
-        raise ValueError(f"{path} has the SHA-256 {digest}, not the expected {_SHA256}")
-    return EfficientNetLite0(), _variables(_checkpoint.read(path))
+    path = verified(data_file(_DISTRIBUTION, _FILE), _SHA256)
+    return EfficientNetLite0(), from_torch(_checkpoint.read(path), _place)
 
 
-def _variables(tensors: dict[str, np.ndarray]) -> dict[str, Any]:
-    flat: dict[tuple[str, ...], np.ndarray] = {}
-    path: tuple[str, ...]
-    for name, tensor in tensors.items():
-        *where, leaf = name.split(".")
-        match where:
-            case ["_blocks", number, layer]:
-                path = (f"block{number}", *_BLOCK_PATHS[layer])
-            case [layer]:
-                path = _OUTER_PATHS[layer]
-        match leaf, tensor.ndim:  # what is left out, num_batches_tracked, only matters in training
-            case "weight", 4:  # (out, in, height, width)
-                flat["params", *path, "kernel"] = tensor.transpose(2, 3, 1, 0)
-            case "weight", 2:
-                flat["params", *path, "kernel"] = tensor.T
-            case "weight", 1:
-                flat["params", *path, "scale"] = tensor
-            case "bias", _:
-                flat["params", *path, "bias"] = tensor
-            case "running_mean", _:
-                flat["batch_stats", *path, "mean"] = tensor
-            case "running_var", _:
-                flat["batch_stats", *path, "var"] = tensor
-    variables: dict[str, Any] = jax.tree.map(jnp.asarray, unflatten_dict(flat))
-    return variables
+def _place(layer: str) -> tuple[str, ...]:
+    match layer.split("."):
+        case ["_blocks", number, part]:
+            return (f"block{number}", *_BLOCK_PATHS[part])
+    return _OUTER_PATHS[layer]
 
 
 def display(image: np.ndarray) -> np.ndarray:
@@ -191,7 +132,7 @@ def display(image: np.ndarray) -> np.ndarray:
     """
     from PIL import Image
 
-    image = _rgb(image)
+    image = rgb(image)
     height, width, _ = image.shape
     side = max(1, SIZE * min(height, width) // (SIZE + _CROP_PADDING))
     top, left = (height - side + 1) // 2, (width - side + 1) // 2
@@ -209,15 +150,3 @@ def preprocess(image: np.ndarray) -> np.ndarray:
         `display(image)` with its values moved to [`LOW`, `HIGH`]: float32 of shape (224, 224, 3).
     """
     return (display(image).astype(np.float32) - 127) / 128
-
-
-def _rgb(image: np.ndarray) -> np.ndarray:
-    image = np.asarray(image)
-    if image.dtype != np.uint8:
-        raise TypeError(f"a picture of dtype uint8 is expected, not {image.dtype}")
-    if image.ndim == 2:
-        image = image[..., None]
-    if image.ndim != 3 or image.shape[-1] not in (1, 2, 3, 4) or image.size == 0:
-        raise ValueError(f"a picture (H, W) or (H, W, channels) is expected, not {image.shape}")
-    colours = image[..., :1] if image.shape[-1] < 3 else image[..., :3]
-    return np.broadcast_to(colours, (*image.shape[:2], 3))
