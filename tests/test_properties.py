@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from jax import nn
 
 from jaxplain.composites import Composite, first, kernel, kind, last, op
-from jaxplain.graph import trace
-from jaxplain.interpreter import evaluate, forward
+from jaxplain.graph import bounds, trace
+from jaxplain.graph.program import read
+from jaxplain.interpreter import evaluate, values
 from jaxplain.ledger import Ledger
 from jaxplain.plan import Plan
 from jaxplain.rules import (
@@ -104,7 +105,15 @@ class Explained:
         self.constants = [value for _, value in self.graph.program.constants]
 
     def output(self) -> list[Any]:
-        return forward(self.graph.program, self.constants, [self.x])
+        """The outputs, and on the way that all values are where they are said to be."""
+        program = self.graph.program
+        env = values(program, self.constants, [self.x])
+        for var, (low, high) in bounds.of(program, {}).items():
+            if var in env and var.floating:
+                value, slack = np.asarray(env[var]), 1e-12 * max(1, min(abs(low), abs(high)))
+                inside = (value >= low - slack) & (value <= high + slack)
+                assert inside.all(), f"{var} of {var.producer} is not within {low} and {high}"
+        return [read(env, v) for v in program.outputs]
 
     def relevance(self, seeds_of: Any) -> tuple[list[Any], Any]:
         """The outputs that relevance starts from, and the relevance of `x`."""
@@ -113,7 +122,7 @@ class Explained:
 
     def audited(self, seeds_of: Any) -> tuple[list[Any], Any, Ledger]:
         """The same with the ledger of the pass."""
-        steps = self.graph.steps
+        steps = self.graph.all_steps
         zeros = [dict.fromkeys(ENTRIES, jnp.zeros(())) for _ in steps]
         heads, pullback = jax.vjp(
             lambda x, entries: self._heads(x, Taps(ledger=dict(zip(steps, entries, strict=True)))),

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain import targets
-from jaxplain.graph import activity, signs
+from jaxplain.graph import activity, bounds
 from jaxplain.graph.axes import Axes
 from jaxplain.graph.blocks import Block
 from jaxplain.graph.layers import RULELESS, Layer
@@ -21,6 +21,7 @@ from jaxplain.graph.regions import Regions
 
 __all__ = ["Graph", "Layer", "trace"]
 
+_ROUNDING = 1e-6  # of a factor such as 1 / 6, which makes of 6 a little more than 1
 _MOVES = (Role.CAST, Role.RESHAPE, Role.TRANSPOSE)
 
 
@@ -172,10 +173,13 @@ def _moved(program: Program, var: Var, moves: Sequence[Node]) -> Var:
 
 
 def _describe(graph: Graph) -> None:
-    """Gives every layer its index, name, place and the signs of its inputs."""
-    positive = signs.nonnegative(graph.program)
+    """Gives every layer its index, name, place and what is known of its inputs."""
+    softmax = (s for s in graph.all_steps if s.kind == "Softmax" and s.op == "softmax")
+    known = bounds.of(graph.program, {s.exit: bounds.UNIT for s in softmax})
     for layer in graph.all_steps:
-        layer.nonnegative = tuple(v in positive for v in layer.sources)
+        within = [known.get(v, bounds.ANYTHING) for v in layer.sources]
+        layer.nonnegative = tuple(b.low >= 0 for b in within)
+        layer.gates = tuple(b.low >= 0 and b.high <= 1 + _ROUNDING for b in within)
         if graph.batched:
             layer.examples = tuple(graph.axes.examples_of(v) for v in (*layer.sources, layer.exit))
     _mark_first(graph.steps, set())

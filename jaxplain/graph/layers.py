@@ -6,7 +6,7 @@ that nothing is lost.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -47,6 +47,7 @@ class Layer:
         index: position among the layers of the graph, from the input on.
         first, last: a kernel layer with no kernel layer upstream, or downstream, on any path.
         nonnegative: for each source, whether it is provably not negative.
+        gates: for each source, whether it provably lies between 0 and 1.
         examples: for each source and the exit, the axis that counts examples (None: there is no
             such axis); empty where the explained input is one example.
         blocks: what a loop or branch holds.
@@ -64,7 +65,8 @@ class Layer:
     index: int = -1
     first: bool = False
     last: bool = False
-    nonnegative: tuple[bool, ...] = field(default=())
+    nonnegative: tuple[bool, ...] = ()
+    gates: tuple[bool, ...] = ()
     examples: tuple[int | None, ...] = ()
     blocks: "tuple[Block, ...]" = ()
     around: "tuple[Layer, ...]" = ()

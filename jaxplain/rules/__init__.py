@@ -10,6 +10,7 @@ from jaxplain.rules.base import minus as minus
 from jaxplain.rules.base import plus as plus
 from jaxplain.rules.base import stabilize as stabilize
 from jaxplain.rules.base import times as times
+from jaxplain.rules.bilinear import SignalTake as SignalTake
 from jaxplain.rules.bilinear import Uniform as Uniform
 from jaxplain.rules.epsilon import Epsilon as Epsilon
 from jaxplain.rules.epsilon import Norm as Norm

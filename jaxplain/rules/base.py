@@ -35,7 +35,7 @@ class View:
 
     Attributes:
         function: the layer itself, a function of its inputs.
-        kind, op, name, axes, compares, nonnegative, examples: as in `Layer`.
+        kind, op, name, axes, compares, nonnegative, gates, examples: as in `Layer`.
         state: what the method gave the layer to read, a pytree of arrays or None.
         booked: what was booked; None when nobody reads the ledger.
     """
@@ -57,7 +57,7 @@ class View:
         self.booked: dict[str, jax.Array] | None = {} if audited else None
         self.kind, self.op, self.name = layer.kind, layer.op, layer.name
         self.axes, self.compares = layer.axes, layer.compares
-        self.nonnegative, self.examples = layer.nonnegative, layer.examples
+        self.nonnegative, self.gates, self.examples = layer.nonnegative, layer.gates, layer.examples
 
     @cached_property
     def _affine(self) -> Affine:

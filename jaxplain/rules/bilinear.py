@@ -1,5 +1,6 @@
 """Products of two values that both carry relevance."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -46,5 +47,45 @@ class Uniform(Rule):
             shares = times(x, layer.vjp(s))
             return tuple(share / 2 for share in shares)  # both factors may be one value
         if layer.op == "quotient":
-            return (reduced(r, x[0]), *(jnp.zeros_like(v) for v in x[1:]))
-        return tuple(reduced(r / len(x), v) for v in x)
+            return _split(r, x, [True, *(False for _ in x[1:])])
+        return _split(r, x, [True for _ in x])
+
+
+@dataclass(frozen=True)
+class SignalTake(Rule):
+    """A product's relevance goes to its signal, and none to the gate.
+
+    A gate provably lies between 0 and 1 (a sigmoid, what is left to 1, a softmax, a clipped line),
+    a signal does not: what a gate lets through is not its own. Where both factors are gates, or
+    neither is, they share evenly. A quotient sends everything to its numerator.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> import jaxplain as jxp
+        >>> from jaxplain.composites import Composite, kind
+        >>> f = lambda x: jax.nn.sigmoid(x[..., :1]) * x[..., 1:]
+        >>> gated = Composite([(kind("Product"), jxp.rules.SignalTake())])
+        >>> print(jxp.lrp(f, gated)(jnp.array([[0.0, 3.0]])))
+        [[0.  1.5]]
+
+    References:
+        Arras et al., "Explaining Recurrent Neural Network Predictions in Sentiment Analysis",
+        WASSA 2017; "Explaining and Interpreting LSTMs", in "Explainable AI", Springer 2019.
+    """
+
+    kinds: ClassVar[frozenset[str]] = frozenset({"Product"})
+
+    def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
+        """See the class."""
+        if layer.op == "quotient":
+            return _split(r, x, [True, *(False for _ in x[1:])])
+        signals = [not gate for gate in layer.gates]
+        return _split(r, x, signals if any(signals) else [True for _ in x])
+
+
+def _split(r: jax.Array, x: Arrays, takes: Sequence[bool]) -> Arrays:
+    """Evenly among the factors that take some."""
+    share = r / sum(takes)
+    return tuple(
+        reduced(share, v) if taken else jnp.zeros_like(v) for v, taken in zip(x, takes, strict=True)
+    )
