@@ -4,7 +4,8 @@ Tests compile far more than they compute: XLA leaves its expensive optimisations
 test is marked as `optimized`.
 """
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any
 
@@ -40,6 +41,16 @@ def lite0() -> Any:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True)
+def _keras_precision() -> Iterator[None]:
+    """A test that has Keras compute in float64 leaves it as it was."""
+    yield
+    if "keras" in sys.modules:
+        config = sys.modules["keras"].config
+        config.set_floatx("float32")
+        config.set_dtype_policy("float32")
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,8 @@ program (flatten) -> activity -> dominators -> regions, chains -> layers
 """
 
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import takewhile
 from typing import Any
 
 import jax
@@ -207,34 +208,49 @@ def _describe(graph: Graph) -> None:
         layer.last = layer.is_kernel and not reached
         if reached or layer.is_kernel:
             above_kernel.update(layer.sources)
+    modules: dict[Var, str] = {}
+    for layer in graph.steps:
+        name, module = _name(layer, modules)
+        modules |= dict.fromkeys(layer.exits, module)
+        if layer.kind != "Structure":
+            names[name] = names.get(name, 0) + 1
+            layer.name = name if names[name] == 1 else f"{name}@{names[name]}"
     for index, layer in enumerate(graph.layers):
         layer.index = index
-        name = _name(layer)
-        names[name] = names.get(name, 0) + 1
-        layer.name = name if names[name] == 1 else f"{name}@{names[name]}"
 
 
-def _name(layer: Layer) -> str:
-    """The module path of a layer with weights, else the path around it and what it does."""
-    for node in (layer.main, *reversed(layer.nodes)):
-        path = next((name for name in node.names if name), "")
-        if path:
-            break
-    else:
-        paths = [_parameter_path(v) for v in layer.main.inputs if not v.carries]
-        path = next(filter(None, paths), "")
-        if path:
-            return path
-    if layer.is_kernel or layer.kind == "Normalization":
-        return path or layer.op
-    return f"{path}/{layer.op}" if path else layer.op
+def _name(layer: Layer, modules: Mapping[Var, str]) -> tuple[str, str]:
+    """A layer's name, and the module that it stands in as far as parameters alone tell.
+
+    The module path of a layer with weights, else the path around it and what it does. Where the
+    framework writes no module paths, the path of its parameters; without any, the module that its
+    latest source comes from and what it does.
+    """
+    nodes = (layer.main, *reversed(layer.nodes))
+    path = next((name for node in nodes for name in node.names if name), "")
+    if path:
+        whole = layer.is_kernel or layer.kind == "Normalization"
+        return path if whole else f"{path}/{layer.op}", ""
+    parameters = _parameter_path(layer)
+    if parameters:
+        return parameters, parameters.rpartition("/")[0]
+    module = modules.get(max(layer.sources, key=lambda v: v.index, default=layer.exit), "")
+    return f"{module}/{layer.op}" if module else layer.op, module
 
 
-def _parameter_path(var: Var) -> str:
-    """The path, up to its last part, of the one argument that a constant is computed from."""
-    while var.producer is not None:
-        operands = [v for v in var.producer.inputs if v.literal is None]
-        if len(operands) != 1:
-            return ""
-        var = operands[0]
-    return var.path.rpartition("/")[0] or var.path
+def _parameter_path(layer: Layer) -> str:
+    """The module that the arguments stand in from which a layer's weights are computed."""
+    found: set[Var] = set()
+    pending = [v for v in layer.main.inputs if not v.active]
+    while pending:
+        var = pending.pop()
+        if var not in found:
+            found.add(var)
+            pending += var.producer.inputs if var.producer is not None else ()
+    paths = [v.path for v in found if v.path]
+    if len(paths) == 1:
+        return paths[0].rpartition("/")[0] or paths[0]
+    parts = takewhile(
+        lambda parts: len(set(parts)) == 1, zip(*(p.split("/") for p in paths), strict=False)
+    )
+    return "/".join(part for part, *_ in parts)

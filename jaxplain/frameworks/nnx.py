@@ -1,0 +1,76 @@
+"""Flax nnx."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from jaxplain.frameworks.model import (
+    Arrays,
+    Model,
+    bound,
+    by_path,
+    check_initialised,
+    check_unchanged,
+    spelled,
+)
+
+
+def from_nnx(
+    module: Any, *, method: str | Callable[..., Any] | None = None, **kwargs: Any
+) -> Model:
+    """Makes a Flax nnx module a function that can be explained, in evaluation mode.
+
+    A copy of the module is called, with dropout off and running averages in BatchNorm (what
+    `module.eval()` sets): the module itself stays as it is. Its variables are read whenever it is
+    explained.
+
+    Args:
+        module: a `flax.nnx.Module`, in whatever mode.
+        method: the method to call, `__call__` by default: a name, or a function of the module.
+        **kwargs: passed to every call: `train=False`, say, where the module asks for it.
+
+    Returns:
+        A pytree that is callable on the module's inputs. Layers are named by the paths of their
+        parameters: "blocks/0/conv".
+
+    Raises:
+        TypeError: `module` is no nnx module, or one of shapes without values; when it is called,
+            that the call changes the module's variables.
+
+    Example:
+        >>> from flax import nnx
+        >>> import jax.numpy as jnp
+        >>> import jaxplain as jxp
+        >>> rngs = nnx.Rngs(0)
+        >>> module = nnx.Sequential(nnx.Linear(4, 3, rngs=rngs), nnx.Dropout(0.5, rngs=rngs))
+        >>> explain = jxp.lrp(jxp.from_nnx(module))
+        >>> print(explain(jnp.ones((1, 4)), target=1).shape)
+        (1, 4)
+        >>> print([layer.name for layer in explain.plan(jnp.ones((1, 4))).layers])
+        ['layers/0']
+    """
+    try:
+        from flax import nnx
+    except ImportError as error:
+        raise ImportError('from_nnx needs flax: pip install "jaxplain[flax]"') from error
+    if not isinstance(module, nnx.Module):
+        raise TypeError(f"from_nnx needs an instance of flax.nnx.Module, got {spelled(module)}")
+    name = f"from_nnx({type(module).__name__})"
+
+    def read(module: Any = module) -> tuple[Any, Arrays]:
+        definition, state = nnx.split(module)
+        # every leaf is the value of a variable
+        arrays = {path.removesuffix("/value"): v for path, v in by_path(state).items()}
+        return (definition, jax.tree.structure(state)), arrays
+
+    def call(structure: Any, arrays: Arrays, *inputs: Any) -> Any:
+        definition, tree = structure
+        copy = nnx.merge(definition, jax.tree.unflatten(tree, arrays.values()))
+        copy.eval()
+        output = bound(copy, method)(*inputs, **kwargs)
+        check_unchanged(name, arrays, read(copy)[1])
+        return output
+
+    check_initialised(name, read()[1])
+    return Model(name, call, read)
