@@ -657,6 +657,29 @@ def test_a_keras_model_whose_call_knows_no_training() -> None:
     assert_array_equal(jxp.from_keras(model)(x), wanted)
 
 
+def test_a_module_is_traced_once_for_each_of_its_structures() -> None:
+    traces = []
+
+    class Traced(nnx.Module):
+        def __init__(self) -> None:
+            self.head = nnx.Linear(4, 3, rngs=nnx.Rngs(0))
+            self.squared = False
+
+        def __call__(self, x: Any) -> Any:
+            traces.append(self.squared)
+            return self.head(x**2 if self.squared else x)
+
+    module, x = Traced(), jnp.asarray(draw(2, 4))
+    explain = jxp.input_times_gradient(jxp.from_nnx(module))
+    before = explain(x, target=1)
+    module.head.kernel.set_value(-module.head.kernel[...])
+    close(explain(x, target=1), -before)
+    assert traces == [False]
+    module.squared = True
+    close(explain(x, target=1), -2 * x * before)
+    assert traces == [False, True]
+
+
 def test_an_explanation_in_a_training_step() -> None:
     """Inside `nnx.jit` and `eqx.filter_jit` the module holds tracers."""
     for framework, jit in [("nnx", nnx.jit), ("equinox", eqx.filter_jit)]:
@@ -719,6 +742,31 @@ def test_models_without_values() -> None:
         jxp.from_equinox(shapes)
 
 
+def test_nnx_modules_that_draw_a_key_they_do_not_use() -> None:
+    """A recurrent layer does, for its first carry; dropout that is switched on uses its own."""
+
+    class Recurrent(nnx.Module):
+        def __init__(self, rngs: nnx.Rngs):
+            self.rnn = nnx.RNN(nnx.LSTMCell(4, 5, rngs=rngs), rngs=rngs)
+            self.dropout = nnx.Dropout(0.5, rngs=rngs)
+
+        def __call__(self, x: Any, train: bool = False) -> Any:
+            return self.dropout(self.rnn(x)[:, -1], deterministic=not train)
+
+    recurrent, x = Recurrent(nnx.Rngs(0)), jnp.asarray(draw(2, 3, 4), jnp.float32)
+    explain = jxp.gradient(jxp.from_nnx(recurrent))
+    assert np.abs(explain(x, target=1)).max() > 0
+    assert [layer.name for layer in explain.plan(x).layers] == ["rnn/cell"]
+    with pytest.raises(TypeError, match=r"changes its own arrays .*\(dropout/rngs/count\)"):
+        jxp.gradient(jxp.from_nnx(recurrent, train=True))(x)
+
+
+def test_keras_layers_that_draw_masks_they_do_not_use() -> None:
+    layers = [keras.layers.LSTM(3, dropout=0.5), keras.layers.Dense(2)]
+    model, x = keras.Sequential([keras.Input((3, 4)), *layers]), jnp.asarray(draw(2, 3, 4))
+    assert np.abs(jxp.gradient(jxp.from_keras(model))(x, target=1)).max() > 0
+
+
 def test_models_that_change_when_they_are_called() -> None:
     class Training(nnx.Module):
         def __init__(self) -> None:
@@ -745,6 +793,14 @@ def test_models_that_change_when_they_are_called() -> None:
     with pytest.raises(TypeError, match="changes its own arrays"):
         jxp.gradient(jxp.from_equinox(counter, state))(x)
 
-    model = written("mlp", "keras")
-    with pytest.raises(TypeError, match=r"changes its own arrays .*seed_generator"):
-        jxp.lrp(jxp.from_keras(*model.own, training=True))(x)
+    class Running(keras.layers.Layer):
+        def build(self, shape: Any) -> None:
+            self.count = self.add_weight(shape=(), trainable=False, name="count")
+
+        def call(self, x: Any) -> Any:
+            self.count.assign(self.count + 1)
+            return x * self.count
+
+    running = keras.Sequential([keras.Input((4,)), Running(name="running")])
+    with pytest.raises(TypeError, match=r"changes its own arrays .*running/count"):
+        jxp.gradient(jxp.from_keras(running))(x)

@@ -60,17 +60,38 @@ def from_nnx(
 
     def read(module: Any = module) -> tuple[Any, Arrays]:
         definition, state = nnx.split(module)
-        # every leaf is the value of a variable
-        arrays = {path.removesuffix("/value"): v for path, v in by_path(state).items()}
-        return (definition, jax.tree.structure(state)), arrays
+        return (definition, jax.tree.structure(state)), _variables(state)
 
     def call(structure: Any, arrays: Arrays, *inputs: Any) -> Any:
         definition, tree = structure
         copy = nnx.merge(definition, jax.tree.unflatten(tree, arrays.values()))
         copy.eval()
         output = bound(copy, method)(*inputs, **kwargs)
-        check_unchanged(name, arrays, read(copy)[1])
+        drawn = _free_streams(nnx, copy)
+        before = {path: array for path, array in arrays.items() if path not in drawn}
+        check_unchanged(name, before, read(copy)[1])
         return output
 
     check_initialised(name, read()[1])
     return Model(name, call, read)
+
+
+def _variables(state: Any) -> Arrays:
+    """The arrays of a state by the path of their variable."""
+    return {path.removesuffix("/value"): array for path, array in by_path(state).items()}
+
+
+def _free_streams(nnx: Any, module: Any) -> set[str]:
+    """The counters of random streams that modules without an evaluation mode may draw from.
+
+    A recurrent layer takes a key for its first carry, which is zero; dropout takes none.
+    """
+    modules = {"/".join(map(str, path)): m for path, m in nnx.iter_modules(module)}
+    free = set()
+    for path in _variables(nnx.state(module, nnx.RngCount)):
+        owner = path
+        while owner not in modules:
+            owner = owner.rpartition("/")[0]
+        if not hasattr(modules[owner], "deterministic"):
+            free.add(path)
+    return free
