@@ -10,7 +10,10 @@ from jaxplain.concepts import ReferenceSamples as ReferenceSamples
 from jaxplain.concepts import concept_relevance as concept_relevance
 from jaxplain.concepts import reference_samples as reference_samples
 from jaxplain.errors import NotAnalyzableError as NotAnalyzableError
+from jaxplain.frameworks import from_equinox as from_equinox
+from jaxplain.frameworks import from_keras as from_keras
 from jaxplain.frameworks import from_linen as from_linen
+from jaxplain.frameworks import from_nnx as from_nnx
 from jaxplain.ledger import Ledger as Ledger
 from jaxplain.patterns import PatternStatistics as PatternStatistics
 from jaxplain.patterns import load_patterns as load_patterns

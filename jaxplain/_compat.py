@@ -323,10 +323,13 @@ def is_library(jaxpr: Jaxpr) -> bool:
 
 
 def scopes(eqn: Eqn) -> tuple[str, ...]:
-    """The named scopes around an equation (a module path), without transforms and einsum specs."""
+    """The named scopes around an equation (a module path).
+
+    Without transforms, einsum specs, and Equinox's scopes, which name classes and not modules.
+    """
     stack = eqn.source_info.name_stack.stack
     names = [scope.name for scope in stack if type(scope).__name__ == "Scope"]
-    return tuple(name for name in names if name and "->" not in name)
+    return tuple(n for n in names if n and "->" not in n and not n.startswith("eqx.nn."))
 
 
 def source_line(eqn: Eqn) -> str:

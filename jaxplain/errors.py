@@ -13,8 +13,8 @@ _T = TypeVar("_T")
 
 _EVALUATION = (
     "give the model in evaluation mode: from_linen(module, variables, train=False) or "
-    "deterministic=True for Flax linen, model.eval() for nnx, eqx.nn.inference_mode(model) for "
-    "Equinox"
+    "deterministic=True for Flax linen, from_nnx(model) or model.eval() for nnx, "
+    "from_equinox(model) or eqx.nn.inference_mode(model) for Equinox, from_keras(model) for Keras"
 )
 _TRACED = (
     "the function is traced as by jax.jit, its values are not known yet: use jax.numpy instead of "
@@ -28,7 +28,8 @@ _ADVICE = (
     (
         "unbound axis name",
         "the function reads other examples through an axis that it names, as BatchNorm does in "
-        "training mode: give it in evaluation mode (eqx.nn.inference_mode(model) for Equinox)",
+        "training mode: give it in evaluation mode (from_equinox(model, state), or "
+        "eqx.nn.inference_mode(model), for Equinox)",
     ),
     ("CallCompactUnboundModule", "make it a function first: jxp.from_linen(module, variables)"),
     (

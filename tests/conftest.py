@@ -8,7 +8,8 @@ test is marked as `optimized`.
 
 import importlib
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from functools import cache, wraps
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -96,6 +97,16 @@ def lite0() -> Any:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True)
+def _keras_precision() -> Iterator[None]:
+    """A test that has Keras compute in float64 leaves it as it was."""
+    yield
+    if "keras" in sys.modules:
+        config = sys.modules["keras"].config
+        config.set_floatx("float32")
+        config.set_dtype_policy("float32")
 
 
 @pytest.fixture(autouse=True)

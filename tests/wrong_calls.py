@@ -22,8 +22,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxplain as jxp
+import zoo
 from jaxplain.composites import Composite, any_layer, first, index, kind, name, op
 from jaxplain.rules import AlphaBeta, Epsilon, Flat, Gamma, Pass, Rule, Uniform, ZBox, ZPlus
+
+keras = zoo._keras()
 
 PAGE = Path(__file__).parent.parent / "docs" / "errors.md"
 
@@ -123,6 +126,21 @@ class Stateful(nnx.Module):
 
     def __call__(self, x: Any) -> Any:
         return self.dropout(self.norm(self.hidden(x)))
+
+
+class Fickle(nnx.Module):
+    def __init__(self) -> None:
+        self.norm = nnx.BatchNorm(4, rngs=nnx.Rngs(0))
+
+    def __call__(self, x: Any, train: bool = True) -> Any:
+        return self.norm(x, use_running_average=not train)
+
+
+linear = eqx.nn.Linear(4, 3, key=jax.random.key(0))
+norm, state = eqx.nn.make_with_state(eqx.nn.BatchNorm)(4, axis_name="batch", mode="batch")
+dropping = keras.Sequential(
+    [keras.Input((4,)), keras.layers.Dropout(0.5), keras.layers.Dense(3)], name="dropping"
+)
 
 
 @dataclass(frozen=True)
@@ -344,6 +362,56 @@ def nnx_in_training_closed_over() -> None:
     jxp.lrp(lambda x: model(x))(x)
 
 
+@wrong(TypeError, "needs an instance of flax.nnx.Module, got a Net")
+def linen_module_as_nnx() -> None:
+    jxp.from_nnx(Net())
+
+
+@wrong(TypeError, "from_nnx.Fickle. changes its own arrays .*norm/mean.*train=False")
+def nnx_batchnorm_in_training() -> None:
+    jxp.lrp(jxp.from_nnx(Fickle()))(x)
+
+
+@wrong(TypeError, "needs an instance of equinox.Module, got Linear")
+def equinox_class() -> None:
+    jxp.from_equinox(eqx.nn.Linear)
+
+
+@wrong(TypeError, "needs the module's state .*make_with_state")
+def equinox_without_its_state() -> None:
+    jxp.from_equinox(norm)
+
+
+@wrong(TypeError, "state must be an equinox.nn.State, got a dict")
+def equinox_with_another_state() -> None:
+    jxp.from_equinox(norm, {"mean": 0.0})
+
+
+@wrong(TypeError, r"was given a state: it must return \(output, state\)")
+def equinox_that_returns_no_state() -> None:
+    jxp.lrp(jxp.from_equinox(norm, state, method=lambda norm, x, state: norm(x, state)[0]))(x)
+
+
+@wrong(TypeError, "needs a keras.Model or layer, got a Linear")
+def equinox_module_as_keras() -> None:
+    jxp.from_keras(linear)
+
+
+@wrong(TypeError, "has no weights yet: build the model")
+def keras_model_that_is_not_built() -> None:
+    jxp.from_keras(keras.Sequential([keras.layers.Dense(3)], name="net"))
+
+
+@wrong(TypeError, "explains what the model predicts: leave training=True out")
+def keras_in_training() -> None:
+    jxp.from_keras(dropping, training=True)
+
+
+@wrong(ValueError, "incompatible", by="Keras")
+def keras_input_shape() -> None:
+    jxp.lrp(jxp.from_keras(dropping))(x[:, :3])
+
+
 @wrong(RuntimeError, "eqx.nn.inference_mode", by="Equinox")
 def equinox_dropout_in_training() -> None:
     dropout = eqx.nn.Dropout(0.5)
@@ -352,7 +420,6 @@ def equinox_dropout_in_training() -> None:
 
 @wrong(NameError, "eqx.nn.inference_mode", by="JAX")
 def equinox_batchnorm_in_training() -> None:
-    norm, state = eqx.nn.make_with_state(eqx.nn.BatchNorm)(4, axis_name="batch", mode="batch")
     jxp.lrp(lambda x: norm(x, state)[0])(x[0])
 
 

@@ -5,6 +5,8 @@ from typing import Any
 
 import jax
 
+from jaxplain.frameworks.model import spelled
+
 
 @jax.tree_util.register_pytree_node_class
 class LinenModel:
@@ -80,8 +82,7 @@ def from_linen(module: Any, variables: Any, *, method: Any = None, **kwargs: Any
     except ImportError as error:
         raise ImportError('from_linen needs flax: pip install "jaxplain[flax]"') from error
     if not isinstance(module, nn.Module):
-        given = getattr(module, "__qualname__", f"a {type(module).__name__}")
-        raise TypeError(f"from_linen needs an instance of flax.linen.Module, got {given}")
+        raise TypeError(f"from_linen needs an instance of flax.linen.Module, got {spelled(module)}")
     if not isinstance(variables, Mapping) or not all(isinstance(k, str) for k in variables):
         raise TypeError(
             "variables must be a mapping of collections such as {'params': ...}, as module.init "

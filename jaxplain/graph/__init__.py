@@ -3,7 +3,7 @@
 program (flatten) -> activity -> dominators -> regions, chains -> layers -> blocks
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain import targets
-from jaxplain.graph import activity, bounds
+from jaxplain.graph import activity, bounds, naming
 from jaxplain.graph.axes import Axes
 from jaxplain.graph.blocks import Block
 from jaxplain.graph.layers import RULELESS, Layer
@@ -184,14 +184,7 @@ def _describe(graph: Graph) -> None:
             layer.examples = tuple(graph.axes.examples_of(v) for v in (*layer.sources, layer.exit))
     _mark_first(graph.steps, set())
     _mark_last(graph.steps, set())
-    outside = {v.inner: v.outer for s in graph.all_steps if s.control for v in s.control.enters}
-    names: dict[str, int] = {}
-    for layer in graph.all_steps:
-        if layer.kind == "Structure":
-            continue
-        name = _name(layer, outside)
-        names[name] = names.get(name, 0) + 1
-        layer.name = name if names[name] == 1 else f"{name}@{names[name]}"
+    naming.name(graph.steps)
     for index, layer in enumerate(graph.layers):
         layer.index = index
 
@@ -220,31 +213,3 @@ def _mark_last(steps: Sequence[Layer], above: set[Var]) -> None:
         layer.last = layer.is_kernel and not reached
         if reached or layer.is_kernel:
             above.update(layer.sources)
-
-
-def _name(layer: Layer, outside: Mapping[Var, Var]) -> str:
-    """The module path of a layer with weights, else the path around it and what it does."""
-    for node in (layer.main, *reversed(layer.nodes)):
-        path = next((name for name in node.names if name), "")
-        if path:
-            break
-    else:
-        paths = [_parameter_path(v, outside) for v in layer.main.inputs if not v.carries]
-        path = next(filter(None, paths), "")
-        if path and not layer.blocks:
-            return path
-        path = ""
-    if layer.is_kernel or layer.kind == "Normalization":
-        return path or layer.op
-    return f"{path}/{layer.op}" if path else layer.op
-
-
-def _parameter_path(var: Var, outside: Mapping[Var, Var]) -> str:
-    """The path, up to its last part, of the one argument that a constant is computed from."""
-    while var.producer is not None or var in outside:
-        operands = [outside[var]] if var.producer is None else var.producer.inputs
-        operands = [v for v in operands if v.literal is None]
-        if len(operands) != 1:
-            return ""
-        var = operands[0]
-    return var.path.rpartition("/")[0] or var.path

@@ -385,7 +385,7 @@ def _pure(rebuild: Callable[[list[Any]], Callable[..., Any]], name: str) -> Call
             raise TypeError(
                 f"{name} changes its own arrays when it is called ({', '.join(changed[:4])}), as "
                 "dropout and BatchNorm do in training mode: put it into evaluation mode "
-                "(model.eval() for nnx), or explain a pure function of it"
+                "(from_nnx(model) or model.eval() for nnx), or explain a pure function of it"
             )
         for leaf in jax.tree.leaves(output):
             if _compat.aval(leaf) is None:

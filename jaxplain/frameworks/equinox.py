@@ -1,0 +1,107 @@
+"""Equinox."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from jaxplain.frameworks.model import (
+    Arrays,
+    Model,
+    bound,
+    by_path,
+    check_initialised,
+    check_unchanged,
+    spelled,
+)
+
+
+def from_equinox(
+    module: Any,
+    state: Any = None,
+    *,
+    method: str | Callable[..., Any] | None = None,
+    batched: bool = False,
+    **kwargs: Any,
+) -> Model:
+    """Makes an Equinox module a function that can be explained, in inference mode.
+
+    Args:
+        module: an `equinox.Module`, in whatever mode: `equinox.nn.inference_mode` of it is called.
+        state: its `equinox.nn.State`, for a module with BatchNorm and the like. It is passed after
+            the inputs, and the module returns its output and a state.
+        method: the method to call, `__call__` by default: a name, or a function of the module.
+        batched: whether the module takes whole batches. By default it takes one example, as those
+            of `equinox.nn` do, and is mapped over the leading axis of every input.
+        **kwargs: passed to every call, the same for every example: `key=None`, say.
+
+    Returns:
+        A pytree that is callable on batches of inputs. Layers are named by the paths of their
+        parameters: "layers/0".
+
+    Raises:
+        TypeError: `module` is no Equinox module, one of shapes without values, or one with state
+            that is not given; when it is called, that the call changes the state.
+
+    Example:
+        >>> import equinox as eqx, jax, jax.numpy as jnp
+        >>> import jaxplain as jxp
+        >>> module = eqx.nn.MLP(4, 3, width_size=5, depth=1, key=jax.random.key(0))
+        >>> explain = jxp.lrp(jxp.from_equinox(module))
+        >>> print(explain(jnp.ones((2, 4)), target=1).shape)
+        (2, 4)
+        >>> print([layer.name for layer in explain.plan(jnp.ones((2, 4))).layers])
+        ['layers/0', 'layers/rectifier', 'layers/1']
+    """
+    try:
+        import equinox as eqx
+    except ImportError as error:
+        raise ImportError('from_equinox needs equinox: pip install "jaxplain[equinox]"') from error
+    if not isinstance(module, eqx.Module):
+        raise TypeError(f"from_equinox needs an instance of equinox.Module, got {spelled(module)}")
+    name = f"from_equinox({type(module).__name__})"
+    if not isinstance(state, eqx.nn.State | None):
+        raise TypeError(f"state must be an equinox.nn.State, got {spelled(state)}")
+    places = by_path(module, is_leaf=lambda v: isinstance(v, eqx.nn.StateIndex))
+    indices = {p: v for p, v in places.items() if isinstance(v, eqx.nn.StateIndex)}
+    if indices and state is None:
+        raise TypeError(
+            f"{name} needs the module's state (of BatchNorm, say): from_equinox(module, state), as "
+            "equinox.nn.make_with_state returns them"
+        )
+    module = eqx.nn.inference_mode(module)
+    leaves, tree = jax.tree.flatten((module, state))
+    paths = [*by_path(module), *_state_paths(indices, state)]
+    held = dict(zip(paths, leaves, strict=True))
+    check_initialised(name, held)
+    arrays_held = {path: leaf for path, leaf in held.items() if eqx.is_array(leaf)}
+
+    def call(_: None, arrays: Arrays, *inputs: Any) -> Any:
+        model, state = jax.tree.unflatten(tree, (held | arrays).values())
+        function = bound(model, method)
+
+        def one(*inputs: Any) -> Any:
+            if state is None:
+                return function(*inputs, **kwargs)
+            before = by_path(state)  # a state is used up when it is changed
+            returned = function(*inputs, state, **kwargs)
+            if not isinstance(returned, tuple) or not isinstance(returned[-1], eqx.nn.State):
+                raise TypeError(f"{name} was given a state: it must return (output, state)")
+            output, after = returned
+            check_unchanged(name, before, by_path(after))
+            return output
+
+        return one(*inputs) if batched else jax.vmap(one)(*inputs)
+
+    return Model(name, call, lambda: (None, arrays_held))
+
+
+def _state_paths(indices: Arrays, state: Any) -> list[str]:
+    """Where in the module the leaves of its state belong."""
+    leaves, tree = jax.tree.flatten(state)
+    paths = [f"state/{i}" for i in range(len(leaves))]
+    numbered = jax.tree.unflatten(tree, range(len(leaves)))
+    for path, index in indices.items():
+        for place, number in by_path(numbered.get(index)).items():
+            paths[number] = f"{path}/{place}".rstrip("/")
+    return paths

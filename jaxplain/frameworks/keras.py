@@ -1,0 +1,94 @@
+"""Keras 3."""
+
+from collections.abc import Iterable
+from inspect import signature
+from typing import Any
+
+from jaxplain.frameworks.model import Arrays, Model, check_unchanged, spelled
+
+_SEED = "seed_generator_state"
+
+
+def from_keras(model: Any, **kwargs: Any) -> Model:
+    """Makes a Keras 3 model a function that can be explained, in inference mode.
+
+    Its `stateless_call` is used, with `training=False`: the model itself stays as it is. Its
+    variables are read whenever it is explained. Keras must run on JAX: set KERAS_BACKEND=jax in the
+    environment before keras is imported.
+
+    Args:
+        model: a `keras.Model` or layer that is built.
+        **kwargs: passed to every call: `mask=None`, say.
+
+    Returns:
+        A pytree that is callable on what the model is called on. Layers have Keras' own names:
+        "conv2d", "block1/conv".
+
+    Raises:
+        TypeError: `model` is no Keras model or is not built, or `training=True` is asked for; when
+            it is called, that the call changes its variables.
+        RuntimeError: Keras runs on another backend.
+
+    Example:
+        >>> import os
+        >>> os.environ["KERAS_BACKEND"] = "jax"
+        >>> import jax.numpy as jnp, keras
+        >>> import jaxplain as jxp
+        >>> layers = [keras.Input((4,)), keras.layers.Dropout(0.5), keras.layers.Dense(3, name="d")]
+        >>> explain = jxp.lrp(jxp.from_keras(keras.Sequential(layers)))
+        >>> print(explain(jnp.ones((1, 4)), target=1).shape)
+        (1, 4)
+        >>> print([layer.name for layer in explain.plan(jnp.ones((1, 4))).layers])
+        ['d']
+    """
+    try:
+        import keras
+    except ImportError as error:
+        raise ImportError(
+            'from_keras needs Keras 3 on JAX: pip install "jaxplain[keras]" and set '
+            "KERAS_BACKEND=jax"
+        ) from error
+    if not isinstance(model, keras.layers.Layer):
+        raise TypeError(f"from_keras needs a keras.Model or layer, got {spelled(model)}")
+    if keras.backend.backend() != "jax":
+        raise RuntimeError(
+            f"from_keras needs Keras on JAX, but it runs on {keras.backend.backend()}: set "
+            "KERAS_BACKEND=jax in the environment before keras is imported"
+        )
+    name = f"from_keras({model.name})"
+    if not model.built:
+        raise TypeError(f"{name} has no weights yet: build the model, or call it on an input")
+    if kwargs.get("training"):
+        raise TypeError(
+            f"{name} explains what the model predicts: leave training={kwargs['training']} out"
+        )
+    parameters = signature(model.call).parameters.values()
+    if any(p.name == "training" or p.kind is p.VAR_KEYWORD for p in parameters):
+        kwargs = {"training": False, **kwargs}
+
+    def read() -> tuple[None, Arrays]:
+        variables = [*model.trainable_variables, *model.non_trainable_variables]
+        return None, dict(zip(_paths(variables), (v.value for v in variables), strict=True))
+
+    def call(_: None, arrays: Arrays, *inputs: Any) -> Any:
+        values = list(arrays.values())
+        trained = len(model.trainable_variables)
+        output, after = model.stateless_call(values[:trained], values[trained:], *inputs, **kwargs)
+        changed = dict(zip(arrays, [*values[:trained], *after], strict=True))
+        # recurrent layers draw the masks of their dropout without using them
+        before = {path: v for path, v in arrays.items() if _SEED not in path}
+        check_unchanged(name, before, changed)
+        return output
+
+    return Model(name, call, read)
+
+
+def _paths(variables: Iterable[Any]) -> list[str]:
+    """The paths of variables; where sub-models share one, it is numbered."""
+    counts: dict[str, int] = {}
+    paths = []
+    for variable in variables:
+        path = variable.path
+        counts[path] = counts.get(path, 0) + 1
+        paths.append(path if counts[path] == 1 else f"{path}@{counts[path]}")
+    return paths

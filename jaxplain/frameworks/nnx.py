@@ -1,0 +1,97 @@
+"""Flax nnx."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from jaxplain.frameworks.model import (
+    Arrays,
+    Model,
+    bound,
+    by_path,
+    check_initialised,
+    check_unchanged,
+    spelled,
+)
+
+
+def from_nnx(
+    module: Any, *, method: str | Callable[..., Any] | None = None, **kwargs: Any
+) -> Model:
+    """Makes a Flax nnx module a function that can be explained, in evaluation mode.
+
+    A copy of the module is called, with dropout off and running averages in BatchNorm (what
+    `module.eval()` sets): the module itself stays as it is. Its variables are read whenever it is
+    explained.
+
+    Args:
+        module: a `flax.nnx.Module`, in whatever mode.
+        method: the method to call, `__call__` by default: a name, or a function of the module.
+        **kwargs: passed to every call: `train=False`, say, where the module asks for it.
+
+    Returns:
+        A pytree that is callable on the module's inputs. Layers are named by the paths of their
+        parameters: "blocks/0/conv".
+
+    Raises:
+        TypeError: `module` is no nnx module, or one of shapes without values; when it is called,
+            that the call changes the module's variables.
+
+    Example:
+        >>> from flax import nnx
+        >>> import jax.numpy as jnp
+        >>> import jaxplain as jxp
+        >>> rngs = nnx.Rngs(0)
+        >>> module = nnx.Sequential(nnx.Linear(4, 3, rngs=rngs), nnx.Dropout(0.5, rngs=rngs))
+        >>> explain = jxp.lrp(jxp.from_nnx(module))
+        >>> print(explain(jnp.ones((1, 4)), target=1).shape)
+        (1, 4)
+        >>> print([layer.name for layer in explain.plan(jnp.ones((1, 4))).layers])
+        ['layers/0']
+    """
+    try:
+        from flax import nnx
+    except ImportError as error:
+        raise ImportError('from_nnx needs flax: pip install "jaxplain[flax]"') from error
+    if not isinstance(module, nnx.Module):
+        raise TypeError(f"from_nnx needs an instance of flax.nnx.Module, got {spelled(module)}")
+    name = f"from_nnx({type(module).__name__})"
+
+    def read(module: Any = module) -> tuple[Any, Arrays]:
+        definition, state = nnx.split(module)
+        return (definition, jax.tree.structure(state)), _variables(state)
+
+    def call(structure: Any, arrays: Arrays, *inputs: Any) -> Any:
+        definition, tree = structure
+        copy = nnx.merge(definition, jax.tree.unflatten(tree, arrays.values()))
+        copy.eval()
+        output = bound(copy, method)(*inputs, **kwargs)
+        drawn = _free_streams(nnx, copy)
+        before = {path: array for path, array in arrays.items() if path not in drawn}
+        check_unchanged(name, before, read(copy)[1])
+        return output
+
+    check_initialised(name, read()[1])
+    return Model(name, call, read)
+
+
+def _variables(state: Any) -> Arrays:
+    """The arrays of a state by the path of their variable."""
+    return {path.removesuffix("/value"): array for path, array in by_path(state).items()}
+
+
+def _free_streams(nnx: Any, module: Any) -> set[str]:
+    """The counters of random streams that modules without an evaluation mode may draw from.
+
+    A recurrent layer takes a key for its first carry, which is zero; dropout takes none.
+    """
+    modules = {"/".join(map(str, path)): m for path, m in nnx.iter_modules(module)}
+    free = set()
+    for path in _variables(nnx.state(module, nnx.RngCount)):
+        owner = path
+        while owner not in modules:
+            owner = owner.rpartition("/")[0]
+        if not hasattr(modules[owner], "deterministic"):
+            free.add(path)
+    return free

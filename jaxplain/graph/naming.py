@@ -1,0 +1,81 @@
+"""What layers are called: by the user's modules, or by the parameters they use."""
+
+from collections.abc import Iterable
+from itertools import takewhile
+
+from jaxplain.graph.layers import Layer
+from jaxplain.graph.program import Var
+
+
+def name(steps: Iterable[Layer]) -> None:
+    """Gives every step but structure its name; names are unique.
+
+    The module path of a layer with weights, else the path around it and what it does. Where the
+    framework writes no module paths, the path of its parameters; without any, the module that its
+    latest source comes from and what it does.
+    """
+    _Names().give(steps)
+
+
+class _Names:
+    """The names so far.
+
+    Attributes:
+        counts: how often each name was wanted.
+        modules: the modules that values come from, as far as parameters alone tell.
+        outside: for the inputs of bodies, the values that they are.
+    """
+
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = {}
+        self.modules: dict[Var, str] = {}
+        self.outside: dict[Var, Var] = {}
+
+    def give(self, steps: Iterable[Layer]) -> None:
+        for layer in steps:
+            wanted, module = self.of(layer)
+            self.modules |= dict.fromkeys(layer.exits, module)
+            if layer.kind != "Structure":
+                count = self.counts[wanted] = self.counts.get(wanted, 0) + 1
+                layer.name = wanted if count == 1 else f"{wanted}@{count}"
+            if layer.control is not None:
+                for link in layer.control.enters:
+                    self.outside[link.inner] = link.outer
+                    self.modules[link.inner] = self.modules.get(link.outer, "")
+                for block in layer.blocks:
+                    self.give(block.steps)
+                for link in layer.control.leaves:
+                    self.modules[link.outer] = self.modules.get(link.inner, "")
+
+    def of(self, layer: Layer) -> tuple[str, str]:
+        """A layer's name, and the module that it stands in as far as parameters alone tell."""
+        nodes = (layer.main, *reversed(layer.nodes))
+        path = next((name for node in nodes for name in node.names if name), "")
+        if path:
+            whole = layer.is_kernel or layer.kind == "Normalization"
+            return path if whole else f"{path}/{layer.op}", ""
+        parameters = "" if layer.blocks else self.parameter_path(layer)
+        if parameters:
+            return parameters, parameters.rpartition("/")[0]
+        latest = max(layer.sources, key=lambda v: v.index, default=layer.exit)
+        module = self.modules.get(latest, "")
+        return f"{module}/{layer.op}" if module else layer.op, module
+
+    def parameter_path(self, layer: Layer) -> str:
+        """The module that the arguments stand in from which a layer's weights are computed."""
+        found: set[Var] = set()
+        pending = [v for v in layer.main.inputs if not v.active]
+        while pending:
+            var = pending.pop()
+            while var in self.outside:
+                var = self.outside[var]
+            if var not in found and not var.active:
+                found.add(var)
+                pending += var.producer.inputs if var.producer is not None else ()
+        paths = [v.path for v in found if v.path]
+        if len(paths) == 1:
+            return paths[0].rpartition("/")[0] or paths[0]
+        parts = takewhile(
+            lambda parts: len(set(parts)) == 1, zip(*(p.split("/") for p in paths), strict=False)
+        )
+        return "/".join(part for part, *_ in parts)
