@@ -54,10 +54,19 @@ def values(program: Program, constants: Sequence[Any], inputs: Sequence[Any]) ->
     return env
 
 
+def wanted(
+    program: Program, constants: Sequence[Any], inputs: Sequence[Any], variables: Sequence[Var]
+) -> list[Any]:
+    """Some values of a program, and no more than they need."""
+    plain = _Plain(_given(program, constants, inputs), {})
+    return [plain[v] for v in variables]
+
+
 def evaluate(
     plan: Plan,
     constants: Sequence[Any],
     inputs: Sequence[Any],
+    explained: Sequence[Any],
     heads: Sequence[Var],
     *,
     relevance: bool,
@@ -70,6 +79,7 @@ def evaluate(
         plan: the plan.
         constants: the values of `program.constants`.
         inputs: the values of `program.inputs`.
+        explained: those of `graph.explained`.
         heads: the values that relevance starts from.
         relevance: whether the backward pass carries relevance: it is then kept in float32 between
             half precision layers, and so are the heads.
@@ -82,6 +92,7 @@ def evaluate(
     graph = plan.graph
     run = _Run({row.layer: row.rule for row in plan}, relevance, states or {})
     given = _given(graph.program, constants, inputs)
+    given |= dict(zip(graph.explained, explained, strict=True))
     value, captured = run.block(graph, given, None, taps)
     found = [value(v) for v in heads]
     return [widen(v) if relevance else v for v in found], captured
@@ -102,15 +113,15 @@ class _Run:
 
         Args:
             block: the block.
-            given: the values of its inputs.
+            given: the values of its inputs, and of what is explained.
             outside: the values of what holds it.
             taps: what is read on the way.
 
         Returns:
             A function from its variables to values, and the outputs of the captured layers.
         """
-        live: _Env = {v: given[v] for v in block.program.inputs if v.carries}
-        live = {v: change(value, taps.reverse.get(v)) for v, value in live.items()}
+        carrying = {v: value for v, value in given.items() if v.carries}
+        live = {v: change(value, taps.reverse.get(v)) for v, value in carrying.items()}
         plain = _Plain(given, live, outside)
         captured = self.steps(block.steps, live, plain, taps)
         return lambda v: live[v] if v in live else plain[v], captured

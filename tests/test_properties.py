@@ -137,7 +137,7 @@ class Explained:
 
     def _heads(self, x: Any, taps: Taps) -> list[Any]:
         return evaluate(
-            self.plan, self.constants, [x], self.graph.heads, relevance=True, taps=taps
+            self.plan, self.constants, [x], [x], self.graph.heads, relevance=True, taps=taps
         )[0]
 
 

@@ -486,12 +486,12 @@ def input_shape() -> None:
     jxp.lrp(f)(x[:, :3])
 
 
-@wrong(TypeError, "has dtype uint8: only floating inputs")
+@wrong(TypeError, "input of dtype uint8 looks nothing up: .* Cast images to float")
 def image_of_bytes() -> None:
     jxp.lrp(f)(np.zeros((5, 4), np.uint8))
 
 
-@wrong(TypeError, "has dtype complex64: only floating inputs")
+@wrong(TypeError, "has dtype complex64: only floating inputs, and integers that pick")
 def complex_input() -> None:
     jxp.gradient(lambda x: jnp.abs(x @ w))(x.astype(jnp.complex64))
 
@@ -499,6 +499,32 @@ def complex_input() -> None:
 @wrong(TypeError, "only floating inputs")
 def explained_key() -> None:
     jxp.lrp(lambda key, x: f(x) + jax.random.normal(key, (5, 3)))(jax.random.key(0), x)
+
+
+@wrong(TypeError, "integers have none between them: explain the vectors")
+def integrated_token_ids() -> None:
+    jxp.integrated_gradients(lambda ids: f(w.T[ids]))(jnp.array([0, 2]))
+
+
+@wrong(TypeError, "looked up inside of a scan, at .*: look them up before it")
+def token_ids_in_a_loop() -> None:
+    def read(h: jax.Array, i: jax.Array) -> tuple[jax.Array, None]:
+        return jnp.tanh(h + w.T[i]), None
+
+    jxp.lrp(lambda ids: f(jax.lax.scan(read, jnp.zeros(4), ids)[0]))(jnp.array([0, 2]))
+
+
+@wrong(jxp.NotAnalyzableError, "`while` at .*(?s:.*)use jax.lax.scan")
+def dynamic_loop() -> None:
+    jxp.lrp(lambda x, n: f(jax.lax.fori_loop(0, n, lambda i, x: jnp.sin(x), x)))(x, 3)
+
+
+@wrong(ValueError, "inside of 'scan': start at a layer outside")
+def start_in_a_loop() -> None:
+    def net(x: jax.Array) -> jax.Array:
+        return jax.lax.scan(lambda x, _: (jnp.tanh(x @ w @ w.T), None), x, None, 2)[0]
+
+    jxp.lrp(net, start="tanh")(x)
 
 
 @wrong(RuntimeError, "donated to a jitted function", by="JAX")

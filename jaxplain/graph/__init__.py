@@ -3,7 +3,7 @@
 program (flatten) -> activity -> dominators -> regions, chains -> layers -> blocks
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain import targets
-from jaxplain.graph import activity, bounds, naming
+from jaxplain.graph import activity, bounds, lookups, naming
 from jaxplain.graph.axes import Axes
 from jaxplain.graph.blocks import Block
 from jaxplain.graph.layers import RULELESS, Layer
+from jaxplain.graph.lookups import Lookup
 from jaxplain.graph.primitives import Role
 from jaxplain.graph.program import Node, Program, Var, flatten
 from jaxplain.graph.regions import Regions
@@ -30,7 +31,8 @@ class Graph(Block):
 
     Attributes:
         program: the flat operations.
-        explained: the inputs that are explained.
+        explained: the values that are explained: floating inputs, and what integer inputs look up.
+        lookups: for each explained input, what it looks up (nothing where it is floating).
         heads: the outputs that relevance starts from: the function's outputs, with a trailing
             softmax left out when `trace` was asked to.
         steps: every layer of the function itself in execution order: structure, loops and branches
@@ -45,10 +47,17 @@ class Graph(Block):
     def __init__(
         self,
         program: Program,
-        explained: tuple[Var, ...],
+        inputs: tuple[Var, ...],
         logits: bool,
         normalizations: bool = True,
     ):
+        self.lookups = {v: () if v.floating else lookups.of(program, v) for v in inputs}
+        _check_lookups(self.lookups)
+        explained = tuple(
+            value
+            for var, found in self.lookups.items()
+            for value in ([var] if var.floating else [lookup.value for lookup in found])
+        )
         self.explained = explained
         activity.mark(program, explained, program.outputs)
         regions = Regions(program, explained, normalizations)
@@ -64,7 +73,7 @@ class Graph(Block):
         self.layers = tuple(step for step in self.all_steps if step.kind not in RULELESS)
         self.axes = Axes(program, explained)
         self.batched = targets.counts_examples(
-            [v.aval for v in self.heads], [v.aval for v in explained]
+            [v.aval for v in self.heads], [v.aval for v in inputs]
         )
         _describe(self)
 
@@ -93,7 +102,8 @@ def trace(
         The graph; `graph.layers` from the input to the output.
 
     Raises:
-        TypeError: an explained argument holds something else than floating arrays.
+        TypeError: an explained argument holds something else than floating arrays and integers
+            that look something up.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -109,11 +119,31 @@ def trace(
     return Graph(program, tuple(program.inputs[i] for i in positions), logits)
 
 
+def _check_lookups(lookups: Mapping[Var, Sequence[Lookup]]) -> None:
+    """Raises TypeError for an integer input that is not looked up, or in what is explained too."""
+    for var, found in lookups.items():
+        if not var.floating and not found:
+            raise TypeError(
+                f"an explained input of dtype {var.aval.dtype} looks nothing up: integers are "
+                "explained where they pick rows of a table (token ids). Cast images to float"
+            )
+    floating = {v for v in lookups if v.floating}
+    pending = [v for found in lookups.values() for lookup in found for v in lookup.tables]
+    while pending:
+        var = pending.pop()
+        if var in floating:
+            raise TypeError(
+                f"{var.path} is explained, and so are the integers that pick its rows: their "
+                "relevance is that of the rows. Explain one of them"
+            )
+        pending += var.producer.inputs if var.producer is not None else ()
+
+
 def explained_leaves(args: Sequence[Any], argnums: int | Sequence[int]) -> tuple[int, ...]:
     """The positions of the explained arrays among all flat arguments.
 
     Raises:
-        TypeError: there is nothing to explain, or it is not floating.
+        TypeError: there is nothing to explain, or it is neither floating nor integer.
         ValueError: `argnums` is out of range.
     """
     wanted = (argnums,) if isinstance(argnums, int) else tuple(argnums)
@@ -134,11 +164,11 @@ def explained_leaves(args: Sequence[Any], argnums: int | Sequence[int]) -> tuple
                 raise TypeError(f"argument {number} is explained (argnums) but holds no arrays")
             for path, leaf in leaves:
                 dtype = jnp.result_type(leaf)
-                if not jnp.issubdtype(dtype, jnp.floating):
+                if not any(jnp.issubdtype(dtype, kind) for kind in (jnp.floating, jnp.integer)):
                     raise TypeError(
                         f"argument {number}{jax.tree_util.keystr(path)} is explained (argnums) but "
-                        f"has dtype {dtype}: only floating inputs have an attribution. Cast images "
-                        "to float; for token ids explain the embedded vectors"
+                        f"has dtype {dtype}: only floating inputs, and integers that pick rows of "
+                        "a table, have an attribution"
                     )
             positions += range(offset, offset + len(leaves))
         offset += len(leaves)

@@ -1,7 +1,7 @@
 """Blocks: straight programs grouped into layers, the function's own and those inside of it."""
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from jaxplain.graph.layers import Grouper, Layer
 from jaxplain.graph.program import Program, Var
@@ -20,7 +20,7 @@ class Block:
     def __init__(self, program: Program, heads: Sequence[Var], regions: Regions):
         self.program = program
         self.heads = tuple(heads)
-        self.steps = _demand(self.heads, Grouper(regions))
+        self.steps = _demand(self.heads, Grouper(regions), regions.sources)
         for step in self.steps:
             step.blocks = tuple(Block(body, body.outputs, regions.of(body)) for body in step.bodies)
             for block in step.blocks:
@@ -35,15 +35,15 @@ class Block:
                 yield from block.walk()
 
 
-def _demand(heads: Sequence[Var], grouper: Grouper) -> tuple[Layer, ...]:
-    """The layers that the heads need, each found when a later layer asks for its exit."""
+def _demand(heads: Sequence[Var], grouper: Grouper, sources: Collection[Var]) -> tuple[Layer, ...]:
+    """The layers between the sources and the heads, each found when a later one asks for it."""
     found: dict[Var, Layer] = {}
     pending = [(-v.index, v) for v in dict.fromkeys(heads) if v.carries]
     heapq.heapify(pending)
     asked = {v for _, v in pending}
     while pending:
         _, var = heapq.heappop(pending)
-        if var.producer is None or var in found:
+        if var.producer is None or var in found or var in sources:
             continue
         layer = grouper.producing(var)
         found |= dict.fromkeys(layer.exits, layer)

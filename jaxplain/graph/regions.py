@@ -47,7 +47,8 @@ class Regions:
     """
 
     def __init__(self, program: Program, sources: Iterable[Var], normalizations: bool = True):
-        self._dominators = Dominators(program, sources)
+        self.sources = frozenset(sources)
+        self._dominators = Dominators(program, self.sources)
         self._normalizations = normalizations
         self._found: dict[Var, Region | None] = {}
 

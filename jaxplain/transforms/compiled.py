@@ -1,6 +1,7 @@
 """An explainer traced, planned and jitted for arguments of given shapes."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -11,8 +12,9 @@ from jaxplain.errors import NotAnalyzableError
 from jaxplain.graph import Graph, explained_leaves
 from jaxplain.graph.layers import Layer
 from jaxplain.graph.linear import wide
+from jaxplain.graph.lookups import Lookup
 from jaxplain.graph.program import Program, Var, flatten
-from jaxplain.interpreter import evaluate, forward, values
+from jaxplain.interpreter import evaluate, forward, values, wanted
 from jaxplain.ledger import Ledger
 from jaxplain.plan import LayerSpec, Plan
 from jaxplain.rules.base import fits
@@ -50,6 +52,9 @@ class Compiled:
             explainer.logits,
             explainer.normalizations,
         )
+        self.looks_up = any(graph.lookups.values())
+        if self.looks_up and explainer.prepare is not None:
+            raise TypeError(NO_PATH)
         if explainer.relevance and not any(v.carries for v in graph.heads):
             raise NotAnalyzableError(
                 f"no relevance can reach the explained input of {_name(explainer.f)}: its "
@@ -68,7 +73,7 @@ class Compiled:
         for layer in (*self.captured, *((self.stop,) if self.stop else ())):
             self._check_reached(layer)
         self.heads = jax.tree.unflatten(self.out_tree, [v.aval for v in self.head_vars])
-        self.explained = [v.aval for v in graph.explained]
+        self.explained = [v.aval for v in graph.lookups]
         self.constants = [value for _, value in program.constants]
         self.reverse = explainer.reverse(graph) if explainer.reverse else {}
         self._explain = jax.jit(self._run, static_argnames=("kind",))
@@ -219,27 +224,38 @@ class Compiled:
         if prepare is not None and state is not None:
 
             def run(others: Sequence[Any]) -> dict[Var, Any]:
-                return values(self.plan.graph.program, constants, self._inputs(flat, others))
+                inputs = list(flat)
+                for position, value in zip(self.positions, others, strict=True):
+                    inputs[position] = value
+                return values(self.plan.graph.program, constants, inputs)
 
             states = prepare(self.plan, state, run)
         return evaluate(
             self.plan,
             constants,
-            self._inputs(flat, explained),
+            flat,
+            explained,
             self.head_vars,
             relevance=self.explainer.relevance,
             taps=taps,
             states=states,
         )
 
-    def _inputs(self, flat: list[Any], explained: Sequence[Any]) -> list[Any]:
-        inputs = list(flat)
-        for position, value in zip(self.positions, explained, strict=True):
-            inputs[position] = value
-        return inputs
+    def _explained(self, constants: list[Any], flat: list[Any]) -> list[jax.Array]:
+        """The values of `graph.explained`."""
+        graph = self.plan.graph
+        return list(map(jnp.asarray, wanted(graph.program, constants, flat, graph.explained)))
 
-    def _explained(self, flat: list[Any]) -> list[jax.Array]:
-        return [jnp.asarray(flat[i]) for i in self.positions]
+    def _by_input(self, arriving: Sequence[jax.Array]) -> list[jax.Array]:
+        """What arrived at `graph.explained`, for each explained input."""
+        each = iter(arriving)
+
+        def of(var: Var, found: Sequence[Lookup]) -> jax.Array:
+            if not found:
+                return next(each)
+            return reduce(jnp.add, [v.gathered(next(each), var.shape) for v in found])
+
+        return [of(var, found) for var, found in self.plan.graph.lookups.items()]
 
     def _run(
         self, constants: list[Any], flat: list[Any], index: Any, masks: Any, state: Any, kind: Any
@@ -252,7 +268,7 @@ class Compiled:
             heads, outputs = self._evaluate(constants, flat, values, taps, state)
             return heads, [outputs[layer] for layer in layers]
 
-        explained = self._explained(flat)
+        explained = self._explained(constants, flat)
         slots = [self._slot(layer) for layer in layers]
         heads, pullback, outputs = jax.vjp(heads_of, explained, slots, has_aux=True)
         finish = self.explainer.finish
@@ -267,6 +283,7 @@ class Compiled:
                 arriving = [by_layer[self.stop]]
             else:
                 arriving = [a.astype(x.dtype) for a, x in zip(arriving, explained, strict=True)]
+                arriving = self._by_input(arriving)
             return arriving, {layer.name: by_layer[layer] for layer in self.captured}
 
         if isinstance(kind, str) and kind == "all":
@@ -310,7 +327,7 @@ class Compiled:
             taps = Taps(ledger=dict(zip(steps, entries, strict=True)))
             return self._evaluate(constants, flat, values, taps, state)[0]
 
-        explained = self._explained(flat)
+        explained = self._explained(constants, flat)
         dtype = wide(*(x.dtype for x in explained))
         entries = [dict.fromkeys(ENTRIES, jnp.zeros((), dtype)) for _ in steps]
         heads, pullback = jax.vjp(heads_of, explained, entries)
@@ -325,18 +342,18 @@ class Compiled:
         self, constants: list[Any], flat: list[Any], layers: tuple[Layer, ...]
     ) -> dict[str, jax.Array]:
         taps = Taps(capture=dict.fromkeys(layers))
-        _, outputs = self._evaluate(constants, flat, self._explained(flat), taps)
+        _, outputs = self._evaluate(constants, flat, self._explained(constants, flat), taps)
         return {layer.name: outputs[layer] for layer in layers}
 
     def _heads(self, constants: list[Any], flat: list[Any]) -> list[Any]:
-        return self._evaluate(constants, flat, self._explained(flat), Taps())[0]
+        return self._evaluate(constants, flat, self._explained(constants, flat), Taps())[0]
 
     def _read(self, constants: list[Any], flat: list[Any], function: Any) -> Any:
         return function(self.plan, values(self.plan.graph.program, constants, flat))
 
     def _finite(self, constants: list[Any], flat: list[Any]) -> jax.Array:
         taps = Taps(capture=dict.fromkeys(self.plan.layers))
-        _, outputs = self._evaluate(constants, flat, self._explained(flat), taps)
+        _, outputs = self._evaluate(constants, flat, self._explained(constants, flat), taps)
         return finite.flags(self.plan, constants, flat, outputs)
 
     def _check_seed(self, seed: Any, heads: list[Any]) -> list[Any]:
@@ -353,6 +370,14 @@ class Compiled:
                     "return jax.grad(g)(output)"
                 )
         return [jnp.asarray(v, h.dtype) for v, h in zip(leaves, heads, strict=True)]
+
+
+#: Why integers have no integrated gradients, and no baseline.
+NO_PATH = (
+    "this method moves through the values of an input or compares it with others, and integers "
+    "have none between them: explain the vectors that they look up (split the model behind its "
+    "embedding)"
+)
 
 
 def _outermost(layer: Layer) -> Layer:

@@ -14,7 +14,7 @@ from jaxplain.errors import readable
 from jaxplain.graph.linear import wide
 from jaxplain.plan import Plan
 from jaxplain.targets import Target
-from jaxplain.transforms.compiled import Compiled
+from jaxplain.transforms.compiled import NO_PATH, Compiled
 from jaxplain.transforms.explainer import Explainer
 from jaxplain.transforms.gradient import gradient
 from jaxplain.transforms.held import is_hashable, split
@@ -100,6 +100,8 @@ class Wrapper:
         if key is not None and not _is_key(key):
             raise TypeError(f"key must be a jax.random.key, got {_compat.spelled(key)}")
         traced = self.traced(*args)  # what is wrong with the arguments themselves comes first
+        if traced.looks_up:
+            raise TypeError(NO_PATH)
         targets.check(target, traced.heads, traced.explained)
         self.check(args, target)
         target = self.resolve(*args, target=target)
