@@ -58,8 +58,9 @@ def wanted(
     program: Program, constants: Sequence[Any], inputs: Sequence[Any], variables: Sequence[Var]
 ) -> list[Any]:
     """Some values of a program, and no more than they need."""
-    plain = _Plain(_given(program, constants, inputs), {})
-    return [plain[v] for v in variables]
+    given = _given(program, constants, inputs)
+    plain = _Plain(given, {})
+    return [given[v] if v in given else plain[v] for v in variables]
 
 
 def evaluate(

@@ -25,6 +25,9 @@ from jaxplain.models._weights import WEIGHTS, weights_file
 from jaxplain.transforms.explainer import Explainer
 from jaxplain.transforms.wrapper import Wrapper
 
+#: Scripts that need other frameworks.
+collect_ignore_glob = ["references/*.py"]
+
 #: Halve what compiling costs. The second is gone, and fatal, since jaxlib 0.11.
 _CHEAP = ["--xla_cpu_parallel_codegen_split_count=1"]
 _DEVICES = ["--xla_force_host_platform_device_count=8"]

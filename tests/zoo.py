@@ -161,7 +161,7 @@ def _equinox_norm(name: str, *args: Any, **options: Any) -> Function:
 
 def _keras() -> Any:
     """Keras on JAX; what is built next computes in the default precision."""
-    os.environ.setdefault("KERAS_BACKEND", "jax")
+    os.environ["KERAS_BACKEND"] = "jax"
     import keras
 
     precision = normal(1).dtype.name
