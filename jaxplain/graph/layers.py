@@ -24,8 +24,9 @@ class Layer:
     Attributes:
         kind: Affine, Merge, Activation, Softmax, Normalization, Product, Matmul, Selection, Loop,
             Branch, Unknown; or Structure, which only moves values and needs no rule.
-        op: which of its kind: for Affine "dense", "convolution", "pooling", "sum", "cumulative",
-            "linear" or "scale"; for Activation "rectifier" or the function; for Softmax "softmax",
+        op: which of its kind: for Affine "dense", "convolution", "filter" (a kernel whose numbers
+            the function spells out, as resizing does), "pooling", "sum", "cumulative", "linear" or
+            "scale"; for Activation "rectifier" or the function; for Softmax "softmax",
             "log_softmax" or "logsumexp"; for Product "product" or "quotient"; for the others the
             primitive.
         nodes: its operations in topological order.
@@ -284,9 +285,10 @@ def _is_complex(var: Var) -> bool:
 def _op(chain: Chain) -> str:
     node = chain.mixing[0]
     if is_kernel(node):
-        return "dense" if node.row.role is Role.DOT else "convolution"
+        kernel = "dense" if node.row.role is Role.DOT else "convolution"
+        return kernel if chain.kernel else "filter"
     if is_weighted_sum(chain):
-        return "dense"
+        return "dense" if chain.kernel else "filter"
     names = {Role.POOLING: "pooling", Role.CUMULATIVE: "cumulative"}
     return names.get(node.row.role, "sum")
 
