@@ -17,6 +17,9 @@ from jaxplain import _compat
 from jaxplain.transforms.explainer import Explainer
 from jaxplain.transforms.wrapper import Wrapper
 
+#: Made the arrays beside them, with other libraries.
+collect_ignore_glob = ["references/*.py"]
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--models", type=int, default=600, help="how many random models to draw")
