@@ -4,7 +4,8 @@
     python tests/references/zennit_networks.py
 
 zennit merges BatchNorm into the convolutions; the residual sums are its Sum modules, as its
-canonizer for torchvision's ResNets makes them.
+canonizer for torchvision's ResNets makes them. BatchNorm has no epsilon here: zennit 0.5.1 merges
+it and then divides by sqrt(1 + epsilon) once more.
 """
 
 import sys
@@ -40,7 +41,7 @@ def convolution(weights: networks.Weights, name: str, stride: int = 1) -> nn.Seq
     if bias is not None:
         layer.bias.data = torch.from_numpy(bias)
         return nn.Sequential(layer)
-    norm = nn.BatchNorm2d(outputs, eps=1e-5)
+    norm = nn.BatchNorm2d(outputs, eps=0.0)
     norm.weight.data = torch.from_numpy(weights[f"{name}/scale"])
     norm.bias.data = torch.from_numpy(weights[f"{name}/shift"])
     norm.running_mean = torch.from_numpy(weights[f"{name}/mean"])
