@@ -128,7 +128,7 @@ BASE: _Entries = (
     (kind("Activation"), Pass()),
     (kind("Merge"), Norm()),
     (kind("Normalization"), Norm()),
-    (kind("Affine") & op("pooling", "sum", "cumulative", "linear"), Norm()),
+    (kind("Affine") & op("filter", "pooling", "sum", "cumulative", "linear"), Norm()),
     (kind("Affine") & op("scale"), Pass()),
     (kind("Selection"), WinnerTakesAll()),
     (kind("Softmax"), Taylor()),

@@ -52,8 +52,8 @@ def concept_relevance(
     Example:
         >>> import jax, jax.numpy as jnp
         >>> import jaxplain as jxp
-        >>> w = jnp.array([[1.0, 0.0], [1.0, 2.0]])
-        >>> f = lambda x: jax.nn.relu(x @ w) @ jnp.ones((2, 1))
+        >>> w, v = jnp.array([[1.0, 0.0], [1.0, 2.0]]), jnp.ones((2, 1))
+        >>> f = lambda x: jax.nn.relu(x @ w) @ v
         >>> explain = jxp.lrp(f, jxp.rules.Z())
         >>> print(jxp.concept_relevance(explain, jnp.ones((1, 2)), layer="dense"))
         [[[1. 1.]]
@@ -136,7 +136,8 @@ def reference_samples(
     Example:
         >>> import jax, jax.numpy as jnp
         >>> import jaxplain as jxp
-        >>> explain = jxp.lrp(lambda x: jax.nn.relu(x @ jnp.eye(2)) @ jnp.ones((2, 1)))
+        >>> w, v = jnp.eye(2), jnp.ones((2, 1))
+        >>> explain = jxp.lrp(lambda x: jax.nn.relu(x @ w) @ v)
         >>> batches = [jnp.array([[1.0, 0.0], [3.0, 1.0]]), jnp.array([[2.0, 5.0]])]
         >>> print(jxp.reference_samples(explain, batches, layer="dense", top=2).indices)
         [[1 2]

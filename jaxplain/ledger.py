@@ -187,7 +187,8 @@ class Ledger:
 
 def _rounding(layer: Layer, dtype: Any) -> float:
     """What rounding may leave of the flow; the kernels of half precision round once."""
-    dtypes = [dtype, *(v.aval.dtype for v in (*layer.sources, *layer.exits) if v.floating)]
+    inside = {v for n in layer.nodes for v in (*n.inputs, *n.outputs)}
+    dtypes = [dtype, *(v.aval.dtype for v in inside if v.floating)]
     return max(float(i.eps) * (1e3 if i.bits >= 32 else 1) for i in map(jnp.finfo, dtypes))
 
 

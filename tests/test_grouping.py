@@ -213,7 +213,7 @@ SMALL = {
         ),
         (1, 4, 4, 3),
         "Affine",
-        "convolution",
+        "filter",
     ),
     "transposed": (
         lambda x: lax.conv_transpose(x, KERNEL, (2, 2), "SAME"),
@@ -224,8 +224,29 @@ SMALL = {
     "bilinear_resize": (
         lambda x: jax.image.resize(x, (8, 8), "bilinear"),
         (4, 4),
-        "Affine Affine",  # one constant kernel per axis
-        "dense dense",
+        "Affine Affine",  # one per axis
+        "filter filter",
+    ),
+    # What the function spells out is no kernel, however it is applied.
+    "window": (lambda x: (x * jnp.hanning(4)).sum(-1), (2, 4), "Affine", "filter"),
+    "window_of_a_product": (
+        lambda x: (x * B[:4] * jnp.hanning(4)).sum(-1),
+        (2, 4),
+        "Affine",
+        "dense",
+    ),
+    "differences": (lambda x: x @ (jnp.eye(4) - jnp.eye(4, k=1)), (2, 4), "Affine", "filter"),
+    "random_weights": (
+        lambda x: x @ jax.random.normal(jax.random.key(0), (4, 6)),
+        (2, 4),
+        "Affine",
+        "dense",
+    ),
+    "sum_of_filters": (
+        lambda x: jax.image.resize(x, (2, 6), "linear") + x @ W,
+        (2, 4),
+        "Affine Affine Merge",
+        "filter dense",
     ),
     "cumulative": (
         lambda x: jnp.tanh(jnp.cumsum(x, -1)),

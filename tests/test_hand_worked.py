@@ -415,7 +415,7 @@ def test_seeds_of_relevance_and_gradient() -> None:
     """Three logits 3x: relevance starts from the value of the selected one, a gradient from 1."""
 
     def f(x: Any) -> Any:
-        return 3 * (x @ jnp.eye(3))
+        return 3 * (x @ np.eye(3, dtype=x.dtype))
 
     x = jnp.array([[1.0, -2.0, 0.5], [0.0, 1.0, 4.0]])
     z = 3 * x

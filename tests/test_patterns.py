@@ -122,7 +122,7 @@ def test_a_neuron_that_is_never_positive_has_no_positive_pattern() -> None:
     x = np.random.default_rng(0).normal(size=(20, 3))
 
     def f(x):
-        return x @ jnp.eye(3) + jnp.array([0.0, -100.0, 0.0])
+        return x @ np.eye(3) + jnp.array([0.0, -100.0, 0.0])
 
     (pattern,) = jxp.pattern_statistics(f, x).patterns("relu.positive").values()
     assert np.all(pattern[:, 1] == 0) and np.isfinite(pattern).all() and np.any(pattern[:, 0])

@@ -399,7 +399,7 @@ def _ledger(layers: int) -> Any:
 
     def f(x: Any) -> Any:
         for i in range(layers):
-            x = jnp.tanh(x @ jnp.eye(3) + jnp.arange(3.0) * (i == 2))
+            x = jnp.tanh(x @ np.eye(3, dtype=x.dtype) + jnp.arange(3.0) * (i == 2))
         return x
 
     return jxp.lrp(f).ledger(jnp.ones((2, 3)))

@@ -33,7 +33,7 @@ class Chain:
     @property
     def kernel(self) -> bool:
         """Whether the mixing operation has weights."""
-        return any(is_kernel(n) for n in self.mixing) or is_weighted_sum(self)
+        return any(map(_has_weights, (*filter(is_kernel, self.mixing), *_spelled_out(self))))
 
 
 def is_kernel(node: Node) -> bool:
@@ -43,18 +43,44 @@ def is_kernel(node: Node) -> bool:
 
 def is_weighted_sum(chain: Chain) -> bool:
     """`(x * w).sum(axis)` with a `w` that varies along the axis: a dot product spelled out."""
+    return bool(_spelled_out(chain))
+
+
+def _spelled_out(chain: Chain) -> list[Node]:
+    """The products of a weighted sum."""
     if len(chain.mixing) != 1 or chain.mixing[0].row.role is not Role.SUM_REDUCTION:
-        return False
+        return []
     before = chain.nodes[: chain.nodes.index(chain.mixing[0])]
     axes = chain.mixing[0].params["axes"]
+    found = []
     for node in reversed(before):
         if node.row.cls is not Class.DIAGONAL:
-            return False
+            break
         weights = [v for v in node.inputs if not v.carries]
         if node.row.role is Role.PRODUCT and any(
             len(w.shape) > axis and w.shape[axis] > 1 for w in weights for axis in axes
         ):
+            found.append(node)
+    return found
+
+
+def _has_weights(node: Node) -> bool:
+    """Whether the constants come from outside of the function.
+
+    Those of a filter are spelled out in it: resizing, patches.
+    """
+    pending = [v for v in node.inputs if not v.carries]
+    seen = set(pending)
+    while pending:
+        var = pending.pop()
+        maker = var.producer
+        if var.active or (var.literal is None and maker is None):
             return True
+        if maker is not None:
+            if maker.row.cls is Class.UNKNOWN:
+                return True  # random numbers
+            pending += [v for v in maker.inputs if v not in seen]
+            seen.update(maker.inputs)
     return False
 
 
@@ -145,8 +171,7 @@ class Chains:
 
 def _is_dense(chain: Chain) -> bool:
     """Dot products, written as such or spelled out."""
-    dots = all(m.row.role is Role.DOT for m in chain.mixing)
-    return is_weighted_sum(chain) or (dots and bool(chain.mixing))
+    return chain.kernel and not any(m.row.role is Role.CONVOLUTION for m in chain.mixing)
 
 
 def _weights(chain: Chain, mixing: Node) -> Chain:

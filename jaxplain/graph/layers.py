@@ -34,8 +34,9 @@ class Layer:
         kind: Affine, Merge, Activation, Softmax, Normalization, Product, Matmul, Selection,
             Unknown; or, without a rule, Structure, which only moves values, and Loop, Branch and
             Shards (of a shard_map), which hold layers.
-        op: which of its kind: for Affine "dense", "convolution", "pooling", "sum", "cumulative",
-            "linear" or "scale"; for Activation "rectifier" or the function; for Softmax "softmax",
+        op: which of its kind: for Affine "dense", "convolution", "filter" (a kernel whose numbers
+            the function spells out, as resizing does), "pooling", "sum", "cumulative", "linear" or
+            "scale"; for Activation "rectifier" or the function; for Softmax "softmax",
             "log_softmax" or "logsumexp"; for Product "product" or "quotient"; for the others the
             primitive.
         nodes: its operations in topological order.
@@ -168,12 +169,12 @@ class Grouper:
         return _operation(node)
 
     def _affine(self, chain: Chain, var: Var) -> Layer:
-        nodes = chain.nodes
-        if chain.structural:
-            return _single("Structure", nodes[-1])
         if chain.kernel:
             chain = self._chains.prefixed(chain)
         chain = self._leave_to_regions(chain)
+        if chain.structural:
+            assert var.producer is not None
+            return _single("Structure", var.producer)
         if chain.mixing:
             return _layer("Affine", _op(chain), chain, var)
         source = chain.sources[0]
@@ -199,17 +200,22 @@ class Grouper:
             normalized = region is not None and region.kind == "Normalization"
             if normalized or (core is not None and _takes_scales(core)):
                 belongs = _is_gain if normalized else _is_uniform
-                while (node := _reader(nodes, source)) and belongs(node):
-                    nodes.remove(node)
-                    source = node.outputs[0]
+                taken: list[Node] = []
+                end = source
+                while (node := _reader(nodes, end)) and belongs(node):
+                    taken.append(node)
+                    end = node.outputs[0]
+                    if not _moves(node):
+                        nodes = [n for n in nodes if n not in taken]
+                        source = end
             sources.append(source)
         return Chain(tuple(nodes), tuple(sources), chain.mixing)
 
     def _normalization(self, var: Var) -> Layer | None:
         """A normalisation with the scales and offsets behind it.
 
-        Frameworks write its gain and offset inside, behind or between, and in half precision behind
-        a cast: all are one layer.
+        Frameworks write its gain and offset inside, behind or between, in half precision behind a
+        cast and for groups behind a reshape: all are one layer.
         """
         after: list[Node] = []
         end = var
@@ -217,7 +223,7 @@ class Grouper:
             after.insert(0, end.producer)
             end = end.producer.carrying[0]
         region = self._regions.ending_at(end)
-        if region is None or region.kind != "Normalization":
+        if region is None or region.kind != "Normalization" or (after and _moves(after[-1])):
             return None
         live = region.live | {v for n in after for v in n.outputs}
         nodes = (*region.nodes, *after)
@@ -300,7 +306,13 @@ def _is_diagonal(node: Node) -> bool:
 
 def _is_gain(node: Node) -> bool:
     """What may stand between a normalisation and its last scale or offset."""
-    return _is_diagonal(node) or (node.row.role is Role.CAST and len(node.carrying) == 1)
+    cast = node.row.role is Role.CAST and len(node.carrying) == 1
+    return _is_diagonal(node) or cast or _moves(node)
+
+
+def _moves(node: Node) -> bool:
+    """As between the groups of a normalisation and the channels that have its gain."""
+    return node.row.role in (Role.RESHAPE, Role.TRANSPOSE)
 
 
 def _is_uniform(node: Node, offset: bool = False) -> bool:
@@ -327,9 +339,10 @@ def _is_complex(var: Var) -> bool:
 def _op(chain: Chain) -> str:
     node = chain.mixing[0]
     if is_kernel(node):
-        return "dense" if node.row.role is Role.DOT else "convolution"
+        kernel = "dense" if node.row.role is Role.DOT else "convolution"
+        return kernel if chain.kernel else "filter"
     if is_weighted_sum(chain):
-        return "dense"
+        return "dense" if chain.kernel else "filter"
     names = {Role.POOLING: "pooling", Role.CUMULATIVE: "cumulative"}
     return names.get(node.row.role, "sum")
 

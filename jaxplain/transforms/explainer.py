@@ -186,8 +186,8 @@ class Explainer:
         Example:
             >>> import jax, jax.numpy as jnp
             >>> import jaxplain as jxp
-            >>> w, b = jnp.ones((2, 2)), jnp.array([1.0, 3.0])
-            >>> f = lambda x: jax.nn.relu(x @ w + b) @ jnp.ones((2, 1))
+            >>> w, b, v = jnp.ones((2, 2)), jnp.array([1.0, 3.0]), jnp.ones((2, 1))
+            >>> f = lambda x: jax.nn.relu(x @ w + b) @ v
             >>> ledger = jxp.lrp(f, jxp.rules.Z()).ledger(jnp.array([[1.0, 2.0]]))
             >>> print(ledger.bias, ledger.output, ledger.inputs)
             [4. 0. 0.] 10.0 6.0
