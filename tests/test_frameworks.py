@@ -756,7 +756,7 @@ def test_nnx_modules_that_draw_a_key_they_do_not_use() -> None:
     recurrent, x = Recurrent(nnx.Rngs(0)), jnp.asarray(draw(2, 3, 4), jnp.float32)
     explain = jxp.gradient(jxp.from_nnx(recurrent))
     assert np.abs(explain(x, target=1)).max() > 0
-    assert [layer.name for layer in explain.plan(x).layers] == ["rnn/cell"]
+    assert all(layer.name.startswith("rnn/cell/") for layer in explain.plan(x).layers)
     with pytest.raises(TypeError, match=r"changes its own arrays .*\(dropout/rngs/count\)"):
         jxp.gradient(jxp.from_nnx(recurrent, train=True))(x)
 

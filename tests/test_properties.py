@@ -110,7 +110,10 @@ class Explained:
         env = values(program, self.constants, [self.x])
         for var, (low, high) in bounds.of(program, {}).items():
             if var in env and var.floating:
-                value, slack = np.asarray(env[var]), 1e-12 * max(1, min(abs(low), abs(high)))
+                value, slack = (
+                    np.asarray(env[var]),
+                    1e-12 * max(map(abs, filter(np.isfinite, (1, low, high)))),
+                )
                 inside = (value >= low - slack) & (value <= high + slack)
                 assert inside.all(), f"{var} of {var.producer} is not within {low} and {high}"
         return [read(env, v) for v in program.outputs]
