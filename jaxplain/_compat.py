@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import jax
@@ -325,24 +326,29 @@ def is_library(jaxpr: Jaxpr) -> bool:
 def scopes(eqn: Eqn) -> tuple[str, ...]:
     """The named scopes around an equation (a module path).
 
-    Without transforms, einsum specs, and Equinox's scopes, which name classes and not modules.
+    Without transforms, einsum specs, Equinox's scopes, which name classes and not modules, and
+    linen's `cell.scan_fn` around `cell`.
     """
     stack = eqn.source_info.name_stack.stack
     names = [scope.name for scope in stack if type(scope).__name__ == "Scope"]
-    return tuple(n for n in names if n and "->" not in n and not n.startswith("eqx.nn."))
+    names = [n for n in names if n and "->" not in n and not n.startswith("eqx.nn.")]
+    after = (*names[1:], "")
+    return tuple(n for n, inner in zip(names, after, strict=False) if n.split(".")[:-1] != [inner])
 
 
-def source_line(eqn: Eqn) -> str:
-    """`file.py:line` of the user's code that made the equation ("" when unknown).
+def source_line(*eqns: Eqn) -> str:
+    """`file.py:line` of the user's code that made an equation ("" when unknown).
 
     The innermost frame outside of JAX, the neural network libraries and jaxplain itself; when
     there is none, the innermost frame outside of JAX and jaxplain.
+
+    Args:
+        eqns: the equation and the loops around it, the innermost first: what a body remembers ends
+            where its loop begins.
     """
-    traceback = eqn.source_info.traceback
-    if traceback is None:
-        return ""
+    tracebacks: Iterable[Any] = (eqn.source_info.traceback for eqn in eqns)
     fallback = ""
-    for frame in traceback.frames:
+    for frame in chain.from_iterable(t.frames for t in tracebacks if t is not None):
         file = frame.file_name
         if file.startswith(_HERE) and not file.startswith(_MODELS):
             continue

@@ -17,7 +17,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import jaxplain as jxp
 import zoo
-from jaxplain.rules import AlphaBeta, Epsilon
+from jaxplain import composites
+from jaxplain.composites import Composite, kind
+from jaxplain.rules import AlphaBeta, Epsilon, Norm, Z
 from zoo import draw
 
 keras = zoo._keras()
@@ -88,8 +90,27 @@ def cnn_weights() -> Weights:
     }
 
 
-INPUTS = {"mlp": (2, 4), "cnn": (2, 6, 6, 3)}
-WEIGHTS = {"mlp": mlp_weights, "cnn": cnn_weights}
+def lstm_weights() -> Weights:
+    """Of the gates i, f, g and o side by side, as Keras has them."""
+    return {
+        "lstm": {"kernel": draw(3, 16), "recurrent": draw(4, 16), "bias": draw(16)},
+        "head": {"kernel": draw(4, 3), "bias": draw(3)},
+    }
+
+
+def by_gate(weights: Weights, forget: str = "if") -> Weights:
+    """As Flax has them: a dense layer for each gate of the input and of the state."""
+    lstm, cell = weights["lstm"], {}
+    gates = zip(("ii", forget, "ig", "io"), ("hi", "hf", "hg", "ho"), strict=True)
+    columns = zip(*(np.split(lstm[key], 4, axis=-1) for key in lstm), strict=True)
+    for (inputs, state), (kernel, recurrent, bias) in zip(gates, columns, strict=True):
+        cell[inputs] = {"kernel": kernel}
+        cell[state] = {"kernel": recurrent, "bias": bias}
+    return weights | {"lstm": cell}
+
+
+INPUTS = {"mlp": (2, 4), "cnn": (2, 6, 6, 3), "lstm": (2, 5, 3)}
+WEIGHTS = {"mlp": mlp_weights, "cnn": cnn_weights, "lstm": lstm_weights}
 
 
 # --------------------------------------------------------------------------------------------------
@@ -112,7 +133,26 @@ def plain_cnn(x: Any, weights: Weights) -> Any:
     return x.mean((1, 2)) @ head["kernel"] + head["bias"]
 
 
-PLAIN = {"mlp": plain_mlp, "cnn": plain_cnn}
+def plain_lstm(x: Any, weights: Weights, unrolled: bool = False) -> Any:
+    lstm, head = weights["lstm"], weights["head"]
+
+    def cell(carry: Any, x: Any) -> Any:
+        h, c = carry
+        z = x @ lstm["kernel"] + h @ lstm["recurrent"] + lstm["bias"]
+        i, f, g, o = jnp.split(z, 4, axis=-1)
+        c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+        return (jax.nn.sigmoid(o) * jnp.tanh(c), c), None
+
+    carry, x = (jnp.zeros((len(x), 4)),) * 2, x.swapaxes(0, 1)
+    if unrolled:
+        for row in x:
+            carry, _ = cell(carry, row)
+    else:
+        carry, _ = lax.scan(cell, carry, x)
+    return carry[0] @ head["kernel"] + head["bias"]
+
+
+PLAIN = {"mlp": plain_mlp, "cnn": plain_cnn, "lstm": plain_lstm}
 
 
 def plain(name: str) -> Written:
@@ -149,13 +189,22 @@ class LinenCNN(linen.Module):
         return linen.Dense(3, name="head")(x.mean((1, 2)))
 
 
+class LinenLSTM(linen.Module):
+    @linen.compact
+    def __call__(self, x: Any, train: bool = True) -> Any:
+        x = linen.RNN(linen.LSTMCell(4, param_dtype=float, name="lstm"))(x)[:, -1]
+        x = linen.Dropout(0.5, deterministic=not train)(x)
+        return linen.Dense(3, name="head")(x)
+
+
 def in_linen(name: str) -> Written:
-    weights = jax.tree.map(jnp.asarray, WEIGHTS[name]())
+    weights = WEIGHTS[name]()
+    weights = jax.tree.map(jnp.asarray, by_gate(weights) if name == "lstm" else weights)
     variables = {"params": weights}
     if name == "cnn":
         bn = weights["block"]["bn"]
         variables["batch_stats"] = {"block": {"bn": {key: bn.pop(key) for key in ("mean", "var")}}}
-    module = {"mlp": LinenMLP, "cnn": LinenCNN}[name]()
+    module = {"mlp": LinenMLP, "cnn": LinenCNN, "lstm": LinenLSTM}[name]()
 
     def halve(module: Any, variables: Any) -> Any:
         params = variables["params"]
@@ -206,8 +255,18 @@ class NnxCNN(nnx.Module):
         return self.head(x.mean((1, 2)))
 
 
+class NnxLSTM(nnx.Module):
+    def __init__(self, rngs: nnx.Rngs):
+        self.lstm = nnx.RNN(nnx.LSTMCell(3, 4, param_dtype=float, rngs=rngs), rngs=rngs)
+        self.dropout = nnx.Dropout(0.5, rngs=rngs)
+        self.head = nnx.Linear(4, 3, rngs=rngs)
+
+    def __call__(self, x: Any) -> Any:
+        return self.head(self.dropout(self.lstm(x)[:, -1]))
+
+
 def in_nnx(name: str) -> Written:
-    module = {"mlp": NnxMLP, "cnn": NnxCNN}[name](nnx.Rngs(0))
+    module = {"mlp": NnxMLP, "cnn": NnxCNN, "lstm": NnxLSTM}[name](nnx.Rngs(0))
 
     def fill(module: Any, weights: Weights) -> None:
         for key, value in weights.items():
@@ -227,7 +286,11 @@ def in_nnx(name: str) -> Written:
     def is_key(v: Any) -> bool:
         return jnp.issubdtype(v[...].dtype, jax.dtypes.prng_key)
 
-    fill(module, WEIGHTS[name]())
+    weights = WEIGHTS[name]()
+    if name == "lstm":
+        weights = by_gate(weights, forget="if_")
+        weights["lstm"] = {"cell": weights["lstm"]}
+    fill(module, weights)
     return Written((module,), jxp.from_nnx, holds, halve)
 
 
@@ -283,6 +346,22 @@ class EquinoxCNN(eqx.Module):
         return self.head(x.mean((1, 2))), state
 
 
+class EquinoxLSTM(eqx.Module):
+    lstm: eqx.nn.LSTMCell
+    dropout: eqx.nn.Dropout
+    head: eqx.nn.Linear
+
+    def __init__(self, key: Any):
+        self.lstm = eqx.nn.LSTMCell(3, 4, key=key)
+        self.dropout = eqx.nn.Dropout(0.5)
+        self.head = eqx.nn.Linear(4, 3, key=key)
+
+    def __call__(self, x: Any, key: Any = None) -> Any:
+        carry = (jnp.zeros(4), jnp.zeros(4))
+        (h, _), _ = lax.scan(lambda carry, x: (self.lstm(x, carry), None), carry, x)
+        return self.head(self.dropout(h, key=key))
+
+
 def having(module: Any, **parts: Any) -> Any:
     parts = jax.tree.map(jnp.asarray, parts)
     return eqx.tree_at(lambda m: [getattr(m, key) for key in parts], module, [*parts.values()])
@@ -299,6 +378,11 @@ def in_equinox(name: str) -> Written:
         module = EquinoxMLP(key)
         own = (having(module, **{k: dense(getattr(module, k), p) for k, p in weights.items()}),)
         layout = None
+    elif name == "lstm":
+        module = EquinoxLSTM(key)
+        w, u, b = weights["lstm"].values()
+        lstm = having(module.lstm, weight_ih=w.T, weight_hh=u.T, bias=b)
+        own, layout = (having(module, lstm=lstm, head=dense(module.head, weights["head"])),), None
     else:
         module, state = eqx.nn.make_with_state(EquinoxCNN)(key)
         conv, bn = weights["block"].values()
@@ -334,6 +418,9 @@ def in_keras(name: str) -> Written:
                 layers.Dense(3, name="head"),
             ]
         )
+    elif name == "lstm":
+        lstm = layers.LSTM(4, dropout=0.5, name="lstm")
+        model = keras.Sequential([keras.Input((5, 3)), lstm, layers.Dense(3, name="head")])
     else:
         block = keras.Sequential(
             [
@@ -377,6 +464,13 @@ FRAMEWORKS: dict[str, Callable[[str], Written]] = {
 }
 ADAPTERS = [name for name in FRAMEWORKS if name != "plain"]
 
+
+def inside(module: str, names: str) -> str:
+    """Names in a module; an empty one is the module's own."""
+    return " ".join((module + name).rstrip("/") for name in names.split(" "))
+
+
+FLAX_LSTM = "ii logistic if logistic@2 ig tanh io logistic@3 product product@2 sum tanh@2 product@3"
 NAMES = {
     ("mlp", "plain"): "hidden rectifier middle rectifier@2 head",
     ("mlp", "linen"): "LinenMLP/hidden LinenMLP/rectifier LinenMLP/middle LinenMLP/rectifier@2 "
@@ -390,6 +484,17 @@ NAMES = {
     ("cnn", "nnx"): "block/conv block/rectifier block/reduce_window_max block/sum head",
     ("cnn", "equinox"): "block/conv block/rectifier block/reduce_window_max block/sum head",
     ("cnn", "keras"): "block/conv block/relu/rectifier pool/reduce_window_max mean/sum head",
+    ("lstm", "plain"): "lstm logistic product logistic@2 tanh product@2 sum logistic@3 tanh@2 "
+    "product@3 head",
+    ("lstm", "equinox"): "lstm logistic logistic@2 tanh logistic@3 product product@2 sum tanh@2 "
+    "product@3 head",
+    ("lstm", "keras"): inside(
+        "lstm/lstm_cell/",
+        " logistic logistic@2 product tanh product@2 sum logistic@3 tanh@2 product@3",
+    )
+    + " head",
+    ("lstm", "linen"): inside("LinenLSTM/RNN_0/lstm/", FLAX_LSTM) + " LinenLSTM/head",
+    ("lstm", "nnx"): inside("lstm/cell/", FLAX_LSTM.replace("if", "if_")) + " head",
 }
 
 
@@ -447,6 +552,46 @@ def test_names_of_layers(architecture: str, framework: str) -> None:
     model = written(architecture, framework)
     plan = jxp.lrp(model.adapt(*model.own)).plan(inputs(architecture, model), *model.arguments)
     assert [layer.name for layer in plan.layers] == NAMES[architecture, framework].split()
+
+
+def test_an_lstm_written_out() -> None:
+    """Where only the first step's kernel is the network's first, which Flat is for."""
+    model = written("lstm", "plain")
+    f, x = partial(plain_lstm, unrolled=True), inputs("lstm", model)
+    for name in METHODS.keys() - {"epsilon_plus_flat"}:
+        close(METHODS[name](f)(x, *model.arguments), maps("lstm", "plain")[name])
+
+
+def test_an_lstm_in_one_kernel_for_all_gates() -> None:
+    """nnx adds the state's part before it splits the gates, as in Keras.
+
+    linen adds gate by gate what it has split: a Merge of two dense layers, with a stabiliser each,
+    where the other spellings have one. Without stabilisers they are the same.
+    """
+    weights, x = lstm_weights(), jnp.asarray(draw(*INPUTS["lstm"], seed=9))
+    kernel, recurrent, bias = map(jnp.asarray, weights["lstm"].values())
+    params = {"cell": jax.tree.map(jnp.asarray, by_gate(weights)["lstm"])}
+    split, wanted = (
+        jxp.from_linen(linen.RNN(cell(4, param_dtype=float)), {"params": params})
+        for cell in (linen.OptimizedLSTMCell, linen.LSTMCell)
+    )
+    exact = Composite([(composites.kernel, Z()), (kind("Merge"), Norm(0))])
+    close(jxp.lrp(split, exact)(x, target=1), jxp.lrp(wanted, exact)(x, target=1))
+
+    cell = nnx.OptimizedLSTMCell(3, 4, param_dtype=float, rngs=nnx.Rngs(0))
+    cell.dense_i.kernel.set_value(kernel)
+    cell.dense_h.kernel.set_value(recurrent)
+    cell.dense_h.bias.set_value(bias)
+    joint = jxp.from_nnx(nnx.RNN(cell, rngs=nnx.Rngs(0)))
+    close(jxp.lrp(joint)(x, target=1), jxp.lrp(wanted)(x, target=1))
+    assert names_of(joint, x)[0] == "cell/dense_i"
+
+
+def test_layers_of_a_recurrent_module_stand_where_it_is_called() -> None:
+    for framework in ("linen", "nnx"):
+        model = written("lstm", framework)
+        plan = jxp.lrp(model.adapt(*model.own)).plan(inputs("lstm", model))
+        assert all(layer.source.startswith("test_frameworks.py:") for layer in plan.layers)
 
 
 @pytest.mark.parametrize("framework", ADAPTERS)

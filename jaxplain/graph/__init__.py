@@ -195,7 +195,7 @@ def _before_softmax(var: Var, regions: Regions) -> tuple[Var, list[Node], str]:
 def _moved(program: Program, var: Var, moves: Sequence[Node]) -> Var:
     """A value, reshaped as another one is (a model of batches under vmap drops an axis)."""
     for node in moves:
-        copy = Node(node.eqn, node.row, [var], node.names[0], node.origin)
+        copy = Node(node.eqn, node.row, [var], node.names[0], node.origins)
         (var,) = copy.outputs
         var.index = 1 + max(v.index for n in program.nodes for v in n.outputs)
         program.nodes.append(copy)

@@ -113,6 +113,10 @@ def _equation(eqn: _compat.Eqn, operands: Sequence[Bounds], identity: Sequence[i
     inner = _compat.TRANSPARENT.get(name) or _compat.CUSTOM_DERIVATIVE.get(name)
     if inner is not None:
         jaxpr, _ = _compat.body(eqn, inner)
+        # softplus: what its body makes of an infinity less itself has no bounds
+        if _compat.is_library(jaxpr) and jaxpr.debug_info.func_name == "logaddexp":
+            low, high = map(max, *operands)
+            return Bounds(low, high + math.log(2))
         return _body(jaxpr, operands) if len(jaxpr.outvars) == 1 else ANYTHING
     row = primitives.row(name)
     role = row.role
@@ -134,8 +138,8 @@ def _equation(eqn: _compat.Eqn, operands: Sequence[Bounds], identity: Sequence[i
         if name == "abs":
             return _power(operands[0], 2).under(math.sqrt)
         return _power(operands[0], power) if power is not None else _exponentiated(operands[0])
-    if role is Role.EXP:
-        return operands[0].under(_exp)
+    if name in _INCREASING:
+        return operands[0].under(_INCREASING[name])
     if role is Role.EXTREMUM:
         ends = max if name in primitives.MAXIMA else min
         return Bounds(ends(b.low for b in operands), ends(b.high for b in operands))
@@ -234,6 +238,18 @@ def _exp(value: float) -> float:
         return math.exp(value)
     except OverflowError:
         return math.inf
+
+
+def _log(value: float) -> float:
+    return math.log(value) if value > 0 else -math.inf
+
+
+_INCREASING: dict[str, Callable[[float], float]] = {
+    "exp": _exp,
+    "expm1": lambda v: _exp(v) - 1,
+    "log": _log,
+    "log1p": lambda v: _log(1 + v),
+}
 
 
 def _body(jaxpr: _compat.Jaxpr, operands: Sequence[Bounds]) -> Bounds:

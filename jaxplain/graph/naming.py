@@ -57,7 +57,8 @@ class _Names:
         parameters = "" if layer.blocks else self.parameter_path(layer)
         if parameters:
             return parameters, parameters.rpartition("/")[0]
-        latest = max(layer.sources, key=lambda v: v.index, default=layer.exit)
+        # what is carried comes from an iteration before
+        latest = max(layer.sources, key=lambda v: (bool(v.producer), v.index), default=layer.exit)
         module = self.modules.get(latest, "")
         return f"{module}/{layer.op}" if module else layer.op, module
 

@@ -90,19 +90,24 @@ class Node:
         row: what the table of primitives says of it.
         inputs, outputs: its values.
         names: every module path under which the operation was written.
-        origin: the equation that stands in the user's code: `eqn`, or the call of the library
-            function that holds it.
+        origins: the equation that stands in the user's code: `eqn`, or the call of the library
+            function that holds it; behind it the loops and branches around, the innermost first.
         control: the programs of a loop or branch; None for everything else.
         remat: the calls of `jax.checkpoint` that it was written in, the outermost first.
     """
 
-    __slots__ = ("control", "eqn", "inputs", "names", "origin", "outputs", "remat", "row")
+    __slots__ = ("control", "eqn", "inputs", "names", "origins", "outputs", "remat", "row")
 
     def __init__(
-        self, eqn: _compat.Eqn, row: Row, inputs: Sequence[Var], name: str, origin: _compat.Eqn
+        self,
+        eqn: _compat.Eqn,
+        row: Row,
+        inputs: Sequence[Var],
+        name: str,
+        origins: tuple[_compat.Eqn, ...],
     ):
         self.eqn = eqn
-        self.origin = origin
+        self.origins = origins
         self.row = row
         self.inputs = tuple(inputs)
         self.outputs = tuple(Var(v.aval, self) for v in eqn.outvars)
@@ -123,7 +128,7 @@ class Node:
     @property
     def source(self) -> str:
         """`file.py:line` of the user's code."""
-        return _compat.source_line(self.origin)
+        return _compat.source_line(*self.origins)
 
     @property
     def carrying(self) -> tuple[Var, ...]:
@@ -211,6 +216,7 @@ class _Flattener:
         self.literals: dict[Any, Var] = {}
         self.seen: dict[Any, Node] = {}
         self.remat: tuple[_compat.Eqn, ...] = ()
+        self.around: tuple[_compat.Eqn, ...] = ()
 
     def inline(
         self,
@@ -256,14 +262,16 @@ class _Flattener:
         node = self.node(eqn, row, operands, "/".join(path), origin)
         flow = _compat.control_flow(eqn)
         if flow is not None and node.control is None:
-            bodies = [self.body(jaxpr, consts, path) for jaxpr, consts in flow.bodies]
+            bodies = [self.body(jaxpr, consts, path, node) for jaxpr, consts in flow.bodies]
             node.control = Control(flow, eqn, bodies, node.inputs, node.outputs)
         return node.outputs
 
-    def body(self, jaxpr: _compat.Jaxpr, consts: Sequence[Any], path: tuple[str, ...]) -> "Program":
+    def body(
+        self, jaxpr: _compat.Jaxpr, consts: Sequence[Any], path: tuple[str, ...], owner: Node
+    ) -> "Program":
         """The program of a loop's or branch's body; its constants are those of the whole."""
         inner = _Flattener(self.keep_derivatives)
-        inner.constants = self.constants
+        inner.constants, inner.around = self.constants, owner.origins
         inputs = [Var(v.aval) for v in jaxpr.invars]
         outputs = inner.inline(jaxpr, inner.hoisted(jaxpr, consts), inputs, path)
         return Program(inputs, [], outputs, _live(inner.nodes, outputs), None)
@@ -285,7 +293,7 @@ class _Flattener:
             if name not in node.names:
                 node.names.append(name)
             return node
-        node = Node(eqn, row, operands, name, origin)
+        node = Node(eqn, row, operands, name, (origin, *self.around))
         node.remat = self.remat
         for var in node.outputs:
             var.uniform = all(v.uniform for v in operands) and row.cls in _UNIFORM
