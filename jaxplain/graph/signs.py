@@ -80,7 +80,7 @@ def _equation(eqn: _compat.Eqn, flags: Sequence[bool], identity: Sequence[int]) 
     if role in (Role.SUM, Role.QUOTIENT, Role.SUM_REDUCTION, Role.CUMULATIVE, Role.SCATTER_SUM):
         return _all_floating(eqn, flags)
     if role is Role.CAST:
-        return flags[0] or _compat.boolean(eqn.invars[0])
+        return all(f or _compat.boolean(v) for f, v in zip(flags, eqn.invars, strict=True))
     if row.cls in (Class.STRUCTURAL, Class.SELECTION):
         fill = eqn.params.get("fill_value")
         return _all_floating(eqn, flags) and (fill is None or fill >= 0)
