@@ -29,6 +29,7 @@ TRANSPARENT = {
     "call": "call_jaxpr",
     "remat2": "jaxpr",
     "eval_jaxpr": "call_jaxpr",
+    "composite": "call_jaxpr",
 }
 
 #: Of these, the one whose values are computed again in the backward pass.
@@ -136,7 +137,7 @@ def open_jaxpr(jaxpr: Any) -> tuple[Jaxpr, Sequence[Any]]:
 
 def body(eqn: Eqn, parameter: str) -> tuple[Jaxpr, Sequence[Any]]:
     """The jaxpr (and its constants) that a container equation holds."""
-    inner = eqn.params[parameter]
+    inner = eqn.params["jaxpr" if parameter not in eqn.params else parameter]  # up to JAX 0.10
     if hasattr(inner, "expand"):
         avals = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in inner.in_avals_flat]
         inner = jax.make_jaxpr(inner.expand)(*jax.tree.unflatten(inner.in_tree, avals))
@@ -183,6 +184,11 @@ def control_flow(eqn: Eqn) -> ControlFlow | None:
     if eqn.primitive.name == "shard_map":
         return ControlFlow("Shards", (open_jaxpr(params["jaxpr"]),), 0, operands, 0, 0, None)
     return None
+
+
+def writes(eqn: Eqn) -> bool:
+    """Whether an equation changes an array in place."""
+    return any(type(e).__name__ in ("WriteEffect", "AccumEffect") for e in eqn.effects)
 
 
 def rematerialize(eqn: Eqn, function: Callable[[], Any]) -> Any:

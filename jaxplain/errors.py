@@ -3,10 +3,12 @@
 import functools
 import re
 from collections.abc import Callable, Sequence
-from typing import ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from jaxplain import _compat
-from jaxplain.graph.layers import Layer
+
+if TYPE_CHECKING:
+    from jaxplain.graph.layers import Layer
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -77,7 +79,7 @@ class NotAnalyzableError(Exception):
     """Relevance would have to cross an operation that no rule is known for."""
 
 
-def not_analyzable(layers: Sequence[Layer]) -> NotAnalyzableError:
+def not_analyzable(layers: "Sequence[Layer]") -> NotAnalyzableError:
     """The error for layers without a rule."""
     lines = []
     for layer in layers[:5]:

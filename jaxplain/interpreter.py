@@ -309,14 +309,9 @@ def _ruled(
 
 
 def _routed(function: Callable[..., Any], xs: Any, rs: Sequence[Any]) -> Any:
-    """The derivative of an operation with several outputs, some of which may be indices."""
+    """The derivative of an operation with several outputs."""
     zs, pullback = jax.vjp(function, *xs)
-    return pullback(
-        [
-            r if r.dtype == jax.dtypes.float0 else r.astype(z.dtype)
-            for r, z in zip(rs, zs, strict=True)
-        ]
-    )
+    return pullback([r.astype(z.dtype) for r, z in zip(rs, zs, strict=True)])
 
 
 def _check(layer: Layer, rule: Rule, received: Any, xs: tuple[jax.Array, ...]) -> None:

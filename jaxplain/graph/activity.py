@@ -55,8 +55,9 @@ def _reach(program: Program, found: set[Var]) -> None:
     for node in program.nodes:
         if node.control is not None:
             node.control.spread(found, [partial(_reach, b, found) for b in node.control.bodies])
-        elif not _is_discrete(node) and not found.isdisjoint(node.inputs):
-            found.update(v for v in node.outputs if v.floating)
+        for inputs, outputs in _ways(node):
+            if not found.isdisjoint(inputs):
+                found.update(v for v in outputs if v.floating)
 
 
 def _need(program: Program, reached: set[Var], found: set[Var]) -> None:
@@ -65,9 +66,22 @@ def _need(program: Program, reached: set[Var], found: set[Var]) -> None:
         if node.control is not None:
             through = [partial(_need, b, reached, found) for b in node.control.bodies]
             node.control.spread_back(found, through, reached.__contains__)
-        elif not _is_discrete(node) and not found.isdisjoint(node.outputs):
-            found.update(v for v in node.inputs if v in reached)
+        for inputs, outputs in _ways(node):
+            if not found.isdisjoint(outputs):
+                found.update(v for v in inputs if v in reached)
 
 
-def _is_discrete(node: Node) -> bool:
-    return node.row.cls is Class.DISCRETE
+_PARALLEL = (Class.STRUCTURAL, Class.SELECTION, Class.MIXING)
+
+
+def _ways(node: Node) -> list[tuple[tuple[Var, ...], tuple[Var, ...]]]:
+    """Which operands flow to which outputs; nothing flows through a discrete operation.
+
+    What moves or sorts several arrays at once sends each to its own output: the values sorted by an
+    active key are chosen by it, but no part of it.
+    """
+    if node.row.cls is Class.DISCRETE or node.control is not None:
+        return []
+    if node.row.cls in _PARALLEL and len(node.inputs) == len(node.outputs):
+        return [((x,), (y,)) for x, y in zip(node.inputs, node.outputs, strict=True)]
+    return [(node.inputs, node.outputs)]

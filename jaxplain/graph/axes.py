@@ -121,7 +121,9 @@ class Axes:
 
 
 #: Operations whose outputs do not stand where their inputs stood.
-_SHUFFLING = frozenset({"gather", "scatter", "scatter-add", "sort", "top_k", "argmax", "argmin"})
+_SHUFFLING = frozenset(
+    {"gather", "scatter", "scatter-add", "sort", "top_k", "approx_top_k", "argmax", "argmin"}
+)
 
 
 def reshaped(before: Sequence[int], after: Sequence[int], labels: Sequence[int | None]) -> Labels:

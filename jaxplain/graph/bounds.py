@@ -65,8 +65,8 @@ def _program(program: Program, found: dict[Var, Bounds], known: Mapping[Var, Bou
             continue
         bounds = _equation(node.eqn, operands, [id(v) for v in node.inputs])
         for var in node.outputs:
-            if var not in known:
-                found[var] = bounds
+            if var not in known and (len(node.outputs) == 1 or var.floating):
+                found[var] = bounds  # but none of the indices that come with values
 
 
 def _control(control: Control, found: dict[Var, Bounds], known: Mapping[Var, Bounds]) -> None:
@@ -149,7 +149,8 @@ def _equation(eqn: _compat.Eqn, operands: Sequence[Bounds], identity: Sequence[i
     if role is Role.SELECT:
         return _joined(operands[1:])
     if role is Role.CAST:
-        return UNIT if _compat.boolean(eqn.invars[0]) else operands[0]
+        known = zip(eqn.invars, operands, strict=True)
+        return _joined(UNIT if _compat.boolean(v) else b for v, b in known)
     if role in (Role.SUM_REDUCTION, Role.CUMULATIVE, Role.SCATTER_SUM, Role.DEVICE_SUM):
         return _summed(eqn, operands)
     if role is Role.POOLING and row.cls is Class.MIXING:

@@ -196,6 +196,8 @@ def _mixes(node: Node) -> bool:
     if node.row.role is Role.DOT:
         (contracted, _), _ = node.params["dimension_numbers"]
         return bool(contracted)
+    if node.row.role is Role.SCATTER_SUM and node.inputs[0].carries:  # of constants: an offset
+        return False
     return node.row.cls is Class.MIXING
 
 
@@ -214,7 +216,8 @@ def _sums_copies(chain: Chain, mixing: Node) -> bool:
             expanded = {d for d, n in enumerate(node.params["shape"]) if n > 1 and d not in kept}
         elif node.row.cls is Class.DIAGONAL:
             before, after = node.carrying[0].shape, node.outputs[0].shape
-            expanded |= {d for d, (a, b) in enumerate(zip(before, after, strict=False)) if a < b}
+            before = before or (1,) * len(after)  # a scalar goes with any shape
+            expanded |= {d for d, (a, b) in enumerate(zip(before, after, strict=True)) if a < b}
         elif expanded:
             return True
     if not expanded:

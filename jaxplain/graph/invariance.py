@@ -181,8 +181,7 @@ def affine_path(nodes: Sequence[Node], exit_: Var, weights: dict[Var, float]) ->
     Frozen are the operand of negative weight of each product and the divisor of each quotient. What
     is left is an affine function of the source, or the region is no normalisation (None).
     """
-    live = {exit_}
-    statistic = False
+    live, statistic = {exit_}, set[Var]()
     for node in reversed(nodes):
         if not any(v in live for v in node.outputs):
             continue
@@ -190,12 +189,12 @@ def affine_path(nodes: Sequence[Node], exit_: Var, weights: dict[Var, float]) ->
         operands = [v for v in node.inputs if v in weights]
         if role is Role.PRODUCT:
             frozen = [v for v in operands if weights[v] < 0]
-            statistic |= bool(frozen)
+            statistic.update(frozen)
             operands = [v for v in operands if v not in frozen]
             if len(operands) != 1:
                 return None
         elif role is Role.QUOTIENT:
-            statistic |= node.inputs[1] in weights
+            statistic.update(node.inputs[1:] if node.inputs[1] in weights else ())
             operands = [v for v in node.inputs[:1] if v in weights]
         elif role is Role.SELECT:
             operands = [v for v in node.inputs[1:] if v in weights]
@@ -204,4 +203,4 @@ def affine_path(nodes: Sequence[Node], exit_: Var, weights: dict[Var, float]) ->
         elif row.cls not in (Class.DIAGONAL, Class.STRUCTURAL) and role is not Role.SUM_REDUCTION:
             return None
         live.update(operands)
-    return live if statistic else None
+    return live if statistic and live.isdisjoint(statistic) else None

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxplain._compat import Eqn
 from jaxplain.graph.chains import Chain, Chains, is_kernel, is_weighted_sum
 from jaxplain.graph.control import Control
-from jaxplain.graph.primitives import Class, Role
+from jaxplain.graph.primitives import MAXIMA, Class, Role
 from jaxplain.graph.program import Node, Program, Var
 from jaxplain.graph.regions import Regions
 
@@ -124,6 +124,13 @@ class Layer:
     def compares(self) -> bool:
         """Whether the layer is the elementwise maximum or minimum of its sources."""
         return self.main.row.role is Role.EXTREMUM
+
+    @property
+    def running(self) -> tuple[int, int] | None:
+        """The axis of a running maximum (-1) or minimum (+1); None for other layers."""
+        if self.main.row.role is not Role.RUNNING_EXTREMUM:
+            return None
+        return self.main.params["axis"], -1 if self.main.primitive in MAXIMA else 1
 
     @property
     def source(self) -> str:
@@ -354,7 +361,8 @@ def _layer(kind: str, op: str, chain: Chain, var: Var) -> Layer:
 
 def _single(kind: str, node: Node, op: str = "") -> Layer:
     live = frozenset((*node.carrying, *node.outputs))
-    return Layer(kind, op or node.primitive, (node,), node.carrying, node.outputs, live)
+    exits = tuple(v for v in node.outputs if v.carries)
+    return Layer(kind, op or node.primitive, (node,), node.carrying, exits, live)
 
 
 def _control(node: Node, control: Control) -> Layer:
@@ -386,6 +394,7 @@ def _operation(node: Node) -> Layer:
         return _single("Selection", node, "select")
     if cls is Class.STRUCTURAL:
         return _single("Structure", node)
-    if cls is Class.ELEMENTWISE and carrying == 1:
+    fits = [v.shape for v in node.carrying] == [node.outputs[0].shape]
+    if cls is Class.ELEMENTWISE and fits:
         return _single("Activation", node)
     return _single("Unknown", node)

@@ -269,15 +269,21 @@ class Affine:
                 values.append(read(self._env, var))
         return node.evaluate(values, dtype, linear=True)
 
+    @cached_property
+    def _folded(self) -> jax.Array | None:
+        """The kernel's weights with all scales in them; None where they do not fold."""
+        layer = self._layer
+        scales = [n for n in self._nodes if _is_scale(n, layer)]
+        if len(layer.mixing) != 1 or not is_kernel(layer.mixing[0]) or not scales:
+            return None
+        return folding.fold(layer, self._nodes, scales, self._env)
+
     def _signed(self, positive: bool) -> Linear:
         """The entries of A with the given sign."""
         layer = self._layer
-        scales = [n for n in self._nodes if _is_scale(n, layer)]
-        if len(layer.mixing) == 1 and is_kernel(layer.mixing[0]) and scales:
-            folded = folding.fold(layer, self._nodes, scales, self._env)
-            if folded is not None:
-                part = jnp.maximum(folded, 0) if positive else jnp.minimum(folded, 0)
-                return self._map(jnp.ones_like, weights={layer.mixing[0]: part})
+        if self._folded is not None:
+            part = jnp.maximum(self._folded, 0) if positive else jnp.minimum(self._folded, 0)
+            return self._map(jnp.ones_like, weights={layer.mixing[0]: part})
 
         def apply(dtype: Any, *xs: jax.Array) -> jax.Array:
             above: dict[Var, Any] = dict(zip(layer.sources, xs, strict=True))

@@ -34,6 +34,7 @@ class Role(enum.Enum):
     LOG = enum.auto()
     EXTREMUM = enum.auto()
     EXTREMUM_REDUCTION = enum.auto()
+    RUNNING_EXTREMUM = enum.auto()
     SUM_REDUCTION = enum.auto()
     SELECT = enum.auto()
     COMPARISON = enum.auto()
@@ -144,7 +145,8 @@ TABLE: dict[str, Row] = {
         name: Row(_E)
         for name in (
             "expm1 log1p log2 tanh tan sin cos sinh cosh asin acos atan asinh acosh atanh erf "
-            "erf_inv lgamma digamma bessel_i0e bessel_i1e polynomial one_minus_square rem"
+            "erf_inv lgamma digamma bessel_i0e bessel_i1e polynomial one_minus_square rem atan2 "
+            "igamma igammac igamma_grad_a regularized_incomplete_beta polygamma zeta"
         ).split()
     },
     # selections
@@ -154,8 +156,9 @@ TABLE: dict[str, Row] = {
     "reduce_window_min": Row(Class.SELECTION, Role.POOLING, local=False),
     "sort": Row(Class.SELECTION, local=False),
     "top_k": Row(Class.SELECTION, local=False),
-    "cummax": Row(Class.SELECTION, local=False),
-    "cummin": Row(Class.SELECTION, local=False),
+    "approx_top_k": Row(Class.SELECTION, local=False),
+    "cummax": Row(Class.SELECTION, Role.RUNNING_EXTREMUM, local=False),
+    "cummin": Row(Class.SELECTION, Role.RUNNING_EXTREMUM, local=False),
     # no relevance flows
     "stop_gradient": Row(Class.DISCRETE, Role.STOP),
     "is_finite": Row(Class.DISCRETE, Role.FINITE),
@@ -185,7 +188,7 @@ CUSTOM_RECTIFIER = Row(_E, piecewise=True)
 #: What cannot be differentiated in reverse, and so not explained.
 IRREVERSIBLE = frozenset({"while"})
 
-#: `clamp(low, x, high)` carries its value in the middle; every other operation names its own.
+#: The largest of their operands, where the others of their role are the smallest.
 MAXIMA = frozenset({"max", "reduce_max", "reduce_window_max", "cummax"})
 
 

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from jaxplain import _compat
+from jaxplain.errors import NotAnalyzableError
 from jaxplain.graph import primitives
 from jaxplain.graph.control import Control
 from jaxplain.graph.primitives import Class, Role, Row
@@ -192,6 +193,9 @@ def flatten(f: Callable[..., Any], args: Sequence[Any], *, keep_derivatives: boo
 
     Returns:
         The program, dead code dropped.
+
+    Raises:
+        NotAnalyzableError: the function writes to a mutable array.
     """
     closed, out_tree = _compat.trace(f, *args)
     jaxpr, consts = _compat.open_jaxpr(closed)
@@ -259,6 +263,12 @@ class _Flattener:
             outputs = self.inline(inner, self.hoisted(inner, consts), operands, path, caller)
             self.remat = around
             return outputs
+        if _compat.writes(eqn):
+            raise NotAnalyzableError(
+                f"`{name}` at {_compat.source_line(origin) or 'unknown place'} writes to a mutable "
+                "array (jax.Ref), and what is read from it afterwards would not be seen: give a "
+                "pure function, that returns new arrays instead"
+            )
         node = self.node(eqn, row, operands, "/".join(path), origin)
         flow = _compat.control_flow(eqn)
         if flow is not None and node.control is None:

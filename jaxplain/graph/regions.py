@@ -228,7 +228,7 @@ def _count(node: Node, var: Var) -> int:
 def _is_local(node: Node) -> bool:
     if node.row.role is Role.DOT:  # a norm; with a constant operand it is a kernel
         return all(v.active for v in node.inputs)
-    return node.row.local
+    return node.row.local and len(node.outputs) == 1  # of several, each is moved on its own
 
 
 def _is_sum(node: Node) -> bool:

@@ -35,7 +35,7 @@ class View:
 
     Attributes:
         function: the layer itself, a function of its inputs.
-        kind, op, name, axes, compares, nonnegative, gates, examples: as in `Layer`.
+        kind, op, name, axes, compares, running, nonnegative, gates, examples: as in `Layer`.
         state: what the method gave the layer to read, a pytree of arrays or None.
         booked: what was booked; None when nobody reads the ledger.
     """
@@ -56,7 +56,7 @@ class View:
         self.state = state
         self.booked: dict[str, jax.Array] | None = {} if audited else None
         self.kind, self.op, self.name = layer.kind, layer.op, layer.name
-        self.axes, self.compares = layer.axes, layer.compares
+        self.axes, self.compares, self.running = layer.axes, layer.compares, layer.running
         self.nonnegative, self.gates, self.examples = layer.nonnegative, layer.gates, layer.examples
 
     @cached_property
@@ -267,7 +267,9 @@ def fits(value: Any, shape: tuple[int, ...]) -> bool:
 
 
 def reduced(r: jax.Array, like: jax.Array) -> jax.Array:
-    """Sums `r` over the axes along which `like` was repeated to its shape."""
+    """Sums `r` over the axes along which `like`, perhaps a scalar, was repeated to its shape."""
+    if not like.ndim:
+        return r.sum()
     axes = tuple(i for i, n in enumerate(like.shape) if n == 1 and r.shape[i] != 1)
     return r.sum(axes, keepdims=True)
 

@@ -49,5 +49,5 @@ class Move(Rule):
 
     def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""
-        layer.book("constants", lambda: r * (1 - layer.indicator()))
+        layer.book("constants", lambda: r * (1 - layer.indicator().astype(r.dtype)))
         return layer.vjp(r)

@@ -27,8 +27,16 @@ class WinnerTakesAll(Rule):
         if len(x) == 2 and layer.compares:
             first = x[0] == z
             return (reduced(jnp.where(first, r, 0), x[0]), reduced(jnp.where(first, 0, r), x[1]))
-        layer.book("constants", lambda: r * (1 - layer.indicator()))
+        if layer.running is not None:
+            return layer.vjp(r, at=(_ranks(x[0], *layer.running),))
+        layer.book("constants", lambda: r * (1 - layer.indicator().astype(r.dtype)))
         return layer.vjp(r)
+
+
+def _ranks(x: jax.Array, axis: int, sign: int) -> jax.Array:
+    """The places of x along an axis, in order; of equals the first wins, as largest or smallest."""
+    order = jnp.argsort(sign * x, axis)  # stable
+    return sign * jnp.argsort(order, axis).astype(x.dtype)
 
 
 def _first_winner(x: jax.Array, z: jax.Array, r: jax.Array, axes: tuple[int, ...]) -> jax.Array:
