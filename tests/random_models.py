@@ -67,9 +67,17 @@ def larger(x: Any) -> Any:
     return jnp.repeat(jnp.repeat(x, 2, 1), 2, 2)
 
 
+def unrolled(step: Any, h: Any, xs: Any) -> list[Any]:
+    """The states of a recurrence."""
+    found: list[Any] = []
+    for x in xs:
+        found.append(step(found[-1] if found else h, x))
+    return found
+
+
 _HELPERS = {
     "jax": jax, "jnp": jnp, "lax": lax, "nn": jax.nn, "math": math,
-    "conv": conv, "window": window, "larger": larger,
+    "conv": conv, "window": window, "larger": larger, "unrolled": unrolled,
     "NHWC": NHWC, "NCHW": NCHW, "NLC": NLC, "NCL": NCL,
 }  # fmt: skip
 
@@ -177,6 +185,22 @@ COMMON = {
     "top": ["jnp.concatenate([lax.top_k({a}, 2)[0], {a}[..., :2]], -1)",
             "(lambda i: jnp.concatenate([jnp.take_along_axis({a}, i, -1), {a}[..., :2]], -1))"
             "(lax.top_k({a}, 2)[1])"],
+    # What loops and cases hold begins and ends with an activation: layers end at their edges.
+    "repeated": [
+        "lax.scan(lambda v, w: (nn.relu(jnp.tanh(v) @ w + b{k}), None), {a}, stacked)[0]",
+        "lax.fori_loop(0, 2, lambda i, v: nn.relu(jnp.tanh(v) @ stacked[i] + b{k}), {a})",
+        "nn.relu(jnp.tanh(nn.relu(jnp.tanh({a}) @ W0 + b{k})) @ W1 + b{k})",
+        "lax.scan(jax.checkpoint(lambda v, w: (nn.relu(jnp.tanh(v) @ w + b{k}), None)), {a},"
+        " stacked, unroll=2)[0]",
+    ],
+    "case": [
+        "lax.cond(keep[0], lambda v: nn.relu(jnp.tanh(v) @ W{k} + b{k}), jnp.tanh, {a})",
+        "lax.cond(~keep[0], jnp.cos, lambda v: nn.relu(jnp.tanh(v) @ W{k} + b{k}), {a})",
+        "nn.relu(jnp.tanh({a}) @ W{k} + b{k})",
+        "lax.switch(jnp.argmin(keep), [jnp.tanh, lambda v: nn.relu(jnp.tanh(v) @ W{k} + b{k})],"
+        " {a})",
+        "lax.map(lambda v: nn.relu(jnp.tanh(v) @ W{k} + b{k}), {a})",
+    ],
     "rotary": [
         "{a} * s{k} + jnp.concatenate([-{a}[..., 2:], {a}[..., :2]], -1) * m{k}",
         "{a} * s{k} + jnp.concatenate([{a}[..., 2:], {a}[..., :2]], -1)"
@@ -230,6 +254,14 @@ SEQUENCE = {
     "relu_conv": [
         "conv(nn.relu({a}), K1, NLC) + b{k}",
         "conv(jnp.pad(nn.relu({a}), ((0, 0), (1, 1), (0, 0))), K1, NLC, 'VALID') + b{k}",
+    ],
+    "recurrent": [
+        "lax.scan(lambda h, v: 2 * (jnp.tanh(jnp.tanh(v) @ W{k} + h @ U + b{k}),),"
+        " jnp.tanh({a}[:, 2]), {a}.swapaxes(0, 1))[1].swapaxes(0, 1)",
+        "jnp.stack(lax.scan(lambda h, i: 2 * (jnp.tanh(jnp.tanh({a}[:, i]) @ W{k} + h @ U + b{k}),"
+        "), jnp.tanh({a}[:, 2]), jnp.arange(3))[1], 1)",
+        "jnp.stack(unrolled(lambda h, v: jnp.tanh(jnp.tanh(v) @ W{k} + h @ U + b{k}),"
+        " jnp.tanh({a}[:, 2]), {a}.swapaxes(0, 1)), 1)",
     ],
     "position": ["{a} + P", "P + {a}", "jax.vmap(lambda v: v + P)({a})"],
     "mean_token": ["{a} + {a}.mean(1, keepdims=True)", "{a} + ({a}.sum(1) / 3)[:, None]"],
@@ -316,7 +348,8 @@ def _some(names: str) -> dict[str, list[str]]:
 BLOCKS = {
     "vector": COMMON | JOINS,
     "sequence": SEQUENCE
-    | _some("dense relu gelu layer_norm rms_norm mask rotary add gate joint_dense linear_unit"),
+    | _some("dense relu gelu layer_norm rms_norm mask rotary add gate joint_dense linear_unit")
+    | _some("repeated case"),
     "image": IMAGE
     | _some("dense batch_norm relu hard_swish roll add gate maximum interleave joint_dense"),
 }
@@ -406,6 +439,7 @@ class Model:
         for k in (0, 1):
             found |= {f"W{k}": normal(4, 4), f"b{k}": normal(4), f"m{k}": normal(4)}
             found |= {f"s{k}": factor(4), f"q{k}": np.abs(factor(4))}
+        found["stacked"] = np.stack([found["W0"], found["W1"]])
         return {name: jnp.asarray(value) for name, value in found.items()}
 
     @property
