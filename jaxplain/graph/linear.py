@@ -36,54 +36,62 @@ def wide(*dtypes: Any) -> Any:
 
 
 class Linear:
-    """A linear map of a list of arrays to one array, with its transpose.
+    """A linear map of a list of arrays, with its transpose.
 
     Args:
         apply: the map.
         back: the same map, as it is transposed: possibly in other dtypes.
         inputs: the abstract values of the arrays that `back` takes.
+        dtype: of what `back` gives.
     """
 
     def __init__(
-        self, apply: Callable[..., jax.Array], back: Callable[..., jax.Array], inputs: Sequence[Any]
+        self,
+        apply: Callable[..., Any],
+        back: Callable[..., Any],
+        inputs: Sequence[Any],
+        dtype: Any,
     ):
         self._apply = apply
         self._back = back
         self._inputs = tuple(inputs)
+        self._dtype = dtype
 
-    def __call__(self, xs: Arrays) -> jax.Array:
+    def __call__(self, xs: Arrays) -> Any:
         """A x."""
         return self._apply(*xs)
 
-    def transpose(self, s: jax.Array) -> Arrays:
+    def transpose(self, s: Any) -> Arrays:
         """A^T s, one array per input."""
-        transposed = jax.linear_transpose(self._back, *self._inputs)
-        return pull_back(transposed, s, jax.eval_shape(self._back, *self._inputs).dtype)
+        return pull_back(jax.linear_transpose(self._back, *self._inputs), s, self._dtype)
 
     def __add__(self, other: "Linear") -> "Linear":
         def plus(f: Callable[..., Any], g: Callable[..., Any]) -> Callable[..., Any]:
             return lambda *xs: f(*xs) + g(*xs)
 
         apply, back = plus(self._apply, other._apply), plus(self._back, other._back)
-        return Linear(apply, back, self._inputs)
+        return Linear(apply, back, self._inputs, self._dtype)
 
     def scaled(self, factor: float) -> "Linear":
         """factor * A."""
         apply, back = (lambda *xs, f=f: factor * f(*xs) for f in (self._apply, self._back))
-        return Linear(apply, back, self._inputs)
+        return Linear(apply, back, self._inputs, self._dtype)
 
 
-def pull_back(transposed: Callable[[jax.Array], Any], s: jax.Array, dtype: Any) -> Arrays:
-    """Applies a linear map that wants its argument in `dtype`.
+def pull_back(transposed: Callable[[Any], Any], s: Any, dtype: Any) -> Arrays:
+    """Applies a linear map that wants its argument, one array or several, in `dtype`.
 
     The quotients s of a rule are wider than half precision layers, and out of float16's range: they
     are scaled to 1 on the way in.
     """
-    if s.dtype == dtype:
+    leaves = jax.tree.leaves(s)
+    wide = leaves[0].dtype
+    if wide == dtype:
         return tuple(transposed(s))
-    largest = jnp.max(jnp.abs(s), initial=0)
+    largest = reduce(jnp.maximum, (jnp.max(jnp.abs(v), initial=0) for v in leaves))
     scale = jnp.exp2(jnp.floor(jnp.log2(jnp.where(largest > 0, largest, 1))))  # exact
-    return tuple(v.astype(s.dtype) * scale for v in transposed((s / scale).astype(dtype)))
+    scaled = jax.tree.map(lambda v: (v / scale).astype(dtype), s)
+    return tuple(v.astype(wide) * scale for v in transposed(scaled))
 
 
 class Affine:
@@ -135,12 +143,20 @@ class Affine:
     @cached_property
     def positive(self) -> Linear:
         """max(A, 0)."""
-        return self._signed(positive=True)
+        return self._linear(self._one_part(_up) or (lambda *args: self._parts(*args)[0]))
 
     @cached_property
     def negative(self) -> Linear:
         """min(A, 0)."""
-        return self._signed(positive=False)
+        return self._linear(self._one_part(_down) or (lambda *args: self._parts(*args)[1]))
+
+    @cached_property
+    def signed(self) -> Linear:
+        """Both, as a pair: max(A, 0) x and min(A, 0) x."""
+        up, down = self._one_part(_up), self._one_part(_down)
+        if up is None or down is None:
+            return self._linear(self._parts)
+        return self._linear(lambda *args: (up(*args), down(*args)))
 
     @cached_property
     def bias(self) -> jax.Array:
@@ -178,19 +194,21 @@ class Affine:
         """Where the outputs of one of the layer's operations end up in the layer's output."""
         nodes = self._nodes[self._nodes.index(start) + 1 :]
         apply = self._walk(nodes, (start.outputs[0],), jnp.ones_like)
-        return Linear(partial(apply, None), partial(apply, None), [start.outputs[0].aval])
+        start_, exit_ = start.outputs[0].aval, self._layer.exit.aval
+        return Linear(partial(apply, None), partial(apply, None), [start_], exit_.dtype)
 
     def _value(self, env: Mapping[Var, Any], var: Var) -> Any:
         if var not in self._layer.live:
             return read(self._env, var)
         return env[var] if var in env else _compat.zeros(var.aval, self._dtype or var.aval.dtype)
 
-    def _linear(self, apply: Callable[..., jax.Array], exact: bool = False) -> Linear:
+    def _linear(self, apply: Callable[..., Any], exact: bool = False) -> Linear:
         """A map that `apply` computes in the dtype it is given; None: as the layer is written."""
         written = self._dtype is None or (self._narrow and not exact)
         dtype = None if written else self._dtype
         inputs = [_compat.retyped(x, dtype or x.dtype) for x in self._inputs]
-        return Linear(partial(apply, self._dtype), partial(apply, dtype), inputs)
+        exit_ = dtype or self._layer.exit.aval.dtype
+        return Linear(partial(apply, self._dtype), partial(apply, dtype), inputs, exit_)
 
     def _map(
         self,
@@ -271,34 +289,32 @@ class Affine:
 
     @cached_property
     def _folded(self) -> jax.Array | None:
-        """The kernel's weights with all scales in them; None where they do not fold."""
+        """The only kernel's weights with all scales in them; None where they do not fold."""
         layer = self._layer
-        scales = [n for n in self._nodes if _is_scale(n, layer)]
-        if len(layer.mixing) != 1 or not is_kernel(layer.mixing[0]) or not scales:
+        if len(layer.mixing) != 1 or not is_kernel(layer.mixing[0]):
             return None
+        scales = [n for n in self._nodes if _is_scale(n, layer)]
         return folding.fold(layer, self._nodes, scales, self._env)
 
-    def _signed(self, positive: bool) -> Linear:
-        """The entries of A with the given sign."""
-        layer = self._layer
-        if self._folded is not None:
-            part = jnp.maximum(self._folded, 0) if positive else jnp.minimum(self._folded, 0)
-            return self._map(jnp.ones_like, weights={layer.mixing[0]: part})
+    def _one_part(self, part: Callable[[Any], Any]) -> Callable[..., jax.Array] | None:
+        """The map of the entries of A with one sign, where one kernel has them."""
+        if self._folded is None:
+            return None
+        weights = {self._layer.mixing[0]: part(self._folded)}
+        return self._walk(self._nodes, self._layer.sources, jnp.ones_like, weights)
 
-        def apply(dtype: Any, *xs: jax.Array) -> jax.Array:
-            above: dict[Var, Any] = dict(zip(layer.sources, xs, strict=True))
-            below: dict[Var, Any] = {}
-            for node in self._nodes:
-                parts = self._split(node, above, below, dtype)
-                for env, part in zip((above, below), parts, strict=True):
-                    if part is not None:
-                        env[node.outputs[0]] = part
-            result = (above if positive else below).get(layer.exit)
-            if result is None:
-                return _compat.zeros(layer.exit.aval, dtype or layer.exit.aval.dtype)
-            return result
-
-        return self._linear(apply)
+    def _parts(self, dtype: Any, *xs: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """What comes through entries of A of either sign."""
+        exit_ = self._layer.exit
+        above: dict[Var, Any] = dict(zip(self._layer.sources, xs, strict=True))
+        below: dict[Var, Any] = {}
+        for node in self._nodes:
+            parts = self._split(node, above, below, dtype)
+            for env, part in zip((above, below), parts, strict=True):
+                if part is not None:
+                    env[node.outputs[0]] = part
+        zero = _compat.zeros(exit_.aval, dtype or exit_.aval.dtype)
+        return above.get(exit_, zero), below.get(exit_, zero)
 
     def _split(
         self, node: Node, above: Mapping[Var, Any], below: Mapping[Var, Any], dtype: Any
@@ -352,6 +368,14 @@ def _choose(condition: Any, a: Any, b: Any) -> Any:
 
 def _identity(x: Any) -> Any:
     return x
+
+
+def _up(x: Any) -> jax.Array:
+    return jnp.maximum(x, 0)
+
+
+def _down(x: Any) -> jax.Array:
+    return jnp.minimum(x, 0)
 
 
 def _inverse(scale: Any) -> jax.Array:

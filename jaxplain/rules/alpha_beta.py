@@ -3,13 +3,13 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from jaxplain.rules.base import Arrays, Rule, Stabilizer, View, check_epsilon, check_number, plus
-from jaxplain.rules.split import Part, excitation, inhibition
+from jaxplain.rules.base import Arrays, Rule, Stabilizer, View, check_epsilon, check_number
+from jaxplain.rules.split import Contributions, Excitation
 
 
 @dataclass(frozen=True)
@@ -53,21 +53,25 @@ class AlphaBeta(Rule):
 
     def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""
-        received = self._shared(layer, excitation(layer, x), self.alpha * r, jnp.maximum)
         if self.beta == 0:
-            return received
-        return plus(
-            received, self._shared(layer, inhibition(layer, x), -self.beta * r, jnp.minimum)
+            excited = Excitation(layer, x)
+            return excited.share(self._quotient(layer, r, excited.total(), jnp.maximum))
+        contributions = Contributions(layer, x)
+        above, below = contributions.totals()
+        return contributions.share(
+            self._quotient(layer, self.alpha * r, above, jnp.maximum),
+            self._quotient(layer, -self.beta * r, below, jnp.minimum),
         )
 
-    def _shared(self, layer: View, part: Part, r: jax.Array, side: Callable[..., Any]) -> Arrays:
-        total = part.total()
+    def _quotient(
+        self, layer: View, r: jax.Array, total: jax.Array, side: Callable[..., jax.Array]
+    ) -> jax.Array:
         if not self.bias:
-            return part.share(layer.divide(r, total, self.epsilon))
+            return layer.divide(r, total, self.epsilon)
         bias = side(layer.bias, 0)
         s = layer.divide(r, total + bias, self.epsilon)
         layer.book("bias", lambda: s * bias)
-        return part.share(s)
+        return s
 
 
 @dataclass(frozen=True)

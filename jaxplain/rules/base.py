@@ -84,6 +84,10 @@ class View:
         """min(A, 0)."""
         return self._affine.negative
 
+    def signed(self) -> Linear:
+        """max(A, 0) and min(A, 0): a map to pairs."""
+        return self._affine.signed
+
     def abs(self) -> Linear:
         """|A|."""
         return self._affine.abs

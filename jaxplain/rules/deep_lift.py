@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxplain.graph.layers import Layer
 from jaxplain.graph.primitives import MAXIMA
 from jaxplain.rules.base import Arrays, Rule, View, plus, reduced
-from jaxplain.rules.split import Part
+from jaxplain.rules.split import Contributions
 
 MINIMA = frozenset(name.replace("max", "min") for name in MAXIMA)
 
@@ -144,10 +144,7 @@ class RevealCancel(Rule):
         """See the class."""
         f = layer.state[1]
         dx = tuple(map(difference, x, _baseline(layer, x)))
-        positive, negative = layer.positive(), layer.negative()
-        two_sided = (False,) * len(x)
-        up = Part(positive, negative, dx, two_sided).total()
-        down = Part(negative, positive, dx, two_sided).total()
+        up, down = Contributions(layer, dx, one_sided=False).totals()
         z0 = _output(layer, z)
         y0, raised, lowered, y = f(z0), f(z0 + up), f(z0 + down), f(z)
         slope = jax.vjp(f, z)[1](jnp.ones_like(y))[0]
@@ -155,8 +152,7 @@ class RevealCancel(Rule):
         plain = _secant(difference(y, y0), difference(z, z0), slope, *outputs)
         m_up = r * _secant((raised - y0 + y - lowered) / 2, up, plain, *outputs)
         m_down = r * _secant((lowered - y0 + y - raised) / 2, down, plain, *outputs)
-        rises = plus(positive.transpose(m_up), negative.transpose(m_down))
-        falls = plus(negative.transpose(m_up), positive.transpose(m_down))
+        rises, falls = map(layer.signed().transpose, ((m_up, m_down), (m_down, m_up)))
         return tuple(map(_by_sign, dx, rises, falls))
 
 

@@ -6,17 +6,8 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxplain.rules.base import (
-    Arrays,
-    Rule,
-    Stabilizer,
-    View,
-    check_epsilon,
-    check_number,
-    plus,
-    times,
-)
-from jaxplain.rules.split import excitation, inhibition
+from jaxplain.rules.base import Arrays, Rule, Stabilizer, View, check_epsilon, check_number
+from jaxplain.rules.split import Contributions
 
 
 @dataclass(frozen=True)
@@ -55,8 +46,8 @@ class Gamma(Rule):
 
     def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""
-        excited, inhibited = excitation(layer, x), inhibition(layer, x)
-        above, below = excited.total(), inhibited.total()
+        contributions = Contributions(layer, x)
+        above, below = contributions.totals()
         bias, gamma = layer.bias, self.gamma
         total = z if self.bias else z - bias
         if self.bias:
@@ -73,5 +64,5 @@ class Gamma(Rule):
             layer.book("bias", lambda: (up + down) * bias)
             layer.book("bias", lambda: gamma * up * jnp.maximum(bias, 0))
             layer.book("bias", lambda: gamma * down * jnp.minimum(bias, 0))
-        favoured = plus(excited.share(gamma * up), inhibited.share(gamma * down))
-        return plus(times(x, layer.transpose(up + down)), favoured)
+        both = up + down  # c = c+ + c-
+        return contributions.share(both + gamma * up, both + gamma * down)

@@ -6,8 +6,8 @@ from typing import ClassVar
 import jax
 
 from jaxplain.rules.alpha_beta import AlphaBeta
-from jaxplain.rules.base import Arrays, Rule, View, plus, times
-from jaxplain.rules.split import Part, excitation, inhibition
+from jaxplain.rules.base import Arrays, Rule, View, times
+from jaxplain.rules.split import Contributions, Excitation
 
 
 @dataclass(frozen=True)
@@ -23,16 +23,20 @@ class AlphaBetaWholeBias(AlphaBeta):
 
     def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""
-        received = self._half(layer, excitation(layer, x), self.alpha * r)
         if self.beta == 0:
-            return received
-        return plus(received, self._half(layer, inhibition(layer, x), -self.beta * r))
+            excited = Excitation(layer, x)
+            return excited.share(self._whole(layer, r, excited.total()))
+        contributions = Contributions(layer, x)
+        above, below = contributions.totals()
+        return contributions.share(
+            self._whole(layer, self.alpha * r, above), self._whole(layer, -self.beta * r, below)
+        )
 
-    def _half(self, layer: View, part: Part, r: jax.Array) -> Arrays:
-        total, bias = part.total(), layer.bias
+    def _whole(self, layer: View, r: jax.Array, total: jax.Array) -> jax.Array:
+        bias = layer.bias
         s = layer.divide(r, total + bias, self.epsilon, flow=lambda: abs(total) + abs(bias))
         layer.book("bias", lambda: s * bias)
-        return part.share(s)
+        return s
 
 
 @dataclass(frozen=True)

@@ -7,43 +7,66 @@ and (x-, A-); the negative ones those of (x+, A-) and (x-, A+).
 import jax
 import jax.numpy as jnp
 
-from jaxplain.graph.linear import Linear
 from jaxplain.rules.base import Arrays, View, plus, times
 
 
-class Part:
-    """All contributions of one sign.
+class Contributions:
+    """A layer's contributions, the positive and the negative ones apart.
 
     Args:
-        same, opposite: the maps for x+ and for x-.
-        x: the inputs.
-        nonnegative: which inputs are known to have no negative part.
+        layer: the layer.
+        x: its inputs, or others.
+        one_sided: none of them is less than 0; by default, as the layer knows of its inputs.
     """
 
-    def __init__(self, same: Linear, opposite: Linear, x: Arrays, nonnegative: tuple[bool, ...]):
-        self._same, self._opposite = same, opposite
-        self._one_sided = all(nonnegative)
-        self._above = x if self._one_sided else tuple(jnp.maximum(v, 0) for v in x)
-        self._below = tuple(jnp.minimum(v, 0) for v in x)
+    def __init__(self, layer: View, x: Arrays, one_sided: bool | None = None):
+        self._maps = layer.signed()
+        self._one_sided = all(layer.nonnegative) if one_sided is None else one_sided
+        self._above, self._below = _halves(x, self._one_sided)
+
+    def totals(self) -> tuple[jax.Array, jax.Array]:
+        """The sums of the positive and of the negative contributions to each output."""
+        up, down = self._maps(self._above)
+        if self._one_sided:
+            return up, down
+        falling, rising = self._maps(self._below)
+        return up + rising, down + falling
+
+    def share(self, up: jax.Array, down: jax.Array) -> Arrays:
+        """sum_j c+_ji up_j + c-_ji down_j for each input i."""
+        above = times(self._above, self._maps.transpose((up, down)))
+        if self._one_sided:
+            return above
+        return plus(above, times(self._below, self._maps.transpose((down, up))))
+
+
+class Excitation:
+    """The positive contributions alone.
+
+    Args:
+        layer: the layer.
+        x: its inputs.
+    """
+
+    def __init__(self, layer: View, x: Arrays):
+        self._same, self._opposite = layer.positive(), layer.negative()
+        self._one_sided = all(layer.nonnegative)
+        self._above, self._below = _halves(x, self._one_sided)
 
     def total(self) -> jax.Array:
-        """The sum of the contributions to each output."""
+        """The sum of the positive contributions to each output."""
         total = self._same(self._above)
         return total if self._one_sided else total + self._opposite(self._below)
 
     def share(self, s: jax.Array) -> Arrays:
-        """sum_j contribution_ji s_j for each input i."""
+        """sum_j c+_ji s_j for each input i."""
         above = times(self._above, self._same.transpose(s))
         if self._one_sided:
             return above
         return plus(above, times(self._below, self._opposite.transpose(s)))
 
 
-def excitation(layer: View, x: Arrays) -> Part:
-    """The positive contributions."""
-    return Part(layer.positive(), layer.negative(), x, layer.nonnegative)
-
-
-def inhibition(layer: View, x: Arrays) -> Part:
-    """The negative contributions."""
-    return Part(layer.negative(), layer.positive(), x, layer.nonnegative)
+def _halves(x: Arrays, one_sided: bool) -> tuple[Arrays, Arrays]:
+    """x+ and x-."""
+    above = x if one_sided else tuple(jnp.maximum(v, 0) for v in x)
+    return above, tuple(jnp.minimum(v, 0) for v in x)
