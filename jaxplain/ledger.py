@@ -160,11 +160,21 @@ class Ledger:
         else:
             unit = "units of the output, whose relevance adds up to 0"
         lines = [f"columns in {unit}; gap relative to the flow", f"{reached} reaches the input"]
+        if aside := self._aside():
+            lines.append(f"{aside} reaches numbers that the explained integers did not pick")
         if worst := self.worst():
             lines.append("* kept most: " + ", ".join(self._why(layer) for layer in worst))
         if any("!" in row[-1] for row in self._cells()):
             lines.append("! no term accounts for this gap: the rule does not conserve relevance")
         return lines
+
+    def _aside(self) -> str:
+        """What reached constants among the numbers that integers look up."""
+        if not self.plan.graph.lookups:
+            return ""
+        rest = float(np.sum(self.output) - np.sum(self.absorbed) - np.sum(self.inputs))
+        rounding = 1e-5 * float(np.asarray(self.flow).max(initial=0))
+        return f"{rest:.4g}" if abs(rest) > rounding else ""
 
     def _why(self, layer: Layer) -> str:
         i = self.steps.index(layer)

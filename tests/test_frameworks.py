@@ -887,6 +887,43 @@ def test_models_without_values() -> None:
         jxp.from_equinox(shapes)
 
 
+class Transformed(nnx.Module):
+    """Transformations hand out copies of all variables; WeightNorm writes to its kernel."""
+
+    def __init__(self, rngs: nnx.Rngs):
+        self.first = nnx.Linear(4, 5, rngs=rngs)
+        self.norm = nnx.BatchNorm(5, rngs=rngs)
+        self.weight_norm = nnx.WeightNorm(nnx.Linear(5, 3, rngs=rngs), rngs=rngs)
+
+    @nnx.jit
+    def __call__(self, x: Any) -> Any:
+        hidden = nnx.remat(lambda module, x: module(x))(self.first, x)
+        return self.weight_norm(nnx.relu(self.norm(hidden)))
+
+
+def test_nnx_transformations_inside_of_a_module() -> None:
+    module, x = Transformed(nnx.Rngs(0)), jnp.asarray(draw(2, 4), jnp.float32)
+    model = jxp.from_nnx(module)
+    module.eval()
+    assert_allclose(model(x), module(x), rtol=1e-6)
+    found = jxp.gradient(model)(x, target=1)
+    assert_allclose(found, jax.grad(lambda x: nnx.clone(module)(x)[:, 1].sum())(x), rtol=1e-5)
+    assert "first" in [layer.name for layer in jxp.lrp(model).plan(x).layers]
+
+    class Training(nnx.Module):
+        def __init__(self, rngs: nnx.Rngs):
+            self.norm = nnx.BatchNorm(4, rngs=rngs)
+
+        @nnx.jit
+        def __call__(self, x: Any, train: bool = False) -> Any:
+            return self.norm(x, use_running_average=not train)
+
+    training = Training(nnx.Rngs(0))
+    assert np.abs(jxp.gradient(jxp.from_nnx(training))(x, target=1)).max() > 0
+    with pytest.raises(TypeError, match=r"changes its own arrays .*\(norm/mean, norm/var\)"):
+        jxp.gradient(jxp.from_nnx(training, train=True))(x)
+
+
 def test_nnx_modules_that_draw_a_key_they_do_not_use() -> None:
     """A recurrent layer does, for its first carry; dropout that is switched on uses its own."""
 

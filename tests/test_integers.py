@@ -13,6 +13,7 @@ from jax import lax
 from numpy.testing import assert_allclose
 
 import jaxplain as jxp
+import zoo
 from jaxplain import rules
 
 IDS = jnp.array([[3, 1, 4, 1], [5, 2, 0, 3]])
@@ -166,8 +167,185 @@ def together(ids: Any, table: Any) -> Any:
     return behind(table[ids])
 
 
+V = 7
+BIGGER = np.random.default_rng(4).normal(size=(3 * V, 5))
+KINDS = jnp.array([[0, 1, 2, 1], [1, 0, 0, 2]])
+FIELDS = BIGGER.reshape(3, V, 5)
+REMAP = np.array([3, 0, 6, 1, 2, 5, 4])
+
+
+def mask(ids: Any) -> Any:
+    return (ids != 1).astype(int)
+
+
+# How the rows are picked; which they are, as rows of BIGGER.
+PICKED: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "a table per field": (
+        lambda i: jnp.asarray(FIELDS)[jnp.arange(3), i[:, :3]],
+        lambda i: i[:, :3] + V * np.arange(3),
+    ),
+    "one of several tables": (lambda i: jnp.asarray(FIELDS)[1, i], lambda i: i + V),
+    "by coordinates": (lambda i: jnp.asarray(FIELDS)[jnp.zeros_like(i), i], lambda i: i),
+    "with an offset that is not explained": (
+        lambda i: jnp.asarray(BIGGER)[i + V * KINDS],
+        lambda i: i + V * np.asarray(KINDS),
+    ),
+    "by a remainder": (lambda i: jnp.asarray(BIGGER)[(7 * i + 3) % 5], lambda i: (7 * i + 3) % 5),
+    "through a table of integers": (
+        lambda i: jnp.asarray(BIGGER)[jnp.asarray(REMAP)[i]],
+        lambda i: REMAP[i],
+    ),
+    "some columns": (
+        lambda i: jnp.asarray(BIGGER)[i[:, np.array([3, 1])]],
+        lambda i: i[:, [3, 1]],
+    ),
+    "split": (
+        lambda i: jnp.concatenate([jnp.asarray(BIGGER)[j] for j in jnp.split(i, 4, 1)], 1),
+        lambda i: i,
+    ),
+    "behind floats": (lambda i: jnp.asarray(BIGGER)[i.astype(float).astype(int)], lambda i: i),
+    "clipped as floats": (
+        lambda i: jnp.asarray(BIGGER)[jnp.clip(i, 0.0, 4.0).astype(int)],
+        lambda i: np.clip(i, 0, 4),
+    ),
+    "replaced": (
+        lambda i: jnp.asarray(BIGGER)[jnp.where(i == 1, i + V, i)],
+        lambda i: np.where(i == 1, i + V, i),
+    ),
+    "one-hot vectors by where": (
+        lambda i: jnp.where(i[..., None] == jnp.arange(3 * V), 1.0, 0.0) @ BIGGER,
+        lambda i: i,
+    ),
+    "rows by where": (
+        lambda i: jnp.where(
+            i[..., None, None] == np.arange(3 * V)[:, None], jnp.asarray(BIGGER), 0
+        ).sum(2),
+        lambda i: i,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PICKED)
+def test_each_row_belongs_to_the_integer_that_picked_it(name: str) -> None:
+    pick, rows_of = PICKED[name]
+    found = jxp.input_times_gradient(lambda ids: behind_any(pick(ids)))(IDS, target=1)
+    rows = np.asarray(rows_of(np.asarray(IDS)))
+    expected = jxp.input_times_gradient(behind_any)(BIGGER[rows], target=1).sum(-1)
+    if name == "some columns":
+        expected = expected[:, [0, 1, 0, 0]] * np.array([0, 1, 0, 1])
+    if name == "a table per field":
+        expected = np.pad(expected, ((0, 0), (0, 1)))
+    assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+
+
+def behind_any(e: Any) -> Any:
+    """What follows an embedding of any length."""
+    return jax.nn.relu(jnp.tanh(e) + e.mean(1, keepdims=True)).mean(1) @ W
+
+
+def test_a_row_that_was_put_in_is_a_constant() -> None:
+    def f(ids: Any) -> Any:
+        return behind(jnp.asarray(TABLE)[ids.at[:, 0].set(6)])
+
+    explain, whole = jxp.lrp(f), np.asarray(IDS.at[:, 0].set(6))
+    rows = jxp.lrp(behind)(TABLE[whole], target=1).sum(-1)
+    expected = np.concatenate([np.zeros((2, 1)), rows[:, 1:]], 1)
+    assert_allclose(explain(IDS, target=1), expected, rtol=1e-10, atol=1e-12)
+    ledger = explain.ledger(IDS, target=1)
+    assert_allclose(ledger.inputs, expected.sum(), rtol=1e-10)
+    assert f"{rows[:, 0].sum():.4g} reaches numbers that the explained integers did" in str(ledger)
+
+
+def test_places_made_of_a_mask_are_constants() -> None:
+    """Like RoBERTa's positions."""
+    longer = jnp.asarray(np.random.default_rng(6).normal(size=(9, 5)))
+
+    def f(ids: Any, places: Any) -> Any:
+        return behind(jnp.asarray(TABLE)[ids] + longer[places])
+
+    def alone(ids: Any) -> Any:
+        return f(ids, jnp.cumsum(mask(ids), 1) * mask(ids))
+
+    fixed = np.cumsum(mask(IDS), 1) * mask(IDS)
+    found, expected = jxp.lrp(alone)(IDS, target=1), jxp.lrp(f)(IDS, fixed, target=1)
+    assert_allclose(found, expected, rtol=1e-10)
+
+
+def test_numbers_that_integers_only_choose_among() -> None:
+    """The last token's vector, the probability of the next one: they were looked up already."""
+
+    def last(ids: Any) -> Any:
+        return (jnp.asarray(TABLE)[ids] + POSITIONS)[jnp.arange(2), ids.argmax(1)] @ W
+
+    end = np.asarray(IDS.argmax(1))
+    rows = (TABLE[IDS] + POSITIONS)[np.arange(2), end]
+    expected = np.zeros((2, 4))
+    expected[np.arange(2), end] = jxp.gradient(lambda e: e @ W)(rows, target=1).sum(-1)
+    assert_allclose(jxp.gradient(last)(IDS, target=1), expected, rtol=1e-12)
+
+    def likelihood(e: Any, ids: Any) -> Any:
+        logs = jax.nn.log_softmax(jnp.cumsum(jnp.tanh(e), 1) @ TABLE.T)[:, :-1]
+        return jnp.take_along_axis(logs, ids[:, 1:, None], -1).sum((1, 2))
+
+    found = jxp.gradient(lambda ids: likelihood(jnp.asarray(TABLE)[ids], ids)[:, None])(IDS)
+    expected = jax.grad(lambda e: likelihood(e, IDS).sum())(TABLE[IDS]).sum(-1)
+    assert_allclose(found, expected, rtol=1e-10)
+
+
+def test_integers_that_are_numbers() -> None:
+    """Pixels, counts: what is cast to floats, with a table beside it."""
+    kernel = np.random.default_rng(5).normal(size=(4, 3))
+
+    def f(x: Any) -> Any:
+        return jax.nn.relu(x / 255 @ kernel + 0.1) @ W[:3]
+
+    pixels = jnp.asarray(np.random.default_rng(6).integers(0, 256, (2, 4)), jnp.uint8)
+    found, expected = jxp.lrp(f)(pixels, target=1), jxp.lrp(f)(pixels.astype(float), target=1)
+    assert_allclose(found, expected, rtol=1e-6)  # JAX divides small integers in float32
+
+    def both(row: Any) -> Any:
+        return jnp.asarray(TABLE)[row[:, 0]] @ W + row[:, 1:].astype(float) @ kernel[1:]
+
+    found = jxp.lrp(both)(IDS, target=1)
+    numbers = np.asarray(IDS[:, 1:]) * kernel[1:, 1]
+    expected = np.concatenate([TABLE[IDS[:, :1]] @ W[:, 1], numbers], 1)
+    assert_allclose(found, expected, rtol=1e-4)  # epsilon
+
+
+def test_keras_embeddings_of_what_it_takes_for_floats() -> None:
+    keras = zoo._keras()
+    layers = [keras.layers.Embedding(7, 5), keras.layers.GlobalAveragePooling1D()]
+    for given in ([], [keras.Input((4,))]):
+        model = keras.Sequential([*given, *layers, keras.layers.Dense(3)])
+        model(IDS)
+        table, kernel, _ = (v.value for v in model.weights)
+        found = jxp.input_times_gradient(jxp.from_keras(model))(IDS, target=1)
+        assert_allclose(found, table[IDS] @ kernel[:, 1] / 4, rtol=1e-4)
+
+
 WRONG: dict[str, tuple[Callable[[], Any], str]] = {
-    "an image": (lambda: jxp.lrp(lambda x: x / 255 @ TABLE)(jnp.ones((2, 7), int)), "Cast images"),
+    "a mask": (
+        lambda: jxp.lrp(lambda i: (i > 0) @ TABLE)(jnp.ones((2, 7), int)),
+        "masks and places",
+    ),
+    "pairs": (
+        lambda: jxp.lrp(lambda i: jnp.asarray(FIELDS)[i[:, :-1] % 3, i[:, 1:]].sum(1))(IDS),
+        r"gather at test_integers.py:\d+ makes numbers of several",
+    ),
+    "sums": (
+        lambda: jxp.lrp(lambda i: jnp.asarray(BIGGER)[i[:, :-1] + i[:, 1:]].sum(1))(IDS),
+        "makes numbers of several",
+    ),
+    "two inputs": (
+        lambda: jxp.lrp(lambda i, k: jnp.asarray(BIGGER)[i + V * k].sum(1), argnums=(0, 1))(
+            IDS, KINDS
+        ),
+        "makes numbers of several",
+    ),
+    "counted": (
+        lambda: jxp.lrp(lambda i: jnp.asarray(TABLE)[jnp.cumsum(i, 1) % 7].sum(1))(IDS),
+        "makes numbers of several",
+    ),
     "truth values": (lambda: jxp.lrp(lambda x: x @ TABLE)(jnp.ones((2, 7), bool)), "dtype bool"),
     "in a loop": (lambda: jxp.lrp(in_a_loop)(IDS), "inside of a scan, at test_integers.py.*before"),
     "with the table": (

@@ -486,7 +486,7 @@ def input_shape() -> None:
     jxp.lrp(f)(x[:, :3])
 
 
-@wrong(TypeError, "input of dtype uint8 looks nothing up: .* Cast images to float")
+@wrong(TypeError, "dot_general at .* makes numbers of several explained .* cast integers")
 def image_of_bytes() -> None:
     jxp.lrp(f)(np.zeros((5, 4), np.uint8))
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import jax
 
+from jaxplain.graph.program import flatten
+
 Arrays = dict[str, Any]
 
 
@@ -77,9 +79,23 @@ def check_initialised(name: str, arrays: Arrays) -> None:
             )
 
 
-def check_unchanged(name: str, before: Arrays, after: Arrays) -> None:
-    """Raises TypeError for a model whose call changed its arrays; new ones do no harm."""
+def check_unchanged(
+    name: str, before: Arrays, after: Arrays, again: Callable[[Arrays], Arrays] | None = None
+) -> None:
+    """Raises TypeError for a model whose call changed its arrays; new ones do no harm.
+
+    Args:
+        name: of the model.
+        before: its arrays.
+        after: those that its call left.
+        again: makes the ones of the others, where the framework may hand out copies.
+    """
     changed = [path for path, array in before.items() if after.get(path, array) is not array]
+    if changed and again is not None:
+        program = flatten(again, (before,), keep_derivatives=True)
+        inputs = dict(zip(sorted(before), program.inputs, strict=True))
+        outputs = dict(zip(sorted(after), program.outputs, strict=True))
+        changed = [path for path in changed if outputs[path] is not inputs[path]]
     if changed:
         raise TypeError(
             f"{name} changes its own arrays when it is called ({', '.join(changed[:4])}), as "

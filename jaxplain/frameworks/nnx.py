@@ -64,12 +64,24 @@ def from_nnx(
 
     def call(structure: Any, arrays: Arrays, *inputs: Any) -> Any:
         definition, tree = structure
-        copy = nnx.merge(definition, jax.tree.unflatten(tree, arrays.values()))
-        copy.eval()
-        output = bound(copy, method)(*inputs, **kwargs)
-        drawn = _free_streams(nnx, copy)
-        before = {path: array for path, array in arrays.items() if path not in drawn}
-        check_unchanged(name, before, read(copy)[1])
+
+        def run(arrays: Arrays) -> tuple[Any, Any]:
+            copy = nnx.merge(definition, jax.tree.unflatten(tree, arrays.values()))
+            copy.eval()
+            return copy, bound(copy, method)(*inputs, **kwargs)
+
+        copy, output = run(arrays)
+        # Weights may be normalised in their place: the copy's.
+        free = _free_streams(nnx, copy) | _variables(nnx.state(copy, nnx.Param)).keys()
+
+        def state(module: Any) -> Arrays:
+            return {path: v for path, v in read(module)[1].items() if path not in free}
+
+        def again(kept: Arrays) -> Arrays:  # nnx.jit and nnx.remat return copies of everything
+            return state(run({path: kept.get(path, v) for path, v in arrays.items()})[0])
+
+        before = {path: v for path, v in arrays.items() if path not in free}
+        check_unchanged(name, before, state(copy), again)
         return output
 
     check_initialised(name, read()[1])

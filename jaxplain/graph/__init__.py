@@ -3,7 +3,7 @@
 program (flatten) -> activity -> dominators -> regions, chains -> layers -> blocks
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -31,8 +31,10 @@ class Graph(Block):
 
     Attributes:
         program: the flat operations.
-        explained: the values that are explained: floating inputs, and what integer inputs look up.
-        lookups: for each explained input, what it looks up (nothing where it is floating).
+        explained: the values that are explained: floating inputs, and the numbers that are made of
+            integers.
+        inputs: the function's inputs that are explained.
+        lookups: the numbers that are made of those which hold integers.
         heads: the outputs that relevance starts from: the function's outputs, with a trailing
             softmax left out when `trace` was asked to.
         steps: every layer of the function itself in execution order: structure, loops and branches
@@ -51,14 +53,10 @@ class Graph(Block):
         logits: bool,
         normalizations: bool = True,
     ):
-        self.lookups = {v: () if v.floating else lookups.of(program, v) for v in inputs}
-        _check_lookups(self.lookups)
-        explained = tuple(
-            value
-            for var, found in self.lookups.items()
-            for value in ([var] if var.floating else [lookup.value for lookup in found])
-        )
-        self.explained = explained
+        self.inputs = inputs
+        self.lookups = _looked_up(program, inputs)
+        floating = (v for v in inputs if v.floating)
+        self.explained = explained = (*floating, *(found.value for found in self.lookups))
         activity.mark(program, explained, program.outputs)
         regions = Regions(program, explained, normalizations)
         ends = [_before_softmax(var, regions) for var in program.outputs] if logits else []
@@ -119,16 +117,43 @@ def trace(
     return Graph(program, tuple(program.inputs[i] for i in positions), logits)
 
 
-def _check_lookups(lookups: Mapping[Var, Sequence[Lookup]]) -> None:
-    """Raises TypeError for an integer input that is not looked up, or in what is explained too."""
-    for var, found in lookups.items():
-        if not var.floating and not found:
+def _looked_up(program: Program, inputs: Sequence[Var]) -> tuple[Lookup, ...]:
+    """The numbers that integer inputs become.
+
+    Raises:
+        TypeError: no output depends on those of an input, they belong to several integers at once,
+            or come from a table that is explained too.
+    """
+    integers = [v for v in inputs if not v.floating]
+    if not integers:
+        return ()
+    found = lookups.of(program, integers)
+    floating = [v for v in inputs if v.floating]
+    activity.mark(program, [*floating, *(lookup.value for lookup in found)], program.outputs)
+    found = tuple(lookup for lookup in found if lookup.value.carries)
+    for lookup in found:
+        if lookup.ambiguous and lookup.value.producer is not None:
             raise TypeError(
-                f"an explained input of dtype {var.aval.dtype} looks nothing up: integers are "
-                "explained where they pick rows of a table (token ids). Cast images to float"
+                f"{lookup.value.producer.primitive} at "
+                f"{lookup.value.producer.source or 'unknown place'} makes numbers of several "
+                "explained integers at once, and their relevance would be that of all of them: "
+                "explain the numbers (split the model behind them) or one of the inputs, or cast "
+                "integers to floats before (images)"
             )
-    floating = {v for v in lookups if v.floating}
-    pending = [v for found in lookups.values() for lookup in found for v in lookup.tables]
+    for var, start in zip(integers, lookups.starts(integers), strict=False):
+        if not any(lookup.has(start, var) for lookup in found):
+            raise TypeError(
+                f"{var.path or 'an input'} is explained, and its integers become no numbers that "
+                "reach the output: integers are explained where they pick rows of a table, "
+                "choose a class or are cast to floats; masks and places are constants"
+            )
+    _check_tables(found, floating)
+    return found
+
+
+def _check_tables(lookups: Sequence[Lookup], floating: Sequence[Var]) -> None:
+    """Raises TypeError for a table that is explained, as the integers that pick its rows are."""
+    pending = [v for lookup in lookups for v in lookup.tables]
     while pending:
         var = pending.pop()
         if var in floating:

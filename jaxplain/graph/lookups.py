@@ -1,34 +1,43 @@
-"""Where integer inputs become numbers: rows gathered from a table, and one-hot vectors.
+"""Where integer inputs become numbers: rows of a table, one-hot vectors, or the numbers they are.
 
-Integers carry no relevance; the numbers that are looked up by them do, and what arrives there is
-the integers'. Masks made of integers (`ids != 0`) are constants.
+Integers carry no relevance; the numbers that are made of them do, and what arrives there is the
+integers'. For that each entry of every value is followed back to the one integer it was made of.
+Truth values, but for one-hot vectors, and places (`ids != 0`, argmax) are constants.
 """
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
 import jax
 import numpy as np
 
+from jaxplain import _compat
 from jaxplain.graph.primitives import Class, Role
 from jaxplain.graph.program import Node, Program, Var
 
-#: For each entry of a value, the position in the integer input that it was made from; or none.
-_Origins = np.ndarray
+#: For each entry of a value, the place among all integers of the one it was made of, or one of the
+#: numbers below; None where every entry may be made of several.
+_Origins = np.ndarray | None
 _NOWHERE = -1
-_THROUGH = (Role.CAST, Role.RESHAPE, Role.TRANSPOSE, Role.BROADCAST, Role.SUM, Role.DIFFERENCE)
+_SEVERAL = -2
+
+_ENTRYWISE = (Class.DIAGONAL, Class.ELEMENTWISE, Class.DISCRETE)
+
+#: Which operands are moved, where it is not the first alone; the others say where to.
+_MOVED = {"scatter": (0, 2), "dynamic_update_slice": (0, 1), "pad": (0, 1)}
 
 
 @dataclass(frozen=True, eq=False)
 class Lookup:
-    """Numbers that were looked up by integers.
+    """Numbers that were made of integers.
 
     Attributes:
         value: the numbers.
         features: the axes of `value` along which they all belong to one integer.
-        origins: for the others, where in the integers each came from; -1 for nowhere.
+        origins: for the others, which of all integers each came from; -1 for none of them.
         tables: what was picked from.
     """
 
@@ -37,73 +46,228 @@ class Lookup:
     origins: np.ndarray
     tables: tuple[Var, ...] = ()
 
-    def gathered(self, relevance: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """The relevance of the integers, of this shape, from that of the numbers."""
+    @property
+    def ambiguous(self) -> bool:
+        """Whether some of the numbers were made of several integers."""
+        return bool((self.origins == _SEVERAL).any())
+
+    def has(self, start: int, integers: Var) -> bool:
+        """Whether some of the numbers were made of an input's integers."""
+        end = start + math.prod(integers.shape)
+        return bool(((self.origins >= start) & (self.origins < end)).any())
+
+    def gathered(self, relevance: jax.Array, start: int, shape: tuple[int, ...]) -> jax.Array:
+        """The relevance of one array of integers from that of the numbers.
+
+        Args:
+            relevance: that of `value`.
+            start: the place of the array's first integer among all.
+            shape: the array's.
+        """
         summed = relevance.sum(self.features).ravel()
         size = math.prod(shape)
-        origins = self.origins.ravel()
-        if np.array_equal(origins, np.arange(size)):
+        places = self.origins.ravel() - start
+        if np.array_equal(places, np.arange(size)):
             return summed.reshape(shape)
-        places = np.where(origins == _NOWHERE, size, origins)
+        places = np.where((places >= 0) & (places < size), places, size)
         zeros = jax.numpy.zeros(size, summed.dtype)
         return zeros.at[places].add(summed, mode="drop").reshape(shape)
 
 
-def of(program: Program, ids: Var) -> tuple[Lookup, ...]:
-    """What is looked up by an integer input.
+def of(program: Program, integers: Sequence[Var]) -> tuple[Lookup, ...]:
+    """What is made of the integer inputs.
 
     Raises:
         TypeError: something is looked up inside of a loop or branch.
     """
-    origins: dict[Var, _Origins] = {ids: np.arange(math.prod(ids.shape)).reshape(ids.shape)}
-    chosen: set[Var] = set()  # which class it is, as truth values
-    hot: dict[Var, Lookup] = {}  # and as numbers
-    found = []
-    for node in program.nodes:
-        made = [v for v in node.inputs if v in origins]
-        vectors = [v for v in node.inputs if v in hot]
+    return tuple(_Search(program, integers).found)
+
+
+def starts(integers: Sequence[Var]) -> list[int]:
+    """The place of each input's first integer among all."""
+    sizes = [math.prod(v.shape) for v in integers]
+    return [sum(sizes[:i]) for i in range(len(sizes))]
+
+
+class _Search:
+    """One pass over a program."""
+
+    def __init__(self, program: Program, integers: Sequence[Var]):
+        self.origins: dict[Var, _Origins] = {
+            v: start + np.arange(math.prod(v.shape)).reshape(v.shape)
+            for v, start in zip(integers, starts(integers), strict=True)
+        }
+        self.values = {v: value for v, value in program.constants}
+        self.classes: set[Var] = set()  # which class it is, as truth values or counts
+        self.hot: dict[Var, Lookup] = {}  # and as numbers
+        self.found: list[Lookup] = []
+        self.numbers: set[Var] = set()  # that were made of something found
+        for node in program.nodes:
+            self.visit(node)
+
+    def visit(self, node: Node) -> None:
+        """Follows the origins through one operation."""
+        made = [v for v in node.inputs if v in self.origins]
+        vectors = [v for v in node.inputs if v in self.hot]
         out = node.outputs[0]
+        if not self.numbers.isdisjoint(node.inputs):
+            self.numbers.update(node.outputs)
         if node.control is not None:
             _check_inside(node, made)
+            self.origins |= dict.fromkeys(node.outputs if made else (), None)
         elif vectors:
-            rows = _product(node, hot)
-            if rows is not None:
-                found.append(rows)
-            elif node.row.role is Role.CAST and out.floating:
-                hot[out] = replace(hot[vectors[0]], value=out)
-            else:
-                found += [hot[v] for v in vectors if hot[v] not in found]
+            self.mix(node, vectors)
         elif not made:
-            continue
-        elif _picks(node, origins):
-            found.append(_rows(node, origins))
-        elif made[0] in chosen and node.row.role is Role.CAST and out.floating:
-            hot[out] = _one_hot(out, origins[made[0]])
-        elif (through := _through(node, origins)) is not None:
-            origins |= dict.fromkeys(node.outputs, through)
-            if _compares_classes(node, made) or made[0] in chosen:
-                chosen.update(node.outputs)
-    return tuple(found)
+            return
+        elif _picks(node, self.origins) and node.inputs[0] not in self.origins:
+            features, picked = _features(node), self.picked(node)
+            if not out.floating:
+                whole = picked is not None and np.expand_dims(picked, features)
+                self.origins[out] = None if picked is None else np.broadcast_to(whole, out.shape)
+            elif node.inputs[0] not in self.numbers:  # else numbers are moved
+                self.add(_lookup(out, features, picked, (node.inputs[0],)))
+        elif _makes_vectors(node, self.classes):
+            self.hot[out] = _one_hot(out, self.origins[node.inputs[0]])
+        else:
+            self.follow(node, made)
+
+    def add(self, lookup: Lookup) -> None:
+        """Numbers were found."""
+        self.found.append(lookup)
+        self.numbers.add(lookup.value)
+
+    def mix(self, node: Node, vectors: Sequence[Var]) -> None:
+        """One-hot vectors pick rows in a product; elsewhere they are numbers themselves."""
+        out = node.outputs[0]
+        rows = _product(node, self.hot)
+        if rows is not None:
+            self.add(rows)
+        elif node.row.role is Role.CAST and out.floating:
+            self.hot[out] = replace(self.hot[vectors[0]], value=out)
+        else:
+            for vector in vectors:
+                if self.hot[vector] not in self.found:
+                    self.add(self.hot[vector])
+            self.numbers.update(node.outputs)
+
+    def follow(self, node: Node, made: Sequence[Var]) -> None:
+        """The outputs' origins, where they are neither truth values nor places."""
+        compares = self.compares_classes(node, made)
+        of_classes = compares or not self.classes.isdisjoint(made)
+        row, out = node.row, node.outputs[0]
+        if _compat.boolean(out) and not of_classes:
+            return
+        if row.cls is Class.DISCRETE and not row.local:
+            return
+        self.origins |= zip(node.outputs, self.through(node), strict=True)
+        if of_classes:
+            self.classes.update(node.outputs)
+        elif out.floating and not any(v.floating for v in made):
+            self.add(_lookup(out, (), self.origins[out] if row.role is Role.CAST else None))
+
+    def compares_classes(self, node: Node, made: Sequence[Var]) -> bool:
+        """Whether the integers are compared with all classes: `ids == arange(n)`."""
+        if node.primitive != "eq" or len(made) != 1:
+            return False
+        (other,) = (v for v in node.inputs if v is not made[0])
+        value = self.value(other)
+        return value is not None and len(np.unique(value)) > 1
+
+    def through(self, node: Node) -> Sequence[_Origins]:
+        """The origins of the outputs of an operation."""
+        row = node.row
+        if row.role is Role.CAST:
+            return [self.of(v) for v in node.inputs]
+        if row.role is Role.SELECT or (row.cls in _ENTRYWISE and row.local):
+            cases = node.inputs[1:] if row.role is Role.SELECT else node.inputs
+            return [_joined([self.of(v) for v in cases], node.outputs[0].shape)]
+        return self.moved(node) or [None for _ in node.outputs]
+
+    def of(self, var: Var) -> _Origins:
+        """The origins of any value."""
+        return self.origins[var] if var in self.origins else np.full(var.shape, _NOWHERE)
+
+    def moved(self, node: Node) -> Sequence[_Origins] | None:
+        """The origins of what an operation moves; None where it is not known where to."""
+        if node.row.cls is not Class.STRUCTURAL:
+            return None
+        every = range(len(node.inputs)) if node.row.role is Role.CONCATENATION else (0,)
+        moved = _MOVED.get(node.primitive, every)
+        values = [self.of(v) if i in moved else self.value(v) for i, v in enumerate(node.inputs)]
+        if any(value is None for value in values):
+            return None
+        # what fills up is some very low number
+        return [np.maximum(v, _SEVERAL) for v in self.evaluate(node, values)]
+
+    def picked(self, node: Node) -> _Origins:
+        """The origins of what an operation picks from a table, by the integers that pick it."""
+        places = [self.of(v) for v in node.inputs[1:]]
+        if node.primitive == "dynamic_slice":
+            return _joined(places, ())
+        (index,) = places
+        if index is None:
+            return None
+        features, shape = _features(node), node.outputs[0].shape
+        kept = tuple(n for i, n in enumerate(shape) if i not in features)
+        # the last axis holds the coordinates of a place
+        return _joined([index[..., k].reshape(kept) for k in range(index.shape[-1])], kept)
+
+    def value(self, var: Var) -> Any:
+        """What a value is, if constants alone make it and are known; else None."""
+        if var.literal is not None:
+            return var.literal
+        if var not in self.values:
+            node = var.producer
+            operands = [] if node is None else [self.value(v) for v in node.inputs]
+            known = node is not None and node.control is None
+            if node is None or not known or any(v is None for v in operands):
+                return None
+            self.values |= zip(node.outputs, self.evaluate(node, operands), strict=True)
+        value = self.values[var]
+        return None if isinstance(value, jax.core.Tracer) else value
+
+    @staticmethod
+    def evaluate(node: Node, values: Sequence[Any]) -> Sequence[Any]:
+        """Runs one operation now."""
+        with jax.ensure_compile_time_eval():
+            return node.evaluate([jax.numpy.asarray(v) for v in values])
+
+
+def _joined(origins: Sequence[_Origins], shape: tuple[int, ...]) -> _Origins:
+    """Of what is made of several values, entry by entry."""
+
+    def join(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        differ = (a != _NOWHERE) & (b != _NOWHERE) & (a != b)
+        return np.where(differ, _SEVERAL, np.where(a == _NOWHERE, b, a))
+
+    known = [np.broadcast_to(o, shape) for o in origins if o is not None]
+    return reduce(join, known) if len(known) == len(origins) else None
 
 
 def _picks(node: Node, made: Collection[Var]) -> bool:
-    """Whether an operation takes rows from a table, at places in `made`."""
-    picks = node.primitive in ("gather", "dynamic_slice") and node.outputs[0].floating
+    """Whether an operation picks from a table, at places in `made`."""
+    picks = node.primitive in ("gather", "dynamic_slice")
     return picks and any(v in made for v in node.inputs[1:])
 
 
-def _rows(node: Node, origins: Mapping[Var, _Origins]) -> Lookup:
-    out, (table, *places) = node.outputs[0], node.inputs
+def _features(node: Node) -> tuple[int, ...]:
+    """The axes of the output that run inside of what was picked."""
     if node.primitive == "dynamic_slice":  # by one integer
-        picked = next(origins[v] for v in places if v in origins)
-        return Lookup(out, tuple(range(len(out.shape))), picked, (table,))
-    features = tuple(node.params["dimension_numbers"].offset_dims)
-    shape = [n for i, n in enumerate(out.shape) if i not in features]
-    return Lookup(out, features, origins[places[0]][..., 0].reshape(shape), (table,))
+        return tuple(range(len(node.outputs[0].shape)))
+    return tuple(node.params["dimension_numbers"].offset_dims)
+
+
+def _lookup(
+    value: Var, features: tuple[int, ...], origins: _Origins, tables: tuple[Var, ...] = ()
+) -> Lookup:
+    return Lookup(value, features, np.array(_SEVERAL) if origins is None else origins, tables)
 
 
 def _one_hot(value: Var, origins: _Origins) -> Lookup:
-    """The axis along which all entries have one origin is that of the classes."""
+    """The axes along which all entries have one origin are those of the classes."""
+    if origins is None:
+        return _lookup(value, (), None)
+    origins = np.broadcast_to(origins, value.shape)
     classes = tuple(
         i
         for i, n in enumerate(value.shape)
@@ -111,6 +275,13 @@ def _one_hot(value: Var, origins: _Origins) -> Lookup:
     )
     index = tuple(0 if i in classes else slice(None) for i in range(len(value.shape)))
     return Lookup(value, classes, origins[index])
+
+
+def _makes_vectors(node: Node, classes: set[Var]) -> bool:
+    """Whether numbers are made of which class it is: by a cast, or chosen by it."""
+    if not node.outputs[0].floating or node.inputs[0] not in classes:
+        return False
+    return node.row.role in (Role.CAST, Role.SELECT)
 
 
 def _product(node: Node, hot: Mapping[Var, Lookup]) -> Lookup | None:
@@ -127,49 +298,13 @@ def _product(node: Node, hot: Mapping[Var, Lookup]) -> Lookup | None:
     return Lookup(node.outputs[0], features, vectors.origins, (table,))
 
 
-def _compares_classes(node: Node, made: Sequence[Var]) -> bool:
-    """Whether the integers are compared with all classes: `ids == arange(n)`."""
-    if node.primitive != "eq" or len(made) != 1:
-        return False
-    (other,) = (v for v in node.inputs if v is not made[0])
-    while other.producer is not None and other.producer.row.role in _THROUGH:
-        other = next((v for v in other.producer.inputs if v.literal is None), other)
-    return other.producer is not None and other.producer.primitive == "iota"
-
-
-def _through(node: Node, origins: dict[Var, _Origins]) -> _Origins | None:
-    """The origins behind an operation on integers; None where they are lost."""
-    out = node.outputs[0]
-    made = [origins[v] for v in node.inputs if v in origins]
-    if len(node.outputs) > 1 or out.floating:
-        return None
-    if node.row.cls is Class.STRUCTURAL and node.row.role not in (Role.CAST, Role.SELECT):
-        values: list[Any] = []
-        for var in node.inputs:
-            if var in origins:
-                values.append(origins[var])
-            elif var.shape and not var.floating and node.row.role is not Role.CONCATENATION:
-                return None  # where it takes them from is known at run time
-            else:
-                values.append(np.full(var.shape, _NOWHERE))
-        return np.asarray(_moved(node, values))
-    mixes = node.row.cls in (Class.MIXING, Class.SELECTION, Class.UNKNOWN)
-    return None if mixes or not node.row.local else np.broadcast_to(made[0], out.shape)
-
-
-def _moved(node: Node, values: Iterable[Any]) -> Any:
-    with jax.ensure_compile_time_eval():
-        (moved,) = node.evaluate([jax.numpy.asarray(v) for v in values])
-    return moved
-
-
 def _check_inside(node: Node, made: Sequence[Var]) -> None:
     assert node.control is not None
     known = {link.inner for link in node.control.enters if link.outer in made}
     for body in node.control.bodies:
         for inner in body.walk():
             if not known.isdisjoint(inner.inputs):
-                if _picks(inner, known):
+                if _picks(inner, known) and inner.outputs[0].floating:
                     raise TypeError(
                         f"integers are looked up inside of a {node.primitive}, at "
                         f"{inner.source or 'unknown place'}: look them up before it, all at once"

@@ -12,7 +12,7 @@ from jaxplain.errors import NotAnalyzableError
 from jaxplain.graph import Graph, explained_leaves
 from jaxplain.graph.layers import Layer
 from jaxplain.graph.linear import wide
-from jaxplain.graph.lookups import Lookup
+from jaxplain.graph.lookups import starts
 from jaxplain.graph.program import Program, Var, flatten
 from jaxplain.interpreter import evaluate, forward, values, wanted
 from jaxplain.ledger import Ledger
@@ -52,7 +52,7 @@ class Compiled:
             explainer.logits,
             explainer.normalizations,
         )
-        self.looks_up = any(graph.lookups.values())
+        self.looks_up = bool(graph.lookups)
         if self.looks_up and explainer.prepare is not None:
             raise TypeError(NO_PATH)
         if explainer.relevance and not any(v.carries for v in graph.heads):
@@ -73,7 +73,7 @@ class Compiled:
         for layer in (*self.captured, *((self.stop,) if self.stop else ())):
             self._check_reached(layer)
         self.heads = jax.tree.unflatten(self.out_tree, [v.aval for v in self.head_vars])
-        self.explained = [v.aval for v in graph.lookups]
+        self.explained = [v.aval for v in graph.inputs]
         self.constants = [value for _, value in program.constants]
         self.reverse = explainer.reverse(graph) if explainer.reverse else {}
         self._explain = jax.jit(self._run, static_argnames=("kind",))
@@ -248,14 +248,14 @@ class Compiled:
 
     def _by_input(self, arriving: Sequence[jax.Array]) -> list[jax.Array]:
         """What arrived at `graph.explained`, for each explained input."""
-        each = iter(arriving)
-
-        def of(var: Var, found: Sequence[Lookup]) -> jax.Array:
-            if not found:
-                return next(each)
-            return reduce(jnp.add, [v.gathered(next(each), var.shape) for v in found])
-
-        return [of(var, found) for var, found in self.plan.graph.lookups.items()]
+        graph = self.plan.graph
+        values = dict(zip(graph.explained, arriving, strict=True))
+        integers = [v for v in graph.inputs if not v.floating]
+        for var, start in zip(integers, starts(integers), strict=True):
+            found = [lookup for lookup in graph.lookups if lookup.has(start, var)]
+            each = [lookup.gathered(values[lookup.value], start, var.shape) for lookup in found]
+            values[var] = reduce(jnp.add, each)
+        return [values[var] for var in graph.inputs]
 
     def _run(
         self, constants: list[Any], flat: list[Any], index: Any, masks: Any, state: Any, kind: Any
@@ -333,6 +333,7 @@ class Compiled:
         heads, pullback = jax.vjp(heads_of, explained, entries)
         seeds = self._seeds(heads, index, kind)
         arriving, booked = pullback(seeds)
+        arriving = self._by_input(arriving)
         columns = {key: jnp.stack([entry[key] for entry in booked]) for key in ENTRIES}
         total = sum((jnp.sum(seed, dtype=dtype) for seed in seeds), jnp.zeros((), dtype))
         reached = sum((jnp.sum(a, dtype=dtype) for a in arriving), jnp.zeros((), dtype))
@@ -376,7 +377,7 @@ class Compiled:
 NO_PATH = (
     "this method moves through the values of an input or compares it with others, and integers "
     "have none between them: explain the vectors that they look up (split the model behind its "
-    "embedding)"
+    "embedding), or give numbers"
 )
 
 
