@@ -4,11 +4,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from jaxplain import composites, tables
-from jaxplain.composites import Composite, describe
+from jaxplain.composites import Composite, describe, kernel
 from jaxplain.errors import not_analyzable
 from jaxplain.graph import Graph
 from jaxplain.graph.layers import Layer
-from jaxplain.graph.primitives import IRREVERSIBLE
+from jaxplain.graph.primitives import IRREVERSIBLE, ROUNDING
+from jaxplain.graph.program import Node
 from jaxplain.rules import Gradient, Rule
 
 _HEADER = ("", "layer", "kind", "output", "rule", "why", "where")
@@ -129,7 +130,28 @@ class Plan:
         if self.unknown:
             count = len(self.unknown)
             notes.append(f"{count} layers without a rule are differentiated as written")
+        if loops := self._loops_without_first():
+            notes.append(f"no kernel is first: those in {loops} also come behind themselves")
+        cut = {f"{n.primitive} at {n.source or 'unknown place'}": None for n in self._rounded()}
+        if cut:
+            notes.append(f"nothing flows through {', '.join(cut)}: what is rounded is a constant")
         return tuple(notes)
+
+    def _loops_without_first(self) -> str:
+        """The loops that hold the kernels, where the composite has a rule for the first in vain."""
+        asked = any("first" in str(match) for match, _ in self.composite.entries)
+        if not asked or any(layer.first for layer in self.graph.layers):
+            return ""
+        kernels = [layer for layer in self.graph.layers if kernel(layer) and layer.around]
+        return ", ".join(dict.fromkeys(layer.around[0].name for layer in kernels))
+
+    def _rounded(self) -> list[Node]:
+        """The operations that cut the explained input's values off by rounding them."""
+        return [
+            node
+            for node in self.graph.program.walk()
+            if node.primitive in ROUNDING and any(v.active and v.floating for v in node.inputs)
+        ]
 
     def summary(self) -> str:
         """How many layers of each kind got which rule, one line per pair."""

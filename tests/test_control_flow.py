@@ -613,3 +613,15 @@ def test_a_sum_over_devices_of_activations_is_shared_by_contribution(mesh: Mesh)
 
     f = jax.shard_map(f, mesh=mesh, in_specs=P("model"), out_specs=P())
     assert_allclose(jxp.lrp(f, composites.EpsilonPlus(0))(jnp.array([1.0, 3.0])), [1, 3], rtol=1e-6)
+
+
+def test_a_plan_tells_that_no_kernel_of_a_loop_is_first() -> None:
+    weights, x = jnp.ones((3, 4, 4)), jnp.ones((2, 4))
+
+    def f(x: Any) -> Any:
+        return lax.scan(lambda h, w: (jax.nn.relu(h @ w), None), x, weights)[0]
+
+    told = "no kernel is first: those in scan also come behind themselves"
+    assert told in jxp.lrp(f, composites.EpsilonPlusFlat()).plan(x).notes
+    assert not jxp.lrp(f, composites.EpsilonPlus()).plan(x).notes
+    assert not jxp.lrp(lambda x: f(x @ weights[0]), composites.EpsilonPlusFlat()).plan(x).notes

@@ -914,7 +914,7 @@ def test_nnx_transformations_inside_of_a_module() -> None:
         def __init__(self, rngs: nnx.Rngs):
             self.norm = nnx.BatchNorm(4, rngs=rngs)
 
-        @nnx.jit
+        @partial(nnx.jit, static_argnames="train")
         def __call__(self, x: Any, train: bool = False) -> Any:
             return self.norm(x, use_running_average=not train)
 

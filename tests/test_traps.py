@@ -645,3 +645,16 @@ def test_gradient_works_through_scan():
     x = normal(3, 4)
     expected = jax.grad(lambda x: f(x)[2])(x)
     assert_same(jxp.gradient(f)(x, target=2), expected, 1e-14)
+
+
+def test_a_plan_tells_what_rounding_cuts_off() -> None:
+    """As in a quantised layer, of which only the scale would be explained."""
+    w = jnp.ones((4, 3))
+
+    def quantised(x):
+        scale = jnp.abs(x).max(-1, keepdims=True) / 127
+        return (jnp.round(x / scale).astype(jnp.int8) @ w.astype(jnp.int8)) * scale
+
+    (note,) = jxp.lrp(quantised).plan(jnp.ones((2, 4))).notes
+    assert note.startswith("nothing flows through round at test_traps.py:")
+    assert not jxp.lrp(lambda x: x @ w + jnp.round(w).sum(0)).plan(jnp.ones((2, 4))).notes

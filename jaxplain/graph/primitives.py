@@ -188,6 +188,9 @@ CUSTOM_RECTIFIER = Row(_E, piecewise=True)
 #: What cannot be differentiated in reverse, and so not explained.
 IRREVERSIBLE = frozenset({"while"})
 
+#: What makes steps of a value, through which nothing flows.
+ROUNDING = frozenset({"round", "floor", "ceil", "sign"})
+
 #: The largest of their operands, where the others of their role are the smallest.
 MAXIMA = frozenset({"max", "reduce_max", "reduce_window_max", "cummax"})
 
