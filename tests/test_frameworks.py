@@ -986,3 +986,11 @@ def test_models_that_change_when_they_are_called() -> None:
     running = keras.Sequential([keras.Input((4,)), Running(name="running")])
     with pytest.raises(TypeError, match=r"changes its own arrays .*running/count"):
         jxp.gradient(jxp.from_keras(running))(x)
+
+
+def test_one_example_for_an_equinox_module_is_told_about_batches() -> None:
+    model = jxp.from_equinox(eqx.nn.Linear(5, 3, key=jax.random.key(0)))
+    with pytest.raises(Exception) as caught:
+        jxp.lrp(model)(jnp.ones(5), target=1)
+    notes = "".join(caught.value.__notes__)
+    assert "mapped over the leading axis of what it is given (here (5,)): give a batch" in notes

@@ -91,7 +91,18 @@ def from_equinox(
             check_unchanged(name, before, by_path(after))
             return output
 
-        return one(*inputs) if batched else jax.vmap(one)(*inputs)
+        if batched:
+            return one(*inputs)
+        try:
+            return jax.vmap(one)(*inputs)
+        except (TypeError, ValueError) as error:
+            shapes = ", ".join(str(jax.numpy.shape(v)) for v in jax.tree.leaves(inputs))
+            error.add_note(
+                f"{name} takes one example and is mapped over the leading axis of what it is given "
+                f"(here {shapes}): give a batch, x[None] for one example; or batched=True for a "
+                "module that takes batches itself"
+            )
+            raise
 
     return Model(name, call, lambda: (None, arrays_held))
 
