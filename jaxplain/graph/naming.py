@@ -65,7 +65,8 @@ class _Names:
     def parameter_path(self, layer: Layer) -> str:
         """The module that the arguments stand in from which a layer's weights are computed."""
         found: set[Var] = set()
-        pending = [v for v in layer.main.inputs if not v.active]
+        nodes = layer.nodes if layer.kind == "Activation" else (layer.main,)
+        pending = [v for node in nodes for v in node.inputs if not v.active]
         while pending:
             var = pending.pop()
             while var in self.outside:
