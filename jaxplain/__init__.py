@@ -44,5 +44,6 @@ from jaxplain.transforms import random as random
 from jaxplain.transforms import smoothgrad as smoothgrad
 from jaxplain.transforms import smoothgrad_squared as smoothgrad_squared
 from jaxplain.transforms import vargrad as vargrad
+from jaxplain.unrolling import unroll as unroll
 
 __version__ = "0.1.0.dev0"

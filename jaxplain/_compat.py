@@ -32,6 +32,9 @@ TRANSPARENT = {
     "composite": "call_jaxpr",
 }
 
+#: The scope of a function whose loops are written out for the explanation.
+UNROLLED = "jaxplain.unroll"
+
 #: Of these, the one whose values are computed again in the backward pass.
 REMAT = "remat2"
 
@@ -156,6 +159,7 @@ class ControlFlow:
         carried: how many go in first, and come out of every iteration into the next one,
         scanned: how many go in slice by slice.
         length: the number of iterations; None where there are none.
+        reverse: whether the last slice comes first.
     """
 
     kind: str
@@ -165,6 +169,7 @@ class ControlFlow:
     carried: int
     scanned: int
     length: int | None
+    reverse: bool = False
 
 
 def control_flow(eqn: Eqn) -> ControlFlow | None:
@@ -177,7 +182,8 @@ def control_flow(eqn: Eqn) -> ControlFlow | None:
             fixed, carried = params["num_consts"], params["num_carry"]
         body = open_jaxpr(params["jaxpr"])
         scanned = operands - fixed - carried
-        return ControlFlow("Loop", (body,), 0, fixed, carried, scanned, params["length"])
+        length, reverse = params["length"], params["reverse"]
+        return ControlFlow("Loop", (body,), 0, fixed, carried, scanned, length, reverse)
     if eqn.primitive.name == "cond":
         branches = tuple(map(open_jaxpr, params["branches"]))
         return ControlFlow("Branch", branches, 1, operands - 1, 0, 0, None)

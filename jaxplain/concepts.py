@@ -31,8 +31,9 @@ def concept_relevance(
     """The attribution conditional on each channel of a layer.
 
     For channel c, relevance passes the layer's output only through c: R(x | c). Where all relevance
-    flows through the layer, the maps of all channels add up to the attribution. The forward pass
-    and the backward pass above the layer are computed once for all channels.
+    flows through the layer, the maps of all channels add up to the attribution; a layer inside of a
+    loop is met at every iteration, each time through c only (`jaxplain.unroll` tells them apart).
+    The forward pass and the backward pass above the layer are computed once for all channels.
 
     Args:
         explain: the explainer.

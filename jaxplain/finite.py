@@ -1,6 +1,7 @@
 """The first place where a network stops being finite."""
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import jax
@@ -8,10 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import checkify
 
+from jaxplain.graph.control import Control
 from jaxplain.graph.layers import Layer
 from jaxplain.graph.program import read
 from jaxplain.interpreter import values
 from jaxplain.plan import Plan
+
+#: What comes into a layer inside of a loop or branch: it may be a mask, nobody knows.
+_MASKED = [-jnp.inf]
 
 
 def places(plan: Plan) -> list[str]:
@@ -47,13 +52,22 @@ def flags(
         for var, value in zip(variables, given, strict=True)
     ]
     env = values(plan.graph.program, constants, inputs)
-    layers = []
-    for layer in plan.layers:
-        # what comes into a layer inside of a loop or branch may be a mask: nobody knows
-        masks = [-jnp.inf] if layer.around else []
-        read_by = () if layer.around else (*layer.sources, *layer.constants)
-        layers.append(_is_sound(outputs[layer], [*masks, *(read(env, v) for v in read_by)]))
-    return jnp.stack([*found, *layers])
+    for outermost, layers in groupby(plan.layers, lambda layer: layer.around[:1]):
+        if outermost and outermost[0].control is not None and outermost[0].control.length:
+            found += _in_first_iteration(outermost[0].control, [outputs[k] for k in layers])
+            continue
+        for layer in layers:
+            read_by = (*layer.sources, *layer.constants)
+            given = _MASKED if layer.around else [read(env, v) for v in read_by]
+            found.append(_is_sound(outputs[layer], given))
+    return jnp.stack(found)
+
+
+def _in_first_iteration(loop: Control, outputs: Sequence[Any]) -> list[jax.Array]:
+    """What is sound in the first iteration where something is not; all, if everything is."""
+    sound = jnp.stack([jax.vmap(lambda v: _is_sound(v, _MASKED))(v) for v in outputs])
+    order = sound[:, ::-1] if loop.flow.reverse else sound
+    return list(order[:, jnp.argmin(order.all(0))])
 
 
 def check(places: Sequence[str], flags: jax.Array) -> None:

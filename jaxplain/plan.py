@@ -127,11 +127,21 @@ class Plan:
         notes = []
         if self.graph.softmax:
             notes.append(f"the trailing {self.graph.softmax} is left out: targets are logits")
+        elif self.graph.probabilities:
+            notes.append("the output is that of a softmax: targets are probabilities")
         if self.unknown:
             count = len(self.unknown)
             notes.append(f"{count} layers without a rule are differentiated as written")
         if loops := self._loops_without_first():
-            notes.append(f"no kernel is first: those in {loops} also come behind themselves")
+            notes.append(
+                f"no kernel is first: those in {loops} also come behind themselves "
+                "(jaxplain.unroll writes loops out)"
+            )
+        if scales := ", ".join(self._scales_at_edges()):
+            notes.append(
+                f"{scales}: at the edge of a loop, branch or mesh, which no layer crosses "
+                "(jaxplain.unroll writes loops out)"
+            )
         cut = {f"{n.primitive} at {n.source or 'unknown place'}": None for n in self._rounded()}
         if cut:
             notes.append(f"nothing flows through {', '.join(cut)}: what is rounded is a constant")
@@ -144,6 +154,14 @@ class Plan:
             return ""
         kernels = [layer for layer in self.graph.layers if kernel(layer) and layer.around]
         return ", ".join(dict.fromkeys(layer.around[0].name for layer in kernels))
+
+    def _scales_at_edges(self) -> list[str]:
+        """The layers that would perhaps be part of a kernel without a loop, branch or mesh."""
+        controls = [n.control for n in self.graph.program.walk() if n.control is not None]
+        links = [link for control in controls for link in (*control.enters, *control.leaves)]
+        edges = {v for link in links for v in (link.inner, link.outer)}
+        scales = [layer for layer in self.graph.layers if layer.op == "scale"]
+        return [k.name for k in scales if not edges.isdisjoint((*k.sources, *k.exits))]
 
     def _rounded(self) -> list[Node]:
         """The operations that cut the explained input's values off by rounding them."""

@@ -622,6 +622,69 @@ def test_a_plan_tells_that_no_kernel_of_a_loop_is_first() -> None:
         return lax.scan(lambda h, w: (jax.nn.relu(h @ w), None), x, weights)[0]
 
     told = "no kernel is first: those in scan also come behind themselves"
-    assert told in jxp.lrp(f, composites.EpsilonPlusFlat()).plan(x).notes
+    (note,) = jxp.lrp(f, composites.EpsilonPlusFlat()).plan(x).notes
+    assert note.startswith(told)
     assert not jxp.lrp(f, composites.EpsilonPlus()).plan(x).notes
     assert not jxp.lrp(lambda x: f(x @ weights[0]), composites.EpsilonPlusFlat()).plan(x).notes
+
+
+def classify(end: Any, x: Any) -> Any:
+    return end(jax.nn.relu(x @ _W + 0.1) @ _V)
+
+
+_W, _V = (np.random.default_rng(i).normal(size=s) for i, s in enumerate([(4, 5), (5, 3)]))
+
+# Where a trailing softmax may stand.
+WRAPPED: dict[str, Callable[[Any], Any]] = {
+    "chunks": lambda f: lambda x: lax.map(f, x, batch_size=4),
+    "one by one": lambda f: lambda x: lax.map(lambda row: f(row[None])[0], x),
+    "nested": lambda f: (
+        lambda x: lax.map(
+            lambda rows: lax.map(lambda r: f(r[None])[0], rows), x.reshape(2, 4, 4)
+        ).reshape(8, 3)
+    ),
+    "cases": lambda f: lambda x: lax.cond(x.sum() > 0, f, lambda x: f(1.0 * x), x),
+    "devices": lambda f: jax.shard_map(
+        f, mesh=Mesh(np.array(jax.devices()[:4]), "d"), in_specs=P("d"), out_specs=P("d")
+    ),
+}
+
+
+@pytest.mark.parametrize("end", [jax.nn.softmax, jax.nn.log_softmax])
+@pytest.mark.parametrize("name", WRAPPED)
+def test_a_softmax_that_ends_a_body_is_left_out(name: str, end: Any) -> None:
+    f, x = partial(classify, end), np.random.default_rng(2).normal(size=(8, 4))
+    explain = jxp.lrp(WRAPPED[name](f), rules.Z(), with_output=True)
+    output, found = explain(x, target=1)
+    assert_allclose(output, f(x), rtol=1e-12)
+    assert_allclose(found, jxp.lrp(f, rules.Z())(x, target=1), rtol=1e-9, atol=1e-12)
+    assert_allclose(explain.outputs(x), classify(lambda z: z, x), rtol=1e-12)
+    assert explain.plan(x).notes[0].startswith(f"the trailing {end.__name__} is left out")
+    ledger = jxp.lrp(WRAPPED[name](f)).ledger(x, target=1)
+    assert ledger.error() < 1e-12
+
+
+def test_a_softmax_that_is_read_elsewhere_stays_and_is_told() -> None:
+    def f(x: Any) -> Any:
+        p = lax.map(partial(classify, jax.nn.softmax), x, batch_size=4)
+        return p, -(p * jnp.log(p)).sum(-1)
+
+    x = np.random.default_rng(2).normal(size=(8, 4))
+    told = "the output is that of a softmax: targets are probabilities"
+    assert told in jxp.lrp(f).plan(x).notes
+    assert told in jxp.gradient(partial(classify, jax.nn.softmax)).plan(x).notes
+    assert not jxp.gradient(partial(classify, jnp.tanh)).plan(x).notes
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_what_is_not_finite_first_in_a_loop(reverse: bool) -> None:
+    """In the iteration where it begins, not in the order of the body."""
+
+    def f(x: Any) -> Any:
+        def body(h: Any, row: Any) -> Any:
+            return jnp.log(2.0 * h @ _W[:, :4] + row), None
+
+        return lax.scan(body, jnp.zeros(4), x, reverse=reverse)[0]
+
+    with pytest.raises(FloatingPointError, match=r"the output of layer \d \(log\)"):
+        jxp.lrp(f, check_finite=True)(-jnp.ones((3, 4)))

@@ -73,7 +73,10 @@ def of(layer: Layer) -> Kernel:
 def objection(layer: Layer) -> str:
     """Why the weights of a layer cannot be told apart by output; "" when they can."""
     if layer.around and layer.is_kernel:
-        return f"the layer is inside of a {layer.around[-1].main.primitive}: write that out"
+        within = layer.around[-1].main.primitive
+        return (
+            f"the layer is inside of a {within}: write that out (jaxplain.unroll does with loops)"
+        )
     copied = [n for n in layer.nodes if sum(v in layer.live for v in n.inputs) > 1]
     if not layer.is_kernel:
         return "it adds a value to itself: write that as a product" if copied else ""

@@ -307,6 +307,7 @@ def _check_inside(node: Node, made: Sequence[Var]) -> None:
                 if _picks(inner, known) and inner.outputs[0].floating:
                     raise TypeError(
                         f"integers are looked up inside of a {node.primitive}, at "
-                        f"{inner.source or 'unknown place'}: look them up before it, all at once"
+                        f"{inner.source or 'unknown place'}: look them up before it, all at "
+                        "once, or explain jaxplain.unroll(f)"
                     )
                 known.update(inner.outputs)

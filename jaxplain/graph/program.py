@@ -6,10 +6,13 @@ Loops and branches are operations that own a program for each of their bodies.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from jaxplain import _compat
 from jaxplain.errors import NotAnalyzableError
@@ -269,12 +272,60 @@ class _Flattener:
                 "array (jax.Ref), and what is read from it afterwards would not be seen: give a "
                 "pure function, that returns new arrays instead"
             )
-        node = self.node(eqn, row, operands, "/".join(path), origin)
         flow = _compat.control_flow(eqn)
+        if flow is not None:
+            case = self.case(flow, operands)
+            if case is not None:
+                jaxpr, consts = case
+                return self.inline(jaxpr, self.hoisted(jaxpr, consts), operands[1:], path)
+            if flow.length == 1 or (flow.length and _compat.UNROLLED in path):
+                return self.iterations(eqn, flow, operands, path)
+        node = self.node(eqn, row, operands, _joined(path), origin)
         if flow is not None and node.control is None:
             bodies = [self.body(jaxpr, consts, path, node) for jaxpr, consts in flow.bodies]
             node.control = Control(flow, eqn, bodies, node.inputs, node.outputs)
         return node.outputs
+
+    def case(self, flow: _compat.ControlFlow, operands: list[Var]) -> Any:
+        """The only case of a branch that can run; None where several can."""
+        index = _known(operands[0]) if flow.kind == "Branch" else None
+        return None if index is None else flow.bodies[max(0, min(int(index), len(flow.bodies) - 1))]
+
+    def iterations(
+        self,
+        eqn: _compat.Eqn,
+        flow: _compat.ControlFlow,
+        operands: list[Var],
+        path: tuple[str, ...],
+    ) -> list[Var]:
+        """A loop written out; its outputs."""
+        assert flow.length is not None
+        ((jaxpr, consts),) = flow.bodies
+        hoisted, around = self.hoisted(jaxpr, consts), self.around
+        kept = flow.fixed + flow.carried
+        fixed, carry, scanned = operands[: flow.fixed], operands[flow.fixed : kept], operands[kept:]
+        order = range(flow.length)
+        collected: dict[int, list[Var]] = {}
+        for i in reversed(order) if flow.reverse else order:
+            slices = [
+                self.traced(eqn, path, partial(lax.index_in_dim, index=i, keepdims=False), v)
+                for v in scanned
+            ]
+            self.around = (eqn, *around)
+            outputs = self.inline(jaxpr, hoisted, [*fixed, *carry, *slices], path)
+            self.around = around
+            carry, collected[i] = outputs[: flow.carried], outputs[flow.carried :]
+        stacked = zip(*(collected[i] for i in order), strict=True)
+        return [*carry, *(self.traced(eqn, path, lambda *v: jnp.stack(v), *vs) for vs in stacked)]
+
+    def traced(
+        self, eqn: _compat.Eqn, path: tuple[str, ...], function: Callable[..., Any], *values: Var
+    ) -> Var:
+        """A function of values, in the place of an equation."""
+        closed = jax.make_jaxpr(function)(*(v.aval for v in values))
+        jaxpr, consts = _compat.open_jaxpr(closed)
+        (result,) = self.inline(jaxpr, self.hoisted(jaxpr, consts), list(values), path, eqn)
+        return result
 
     def body(
         self, jaxpr: _compat.Jaxpr, consts: Sequence[Any], path: tuple[str, ...], owner: Node
@@ -321,6 +372,21 @@ class _Flattener:
 
 
 _UNIFORM = (Class.DIAGONAL, Class.STRUCTURAL, Class.ELEMENTWISE)
+
+
+def _joined(path: tuple[str, ...]) -> str:
+    return "/".join(part for part in path if part != _compat.UNROLLED)
+
+
+def _known(var: Var) -> Any:
+    """The value of what literals alone make; None of all else."""
+    if var.literal is not None or var.producer is None:
+        return var.literal
+    values = [_known(v) for v in var.producer.inputs]
+    if var.shape or len(var.producer.outputs) > 1 or any(v is None for v in values):
+        return None
+    with jax.ensure_compile_time_eval():
+        return var.producer.evaluate([jnp.asarray(v) for v in values])[0]
 
 
 def _key(eqn: _compat.Eqn, operands: list[Var]) -> Any:

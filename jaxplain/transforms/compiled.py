@@ -124,7 +124,7 @@ class Compiled:
         if layer.around:
             raise ValueError(
                 f"layer {layer.name!r} is inside of {layer.around[-1].name!r}: start at a layer "
-                "outside of loops and branches"
+                "outside of loops and branches (jaxplain.unroll writes loops out)"
             )
         return layer
 

@@ -79,7 +79,7 @@ def deep_lift(
         ValueError: there is no such rule or treatment of maxima; in a call, the baseline does not
             fit the input.
         NotAnalyzableError: in a call, the difference would have to cross an operation that DeepLIFT
-            cannot share it in: control flow, sorting, or one that is switched by a value that
+            cannot share it in: control flow (`jaxplain.unroll` writes loops out), sorting, or one that is switched by a value that
             depends on x but has no derivative (an index, a comparison, a stop_gradient). A
             comparison of what it switches, as in a rectifier, is fine.
 
@@ -252,7 +252,8 @@ def _activation(graph: Graph, layer: Layer) -> Layer | None:
 def _obstacle(layer: Layer, ruleless: bool) -> str:
     """Why DeepLIFT cannot cross a layer; "" when it can."""
     if layer.blocks:
-        return f"is a {layer.kind.lower()}, whose differences DeepLIFT does not follow yet"
+        way_out = "explain jaxplain.unroll(f)" if layer.kind == "Loop" else "write out its case"
+        return f"is a {layer.kind.lower()}, which DeepLIFT does not go into: {way_out}"
     if any(v.active for v in layer.constants):
         return "is switched by a value that depends on the input but has no derivative"
     if layer.kind == "Softmax":
