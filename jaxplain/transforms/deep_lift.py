@@ -79,9 +79,10 @@ def deep_lift(
         ValueError: there is no such rule or treatment of maxima; in a call, the baseline does not
             fit the input.
         NotAnalyzableError: in a call, the difference would have to cross an operation that DeepLIFT
-            cannot share it in: control flow (`jaxplain.unroll` writes loops out), sorting, or one that is switched by a value that
-            depends on x but has no derivative (an index, a comparison, a stop_gradient). A
-            comparison of what it switches, as in a rectifier, is fine.
+            cannot share it in: control flow (`jaxplain.unroll` writes loops out), sorting, or one
+            that is switched by a value that depends on x but has no derivative (an index, a
+            comparison, a stop_gradient). A comparison of what it switches, as in a rectifier, is
+            fine.
 
     References:
         Shrikumar et al., "Learning Important Features Through Propagating Activation Differences",
