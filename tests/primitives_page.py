@@ -317,7 +317,7 @@ CASES: dict[str, Case] = {
     "custom_lin": Case(lambda x: jax.linearize(backwards, jnp.ones_like(x))[1](x)),
     # control flow
     "scan": Case(lambda x: lax.scan(lambda c, v: (c * 2 + v, c), x[0], x)[1]),
-    "cond": Case(lambda x: lax.cond(C[0, 0] > 0.5, jnp.tanh, jnp.exp, x)),
+    "cond": Case(lambda x: lax.cond(x.sum() > 0.5, jnp.tanh, jnp.exp, x)),
     "while": Case(lambda x: lax.while_loop(lambda v: v.sum() < 9, lambda v: 2 * v, x)),
     # devices
     "shard_map": Case(sharded(jnp.tanh)),

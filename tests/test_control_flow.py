@@ -245,11 +245,11 @@ def test_what_arrives_at_an_initial_state_is_booked() -> None:
     def f(x: Any) -> Any:
         return lax.scan(lambda h, v: (2 * v + 3 * h, None), jnp.array([5.0]), x)[0]
 
-    x = jnp.array([[1.0]])
+    x = jnp.array([[1.0], [1.0]])  # h = 5, 2 + 15 = 17, 2 + 51 = 53
     ledger = jxp.lrp(f, rules.Z()).ledger(x)
-    assert_allclose(ledger.output, 17.0)
-    assert_allclose(ledger.inputs, 2.0)
-    assert_allclose(ledger.constants.sum(), 15.0)
+    assert_allclose(ledger.output, 53.0)
+    assert_allclose(ledger.inputs, 51 * 2 / 17 + 2)
+    assert_allclose(ledger.constants.sum(), 51 * 15 / 17)
 
 
 def test_an_inner_kernel_is_first_only_where_no_kernel_is_before_it() -> None:
