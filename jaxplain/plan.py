@@ -3,13 +3,12 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from jaxplain import composites, tables
-from jaxplain.composites import Composite, describe, kernel
+from jaxplain import composites, notes, tables
+from jaxplain.composites import Composite, describe
 from jaxplain.errors import not_analyzable
 from jaxplain.graph import Graph
 from jaxplain.graph.layers import Layer
-from jaxplain.graph.primitives import IRREVERSIBLE, ROUNDING
-from jaxplain.graph.program import Node
+from jaxplain.graph.primitives import IRREVERSIBLE
 from jaxplain.rules import Gradient, Rule
 
 _HEADER = ("", "layer", "kind", "output", "rule", "why", "where")
@@ -124,52 +123,7 @@ class Plan:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader should know beside the table."""
-        notes = []
-        if self.graph.softmax:
-            notes.append(f"the trailing {self.graph.softmax} is left out: targets are logits")
-        elif self.graph.probabilities:
-            notes.append("the output is that of a softmax: targets are probabilities")
-        if self.unknown:
-            count = len(self.unknown)
-            notes.append(f"{count} layers without a rule are differentiated as written")
-        if loops := self._loops_without_first():
-            notes.append(
-                f"no kernel is first: those in {loops} also come behind themselves "
-                "(jaxplain.unroll writes loops out)"
-            )
-        if scales := ", ".join(self._scales_at_edges()):
-            notes.append(
-                f"{scales}: at the edge of a loop, branch or mesh, which no layer crosses "
-                "(jaxplain.unroll writes loops out)"
-            )
-        cut = {f"{n.primitive} at {n.source or 'unknown place'}": None for n in self._rounded()}
-        if cut:
-            notes.append(f"nothing flows through {', '.join(cut)}: what is rounded is a constant")
-        return tuple(notes)
-
-    def _loops_without_first(self) -> str:
-        """The loops that hold the kernels, where the composite has a rule for the first in vain."""
-        asked = any("first" in str(match) for match, _ in self.composite.entries)
-        if not asked or any(layer.first for layer in self.graph.layers):
-            return ""
-        kernels = [layer for layer in self.graph.layers if kernel(layer) and layer.around]
-        return ", ".join(dict.fromkeys(layer.around[0].name for layer in kernels))
-
-    def _scales_at_edges(self) -> list[str]:
-        """The layers that would perhaps be part of a kernel without a loop, branch or mesh."""
-        controls = [n.control for n in self.graph.program.walk() if n.control is not None]
-        links = [link for control in controls for link in (*control.enters, *control.leaves)]
-        edges = {v for link in links for v in (link.inner, link.outer)}
-        scales = [layer for layer in self.graph.layers if layer.op == "scale"]
-        return [k.name for k in scales if not edges.isdisjoint((*k.sources, *k.exits))]
-
-    def _rounded(self) -> list[Node]:
-        """The operations that cut the explained input's values off by rounding them."""
-        return [
-            node
-            for node in self.graph.program.walk()
-            if node.primitive in ROUNDING and any(v.active and v.floating for v in node.inputs)
-        ]
+        return tuple(notes.of(self))
 
     def summary(self) -> str:
         """How many layers of each kind got which rule, one line per pair."""
