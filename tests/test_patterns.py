@@ -758,7 +758,7 @@ WRONG: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "integer data": (
         lambda: jxp.pattern_statistics(net, X.astype(int)),
         TypeError,
-        "Cast images to float",
+        "or cast integers to floats",
     ),
     "batch_size": (lambda: jxp.pattern_statistics(net, X, batch_size=0), ValueError, "int >= 1"),
     "batch_size of batches": (

@@ -114,7 +114,8 @@ class Explained:
                     np.asarray(env[var]),
                     1e-12 * max(map(abs, filter(np.isfinite, (1, low, high)))),
                 )
-                inside = (value >= low - slack) & (value <= high + slack)
+                unbounded = low == -np.inf and high == np.inf  # perhaps no number at all
+                inside = unbounded | ((value >= low - slack) & (value <= high + slack))
                 assert inside.all(), f"{var} of {var.producer} is not within {low} and {high}"
         return [read(env, v) for v in program.outputs]
 
