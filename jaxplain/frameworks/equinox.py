@@ -96,6 +96,8 @@ def from_equinox(
         try:
             return jax.vmap(one)(*inputs)
         except (TypeError, ValueError) as error:
+            if str(error).startswith(name):
+                raise
             shapes = ", ".join(str(jax.numpy.shape(v)) for v in jax.tree.leaves(inputs))
             error.add_note(
                 f"{name} takes one example and is mapped over the leading axis of what it is given "
