@@ -199,6 +199,10 @@ PICKED: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
         lambda i: jnp.asarray(BIGGER)[i[:, np.array([3, 1])]],
         lambda i: i[:, [3, 1]],
     ),
+    "filled up": (
+        lambda i: jnp.asarray(BIGGER)[i.at[:, np.array([3, 9])].get(mode="fill", fill_value=2)],
+        lambda i: np.stack([i[:, 3], np.full(2, 2)], 1),
+    ),
     "split": (
         lambda i: jnp.concatenate([jnp.asarray(BIGGER)[j] for j in jnp.split(i, 4, 1)], 1),
         lambda i: i,
@@ -233,6 +237,8 @@ def test_each_row_belongs_to_the_integer_that_picked_it(name: str) -> None:
     expected = jxp.input_times_gradient(behind_any)(BIGGER[rows], target=1).sum(-1)
     if name == "some columns":
         expected = expected[:, [0, 1, 0, 0]] * np.array([0, 1, 0, 1])
+    if name == "filled up":
+        expected = np.pad(expected[:, :1], ((0, 0), (3, 0)))
     if name == "a table per field":
         expected = np.pad(expected, ((0, 0), (0, 1)))
     assert_allclose(found, expected, rtol=1e-9, atol=1e-12)

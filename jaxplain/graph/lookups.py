@@ -193,11 +193,15 @@ class _Search:
             return None
         every = range(len(node.inputs)) if node.row.role is Role.CONCATENATION else (0,)
         moved = _MOVED.get(node.primitive, every)
-        values = [self.of(v) if i in moved else self.value(v) for i, v in enumerate(node.inputs)]
+        values: list[Any] = [
+            self.of(v) if i in moved else self.value(v) for i, v in enumerate(node.inputs)
+        ]
         if any(value is None for value in values):
             return None
-        # what fills up is some very low number
-        return [np.maximum(v, _SEVERAL) for v in self.evaluate(node, values)]
+        found = self.evaluate(node, values)
+        others = self.evaluate(node, [v + 1 if i in moved else v for i, v in enumerate(values)])
+        # what fills up was not moved
+        return [np.where(b == a + 1, a, _NOWHERE) for a, b in zip(found, others, strict=True)]
 
     def picked(self, node: Node) -> _Origins:
         """The origins of what an operation picks from a table, by the integers that pick it."""
