@@ -134,6 +134,14 @@ def test_transformations() -> None:
     assert_allclose(every[1], expected, rtol=1e-10)
 
 
+def test_an_explainer_on_many_devices() -> None:
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), "d")
+    explain = partial(jxp.lrp(lambda ids: behind(jnp.asarray(TABLE)[ids])), target=1)
+    spec = jax.sharding.PartitionSpec("d")
+    on_each = jax.shard_map(explain, mesh=mesh, in_specs=spec, out_specs=spec)
+    assert_allclose(on_each(IDS), explain(IDS), rtol=1e-10)
+
+
 def test_one_hot_vectors_that_meet_no_table() -> None:
     """They are numbers themselves."""
     found = jxp.gradient(lambda ids: jax.nn.one_hot(ids, 7, dtype=float).sum(1) ** 2)(IDS, target=3)

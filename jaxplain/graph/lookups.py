@@ -233,8 +233,8 @@ class _Search:
     @staticmethod
     def evaluate(node: Node, values: Sequence[Any]) -> Sequence[Any]:
         """Runs one operation now."""
-        with jax.ensure_compile_time_eval():
-            return node.evaluate([jax.numpy.asarray(v) for v in values])
+        with _compat.now():
+            return [np.asarray(v) for v in node.evaluate([jax.numpy.asarray(v) for v in values])]
 
 
 def _joined(origins: Sequence[_Origins], shape: tuple[int, ...]) -> _Origins:

@@ -374,19 +374,24 @@ class _Flattener:
 _UNIFORM = (Class.DIAGONAL, Class.STRUCTURAL, Class.ELEMENTWISE)
 
 
+_COMPUTED = (Class.DIAGONAL, Class.ELEMENTWISE, Class.DISCRETE)
+
+
 def _joined(path: tuple[str, ...]) -> str:
     return "/".join(part for part in path if part != _compat.UNROLLED)
 
 
 def _known(var: Var) -> Any:
-    """The value of what literals alone make; None of all else."""
-    if var.literal is not None or var.producer is None:
+    """The value of a number that literals alone make, the same everywhere; None of all else."""
+    node = var.producer
+    if var.literal is not None or node is None:
         return var.literal
-    values = [_known(v) for v in var.producer.inputs]
-    if var.shape or len(var.producer.outputs) > 1 or any(v is None for v in values):
+    computes = node.row.cls in _COMPUTED or node.primitive == "convert_element_type"
+    values = [_known(v) for v in node.inputs] if computes and not var.shape else []
+    if not values or any(v is None for v in values):
         return None
-    with jax.ensure_compile_time_eval():
-        return var.producer.evaluate([jnp.asarray(v) for v in values])[0]
+    with _compat.now():
+        return node.evaluate([jnp.asarray(v) for v in values])[0]
 
 
 def _key(eqn: _compat.Eqn, operands: list[Var]) -> Any:
