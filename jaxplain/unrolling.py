@@ -1,10 +1,10 @@
 """Loops written out for the explanation."""
 
 from collections.abc import Callable
-from functools import wraps
 from typing import Any
 
 import jax
+from jax.tree_util import DictKey
 
 from jaxplain import _compat
 
@@ -42,11 +42,34 @@ def unroll(f: Callable[..., Any]) -> Callable[..., Any]:
     """
     if not callable(f):
         raise TypeError(f"unroll takes a function of arrays, got {f!r}")
-    if jax.tree_util.treedef_is_leaf(jax.tree.structure(f)):
-        return wraps(f)(lambda *args, **keywords: _unrolled(f, *args, **keywords))
-    return jax.tree_util.Partial(_unrolled, f)
+    return _Unrolled(f)
 
 
-def _unrolled(f: Callable[..., Any], *args: Any, **keywords: Any) -> Any:
-    with jax.named_scope(_compat.UNROLLED):
-        return f(*args, **keywords)
+@jax.tree_util.register_pytree_with_keys_class
+class _Unrolled:
+    """A function in a scope that tells to write its loops out; a pytree of what it holds."""
+
+    def __init__(self, f: Callable[..., Any]):
+        self._f = f
+        self.__name__ = getattr(f, "__name__", type(f).__name__)
+
+    def __call__(self, *args: Any, **keywords: Any) -> Any:
+        with jax.named_scope(_compat.UNROLLED):
+            return self._f(*args, **keywords)
+
+    def tree_flatten_with_keys(self) -> tuple[list[tuple[Any, Any]], Any]:
+        """Its leaves by their paths in `f`, which name the layers."""
+        leaves, tree = jax.tree_util.tree_flatten_with_path(self._f)
+        keyed = [
+            (DictKey(jax.tree_util.keystr(path, simple=True, separator="/")), leaf)
+            for path, leaf in leaves
+        ]
+        return keyed, tree
+
+    @classmethod
+    def tree_unflatten(cls, tree: Any, leaves: Any) -> "_Unrolled":
+        """The same of another `f`."""
+        return cls(jax.tree.unflatten(tree, leaves))
+
+    def __repr__(self) -> str:
+        return f"unroll({self._f!r})"

@@ -228,6 +228,18 @@ PICKED: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
         lambda i: jnp.where(i[..., None] == jnp.arange(3 * V), 1.0, 0.0) @ BIGGER,
         lambda i: i,
     ),
+    "one-hot vectors in a loop": (
+        lambda i: lax.map(lambda v: v @ BIGGER, jax.nn.one_hot(i, 3 * V, dtype=float)),
+        lambda i: i,
+    ),
+    "a case for each": (
+        lambda i: jax.vmap(
+            jax.vmap(
+                lambda j: lax.switch(j, [lambda k=k: jnp.asarray(BIGGER)[k] for k in range(7)])
+            )
+        )(i),
+        lambda i: i,
+    ),
     "rows by where": (
         lambda i: jnp.where(
             i[..., None, None] == np.arange(3 * V)[:, None], jnp.asarray(BIGGER), 0
@@ -355,6 +367,27 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
             IDS, KINDS
         ),
         "makes numbers of several",
+    ),
+    "one-hot inside": (
+        lambda: jxp.lrp(
+            lambda i: (
+                jnp.asarray(TABLE)[i].sum(1)
+                + lax.map(lambda j: jax.nn.one_hot(j, 7, dtype=float) @ TABLE, i).sum(1)
+            )
+        )(IDS),
+        "looked up inside of a scan.*unroll",
+    ),
+    "cast inside": (
+        lambda: jxp.lrp(lambda i: lax.map(lambda j: j.astype(float) @ TABLE[:4], i))(IDS),
+        "looked up inside of a scan",
+    ),
+    "a case of a branch": (
+        lambda: jxp.lrp(
+            lambda i: lax.cond(
+                i.sum() > 3, lambda j: jnp.asarray(TABLE)[j], lambda j: jnp.asarray(TABLE)[0 * j], i
+            ).sum(1)
+        )(IDS),
+        "looked up inside of a cond.*all at once$",
     ),
     "counted": (
         lambda: jxp.lrp(lambda i: jnp.asarray(TABLE)[jnp.cumsum(i, 1) % 7].sum(1))(IDS),

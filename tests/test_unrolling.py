@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import linen
+from flax import linen, nnx
 from jax import lax, nn
 from numpy.testing import assert_allclose
 
@@ -79,6 +79,16 @@ PAIRS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any], np.ndarray]] 
     "backward": (backward, backward_written, STEPS),
     "counted": (counted, counted_written, X),
     "in a jitted function": (jax.jit(stack), stack_written, X),
+    "never": (
+        lambda x: lax.scan(lambda h, w: (nn.relu(h @ w), h), x, jnp.ones((0, 5, 5)))[0] @ V,
+        lambda x: x @ V,
+        X,
+    ),
+    "ending in a softmax": (
+        lambda x: lax.map(lambda row: nn.softmax(nn.relu(row @ W) @ V), x),
+        lambda x: nn.softmax(nn.relu(x @ W) @ V),
+        X[:1],
+    ),
     "mapped": (
         lambda x: lax.map(lambda r: nn.relu(r @ W + B[0]) @ V, (x - 0.5) / 0.3),
         lambda x: nn.relu((x - 0.5) / 0.3 @ W + B[0]) @ V,
@@ -138,6 +148,13 @@ def test_models_stay_pytrees_and_keep_their_names() -> None:
     assert_allclose(unrolled(STEPS), model(STEPS), rtol=1e-12)
     layers = jxp.lrp(unrolled).plan(STEPS).layers
     assert len(layers) == 2 * len(STEPS) and all("unroll" not in layer.name for layer in layers)
+
+    flat = nnx.Sequential(nnx.Linear(5, 4, rngs=nnx.Rngs(0)), nnx.Linear(4, 2, rngs=nnx.Rngs(1)))
+    for given in (flat, jxp.from_nnx(flat)):
+        names, same = (
+            [layer.name for layer in jxp.lrp(f).plan(X).layers] for f in (given, jxp.unroll(given))
+        )
+        assert names == same
 
 
 def test_methods_that_do_not_go_into_loops() -> None:

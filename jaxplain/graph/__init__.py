@@ -11,20 +11,17 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain import targets
-from jaxplain.graph import activity, bounds, lookups, naming
+from jaxplain.graph import activity, bounds, ends, lookups, naming
 from jaxplain.graph.axes import Axes
 from jaxplain.graph.blocks import Block
-from jaxplain.graph.control import Control
 from jaxplain.graph.layers import RULELESS, Layer
 from jaxplain.graph.lookups import Lookup
-from jaxplain.graph.primitives import Role
-from jaxplain.graph.program import Node, Program, Var, flatten
+from jaxplain.graph.program import Program, Var, flatten
 from jaxplain.graph.regions import Regions
 
 __all__ = ["Graph", "Layer", "trace"]
 
 _ROUNDING = 1e-6  # of a factor such as 1 / 6, which makes of 6 a little more than 1
-_MOVES = (Role.CAST, Role.RESHAPE, Role.TRANSPOSE)
 
 
 class Graph(Block):
@@ -60,11 +57,11 @@ class Graph(Block):
         self.explained = explained = (*floating, *(found.value for found in self.lookups))
         activity.mark(program, explained, program.outputs)
         regions = Regions(program, explained, normalizations)
-        ends = [_before_softmax(v, program, regions) for v in program.outputs] if logits else []
-        self.softmax = next((op for _, _, op in ends if op), "")
+        found = [ends.of(v, program, regions) for v in program.outputs] if logits else []
+        self.softmax = next((end.softmax for end in found if end.softmax), "")
         heads = program.outputs
         if self.softmax:
-            heads = [_moved(program, head, moves) for head, moves, _ in ends]
+            heads = [end.logits() for end in found]
             activity.mark(program, explained, heads)
             regions = Regions(program, explained, normalizations)
         super().__init__(program, heads, regions)
@@ -79,7 +76,7 @@ class Graph(Block):
     @property
     def probabilities(self) -> bool:
         """Whether some outputs are those of a softmax."""
-        return _ends_in_softmax(self.steps, set(self.heads))
+        return ends.are_probabilities(self.steps, self.heads)
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.layers))
@@ -204,84 +201,6 @@ def explained_leaves(args: Sequence[Any], argnums: int | Sequence[int]) -> tuple
             positions += range(offset, offset + len(leaves))
         offset += len(leaves)
     return tuple(positions)
-
-
-def _before_softmax(var: Var, program: Program, regions: Regions) -> tuple[Var, list[Node], str]:
-    """The logits, how they become an output in the softmax's place, and the softmax's name."""
-    end = var
-    moves: list[Node] = []
-    while end.carries and end.producer is not None and end.producer.row.role in _MOVES:
-        moves.insert(0, end.producer)
-        end = end.producer.inputs[0]
-    if end.producer is not None and end.producer.control is not None:
-        between = {end, *(v for node in moves for v in node.outputs)}
-        reads = sum(v in between for node in program.nodes for v in node.inputs)
-        alone = reads == len(moves)  # nothing else sees the probabilities
-        return var, [], _open_softmax(end, end.producer, regions) if alone else ""
-    region = regions.ending_at(end)
-    if region is None or region.kind != "Softmax" or region.op == "logsumexp":
-        return var, [], ""
-    if region.logits is None:
-        return var, [], ""
-    if all(node.row.role is Role.CAST for node in moves):
-        moves = []  # the logits' own precision is better
-    return region.logits, moves, region.op
-
-
-def _open_softmax(var: Var, node: Node, regions: Regions) -> str:
-    """Makes what a loop, branch or mesh gives its logits, where each body ends in one softmax.
-
-    Returns:
-        The softmax's name; "" where there is none.
-    """
-    assert node.control is not None
-    place = node.outputs.index(var)
-    if not var.carries or place < node.control.flow.carried:
-        return ""
-    found = []
-    for body in node.control.bodies:
-        before = body.outputs[place]
-        logits, moves, op = _before_softmax(before, body, regions.of(body))
-        found.append((body, _moved(body, logits, moves), op))
-        if not op or found[-1][1].aval.dtype != before.aval.dtype:
-            return ""
-    names = {op for _, _, op in found}
-    if len(names) > 1:
-        return ""
-    for body, logits, _ in found:
-        body.outputs[place] = logits
-    node.control = Control(
-        node.control.flow, node.eqn, node.control.bodies, node.inputs, node.outputs
-    )
-    return names.pop()
-
-
-def _ends_in_softmax(steps: Sequence[Layer], ends: set[Var]) -> bool:
-    """Whether values of a softmax are among the ends, moved at most."""
-    found = False
-
-    def back(steps: Sequence[Layer]) -> None:
-        nonlocal found
-        for layer in reversed(steps):
-            if layer.control is not None:
-                through = [partial(back, block.steps) for block in layer.blocks]
-                layer.control.spread_back(ends, through, lambda var: var.carries)
-            elif not ends.isdisjoint(layer.exits):
-                found |= layer.kind == "Softmax" and layer.op != "logsumexp"
-                ends.update(layer.sources if layer.kind == "Structure" else ())
-
-    back(steps)
-    return found
-
-
-def _moved(program: Program, var: Var, moves: Sequence[Node]) -> Var:
-    """A value, reshaped as another one is (a model of batches under vmap drops an axis)."""
-    for node in moves:
-        copy = Node(node.eqn, node.row, [var], node.names[0], node.origins)
-        (var,) = copy.outputs
-        var.index = 1 + max(v.index for n in program.nodes for v in n.outputs)
-        program.nodes.append(copy)
-    return var
 
 
 def _describe(graph: Graph) -> None:

@@ -113,8 +113,9 @@ class _Search:
         if not self.numbers.isdisjoint(node.inputs):
             self.numbers.update(node.outputs)
         if node.control is not None:
-            _check_inside(node, made)
+            self.check_inside(node, made)
             self.origins |= dict.fromkeys(node.outputs if made else (), None)
+            self.use(vectors, node)
         elif vectors:
             self.mix(node, vectors)
         elif not made:
@@ -145,10 +146,14 @@ class _Search:
         elif node.row.role is Role.CAST and out.floating:
             self.hot[out] = replace(self.hot[vectors[0]], value=out)
         else:
-            for vector in vectors:
-                if self.hot[vector] not in self.found:
-                    self.add(self.hot[vector])
-            self.numbers.update(node.outputs)
+            self.use(vectors, node)
+
+    def use(self, vectors: Sequence[Var], node: Node) -> None:
+        """One-hot vectors are numbers."""
+        for vector in vectors:
+            if self.hot[vector] not in self.found:
+                self.add(self.hot[vector])
+        self.numbers.update(node.outputs if vectors else ())
 
     def follow(self, node: Node, made: Sequence[Var]) -> None:
         """The outputs' origins, where they are neither truth values nor places."""
@@ -162,14 +167,21 @@ class _Search:
         self.origins |= zip(node.outputs, self.through(node), strict=True)
         if of_classes:
             self.classes.update(node.outputs)
-        elif out.floating and not any(v.floating for v in made):
-            self.add(_lookup(out, (), self.origins[out] if row.role is Role.CAST else None))
+        elif self.makes_numbers(node, made):
+            one = row.role in (Role.CAST, Role.SELECT)
+            self.add(_lookup(out, (), self.origins[out] if one else None))
 
-    def compares_classes(self, node: Node, made: Sequence[Var]) -> bool:
+    def makes_numbers(self, node: Node, made: Collection[Var]) -> bool:
+        """Whether integers become numbers here; those of others may be moved by them."""
+        integers = not any(v.floating for v in node.inputs if v in made)
+        return node.outputs[0].floating and integers and self.numbers.isdisjoint(node.inputs)
+
+    def compares_classes(self, node: Node, made: Collection[Var]) -> bool:
         """Whether the integers are compared with all classes: `ids == arange(n)`."""
-        if node.primitive != "eq" or len(made) != 1:
+        others = [v for v in node.inputs if v not in made]
+        if node.primitive != "eq" or len(others) != 1:
             return False
-        (other,) = (v for v in node.inputs if v is not made[0])
+        (other,) = others
         value = self.value(other)
         return value is not None and len(np.unique(value)) > 1
 
@@ -179,7 +191,8 @@ class _Search:
         if row.role is Role.CAST:
             return [self.of(v) for v in node.inputs]
         if row.role is Role.SELECT or (row.cls in _ENTRYWISE and row.local):
-            cases = node.inputs[1:] if row.role is Role.SELECT else node.inputs
+            chosen = row.role is Role.SELECT and _compat.boolean(node.inputs[0])
+            cases = node.inputs[1:] if chosen else node.inputs
             return [_joined([self.of(v) for v in cases], node.outputs[0].shape)]
         return self.moved(node) or [None for _ in node.outputs]
 
@@ -215,6 +228,28 @@ class _Search:
         kept = tuple(n for i, n in enumerate(shape) if i not in features)
         # the last axis holds the coordinates of a place
         return _joined([index[..., k].reshape(kept) for k in range(index.shape[-1])], kept)
+
+    def check_inside(self, node: Node, made: Collection[Var]) -> None:
+        """Raises TypeError where integers become numbers inside of a loop, branch or mesh."""
+        assert node.control is not None
+        known = {link.inner for link in node.control.enters if link.outer in made}
+        unroll = ", or explain jaxplain.unroll(f)" if node.control.kind == "Loop" else ""
+        for body in node.control.bodies:
+            for inner in body.nodes:
+                read = known.intersection(inner.inputs)
+                if not read:
+                    continue
+                if inner.control is not None:
+                    self.check_inside(inner, read)
+                elif self.makes_numbers(inner, read):
+                    raise TypeError(
+                        f"integers are looked up inside of a {node.primitive}, at "
+                        f"{inner.source or 'unknown place'}: look them up (or cast them to "
+                        f"floats) before it, all at once{unroll}"
+                    )
+                truth = _compat.boolean(inner.outputs[0])
+                if not truth or self.compares_classes(inner, read):
+                    known.update(inner.outputs)
 
     def value(self, var: Var) -> Any:
         """What a value is, if constants alone make it and are known; else None."""
@@ -300,18 +335,3 @@ def _product(node: Node, hot: Mapping[Var, Lookup]) -> Lookup | None:
     own, every = vectors.origins.ndim, range(len(node.outputs[0].shape))
     features = tuple(every[own:] if side == 0 else every[: len(every) - own])
     return Lookup(node.outputs[0], features, vectors.origins, (table,))
-
-
-def _check_inside(node: Node, made: Sequence[Var]) -> None:
-    assert node.control is not None
-    known = {link.inner for link in node.control.enters if link.outer in made}
-    for body in node.control.bodies:
-        for inner in body.walk():
-            if not known.isdisjoint(inner.inputs):
-                if _picks(inner, known) and inner.outputs[0].floating:
-                    raise TypeError(
-                        f"integers are looked up inside of a {node.primitive}, at "
-                        f"{inner.source or 'unknown place'}: look them up before it, all at "
-                        "once, or explain jaxplain.unroll(f)"
-                    )
-                known.update(inner.outputs)

@@ -278,7 +278,8 @@ class _Flattener:
             if case is not None:
                 jaxpr, consts = case
                 return self.inline(jaxpr, self.hoisted(jaxpr, consts), operands[1:], path)
-            if flow.length == 1 or (flow.length and _compat.UNROLLED in path):
+            unrolled = _compat.UNROLLED in path
+            if flow.length is not None and (flow.length <= 1 or unrolled):
                 return self.iterations(eqn, flow, operands, path)
         node = self.node(eqn, row, operands, _joined(path), origin)
         if flow is not None and node.control is None:
@@ -315,8 +316,12 @@ class _Flattener:
             outputs = self.inline(jaxpr, hoisted, [*fixed, *carry, *slices], path)
             self.around = around
             carry, collected[i] = outputs[: flow.carried], outputs[flow.carried :]
+        if not collected:
+            made: list[Any] = eqn.outvars[flow.carried :]
+            empty = [partial(jnp.zeros, v.aval.shape, v.aval.dtype) for v in made]
+            return [*carry, *(self.traced(eqn, path, zeros) for zeros in empty)]
         stacked = zip(*(collected[i] for i in order), strict=True)
-        return [*carry, *(self.traced(eqn, path, lambda *v: jnp.stack(v), *vs) for vs in stacked)]
+        return [*carry, *(self.traced(eqn, path, _stack, *values) for values in stacked)]
 
     def traced(
         self, eqn: _compat.Eqn, path: tuple[str, ...], function: Callable[..., Any], *values: Var
@@ -372,6 +377,10 @@ class _Flattener:
 
 
 _UNIFORM = (Class.DIAGONAL, Class.STRUCTURAL, Class.ELEMENTWISE)
+
+
+def _stack(*values: Any) -> Any:
+    return jnp.stack(values) if len(values) > 1 else jnp.reshape(values[0], (1, *values[0].shape))
 
 
 _COMPUTED = (Class.DIAGONAL, Class.ELEMENTWISE, Class.DISCRETE)
