@@ -506,7 +506,7 @@ def integrated_token_ids() -> None:
     jxp.integrated_gradients(lambda ids: f(w.T[ids]))(jnp.array([0, 2]))
 
 
-@wrong(TypeError, "looked up inside of a scan, at .*: look them up before it")
+@wrong(TypeError, "looked up inside of a scan, at .*: look them up .* before it")
 def token_ids_in_a_loop() -> None:
     def read(h: jax.Array, i: jax.Array) -> tuple[jax.Array, None]:
         return jnp.tanh(h + w.T[i]), None
