@@ -112,6 +112,18 @@ def _keras_precision() -> Iterator[None]:
         config.set_dtype_policy("float32")
 
 
+@pytest.fixture
+def keras_float64(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Everything in float64, Keras too: on JAX it takes means and moments in at most float32."""
+    import zoo
+
+    types = zoo._keras().src.backend.common.dtypes
+    monkeypatch.setitem(types.BIT64_TO_BIT32_DTYPE, "float64", "float64")
+    with jax.enable_x64(True):
+        zoo._keras()  # in that precision
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _strict(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever jaxplain computes promotes no dtype and no rank; the models it explains may."""

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache, partial
 from typing import Any, NamedTuple
 
@@ -28,13 +28,7 @@ Weights = dict[str, Any]
 BN_EPSILON = 1e-3
 
 
-@pytest.fixture(autouse=True)
-def _float64(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    # on JAX, Keras computes BatchNormalization and means in at most float32
-    monkeypatch.setitem(keras.src.backend.common.dtypes.BIT64_TO_BIT32_DTYPE, "float64", "float64")
-    with jax.enable_x64(True):
-        zoo._keras()  # in that precision
-        yield
+pytestmark = pytest.mark.usefixtures("keras_float64")
 
 
 class Written(NamedTuple):

@@ -1,6 +1,6 @@
 """Recurrent networks: cells, directions, masks, states, linear recurrences, in every spelling."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -31,13 +31,7 @@ EXACT = Composite([(kind("Product"), rules.SignalTake()), *_SUMS], strict=False)
 EVEN = Composite(_SUMS, strict=False)
 
 
-@pytest.fixture(autouse=True)
-def _float64(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    # on JAX, Keras computes in at most float32
-    monkeypatch.setitem(keras.src.backend.common.dtypes.BIT64_TO_BIT32_DTYPE, "float64", "float64")
-    with jax.enable_x64(True):
-        zoo._keras()  # in that precision
-        yield
+pytestmark = pytest.mark.usefixtures("keras_float64")
 
 
 def assert_same(found: Any, wanted: Any, tolerance: float = 1e-10) -> None:
