@@ -143,7 +143,7 @@ def _looked_up(program: Program, inputs: Sequence[Var]) -> tuple[Lookup, ...]:
                 "explain the numbers (split the model behind them) or one of the inputs, or cast "
                 "integers to floats before (images)"
             )
-    for var, start in zip(integers, lookups.starts(integers), strict=False):
+    for var, start in zip(integers, lookups.starts(integers), strict=True):
         if not any(lookup.has(start, var) for lookup in found):
             raise TypeError(
                 f"{var.path or 'an input'} is explained, and its integers become no numbers that "

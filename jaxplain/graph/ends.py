@@ -55,9 +55,8 @@ def _end(var: Var, program: Program, regions: Regions, *, whole: bool, readers: 
     if node.control is not None:
         between = {end, *(v for move in moves for v in move.outputs)}
         reads = sum(v in between for other in program.nodes for v in other.inputs)
-        # as long as nothing else sees the probabilities
-        opened = _opened(end, node, regions) if reads == len(moves) + readers else None
-        return nothing if opened is None else End(opened[0], lambda: (opened[1](), var)[1])
+        alone = reads == len(moves) + readers  # nothing else sees the probabilities
+        return _opened(end, var, node, regions) if alone else nothing
     if node.row.role is Role.CONCATENATION:
         parts = [_end(v, program, regions, whole=False, readers=1) for v in node.inputs]
         op = _common(parts)
@@ -78,22 +77,23 @@ def _end(var: Var, program: Program, regions: Regions, *, whole: bool, readers: 
     return End(region.op, lambda: _moved(program, logits, moves))
 
 
-def _opened(var: Var, node: Node, regions: Regions) -> tuple[str, Callable[[], None]] | None:
-    """The softmax that ends all bodies of a loop, branch or mesh, and what leaves it out."""
+def _opened(output: Var, var: Var, node: Node, regions: Regions) -> End:
+    """How all bodies of a loop, branch or mesh end; `var` is its output, perhaps moved."""
     control = node.control
     assert control is not None
-    place = node.outputs.index(var)
+    place = node.outputs.index(output)
     if place < control.flow.carried:
-        return None
+        return End("", lambda: var)
     parts = [_end(b.outputs[place], b, regions.of(b), whole=False) for b in control.bodies]
-    op = _common(parts)
 
-    def leave_out() -> None:
+    def leave_out() -> Var:
         for body, part in zip(control.bodies, parts, strict=True):
             body.outputs[place] = part.logits()
         node.control = Control(control.flow, node.eqn, control.bodies, node.inputs, node.outputs)
+        return var
 
-    return (op, leave_out) if op else None
+    op = _common(parts)
+    return End(op, leave_out if op else lambda: var)
 
 
 def _common(parts: Sequence[End]) -> str:

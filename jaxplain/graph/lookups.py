@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from jaxplain import _compat
+from jaxplain.graph.known import Known, run
 from jaxplain.graph.primitives import Class, Role
 from jaxplain.graph.program import Node, Program, Var
 
@@ -97,7 +98,7 @@ class _Search:
             v: start + np.arange(math.prod(v.shape)).reshape(v.shape)
             for v, start in zip(integers, starts(integers), strict=True)
         }
-        self.values = {v: value for v, value in program.constants}
+        self.known = Known(lambda node: node.control is None, dict(program.constants))
         self.classes: set[Var] = set()  # which class it is, as truth values or counts
         self.hot: dict[Var, Lookup] = {}  # and as numbers
         self.found: list[Lookup] = []
@@ -182,7 +183,7 @@ class _Search:
         if node.primitive != "eq" or len(others) != 1:
             return False
         (other,) = others
-        value = self.value(other)
+        value = self.known.of(other)
         return value is not None and len(np.unique(value)) > 1
 
     def through(self, node: Node) -> Sequence[_Origins]:
@@ -207,12 +208,12 @@ class _Search:
         every = range(len(node.inputs)) if node.row.role is Role.CONCATENATION else (0,)
         moved = _MOVED.get(node.primitive, every)
         values: list[Any] = [
-            self.of(v) if i in moved else self.value(v) for i, v in enumerate(node.inputs)
+            self.of(v) if i in moved else self.known.of(v) for i, v in enumerate(node.inputs)
         ]
         if any(value is None for value in values):
             return None
-        found = self.evaluate(node, values)
-        others = self.evaluate(node, [v + 1 if i in moved else v for i, v in enumerate(values)])
+        others = [v + 1 if i in moved else v for i, v in enumerate(values)]
+        found, others = ([np.asarray(v) for v in run(node, each)] for each in (values, others))
         # what fills up was not moved
         return [np.where(b == a + 1, a, _NOWHERE) for a, b in zip(found, others, strict=True)]
 
@@ -250,26 +251,6 @@ class _Search:
                 truth = _compat.boolean(inner.outputs[0])
                 if not truth or self.compares_classes(inner, read):
                     known.update(inner.outputs)
-
-    def value(self, var: Var) -> Any:
-        """What a value is, if constants alone make it and are known; else None."""
-        if var.literal is not None:
-            return var.literal
-        if var not in self.values:
-            node = var.producer
-            operands = [] if node is None else [self.value(v) for v in node.inputs]
-            known = node is not None and node.control is None
-            if node is None or not known or any(v is None for v in operands):
-                return None
-            self.values |= zip(node.outputs, self.evaluate(node, operands), strict=True)
-        value = self.values[var]
-        return None if isinstance(value, jax.core.Tracer) else value
-
-    @staticmethod
-    def evaluate(node: Node, values: Sequence[Any]) -> Sequence[Any]:
-        """Runs one operation now."""
-        with _compat.now():
-            return [np.asarray(v) for v in node.evaluate([jax.numpy.asarray(v) for v in values])]
 
 
 def _joined(origins: Sequence[_Origins], shape: tuple[int, ...]) -> _Origins:

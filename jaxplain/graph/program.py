@@ -18,6 +18,7 @@ from jaxplain import _compat
 from jaxplain.errors import NotAnalyzableError
 from jaxplain.graph import primitives
 from jaxplain.graph.control import Control
+from jaxplain.graph.known import Known
 from jaxplain.graph.primitives import Class, Role, Row
 
 
@@ -222,6 +223,7 @@ class _Flattener:
         self.constants: list[tuple[Var, Any]] = []
         self.literals: dict[Any, Var] = {}
         self.seen: dict[Any, Node] = {}
+        self.known = Known(_is_arithmetic, {})
         self.remat: tuple[_compat.Eqn, ...] = ()
         self.around: tuple[_compat.Eqn, ...] = ()
 
@@ -289,7 +291,7 @@ class _Flattener:
 
     def case(self, flow: _compat.ControlFlow, operands: list[Var]) -> Any:
         """The only case of a branch that can run; None where several can."""
-        index = _known(operands[0]) if flow.kind == "Branch" else None
+        index = self.known.of(operands[0]) if flow.kind == "Branch" else None
         return None if index is None else flow.bodies[max(0, min(int(index), len(flow.bodies) - 1))]
 
     def iterations(
@@ -383,24 +385,15 @@ def _stack(*values: Any) -> Any:
     return jnp.stack(values) if len(values) > 1 else jnp.reshape(values[0], (1, *values[0].shape))
 
 
-_COMPUTED = (Class.DIAGONAL, Class.ELEMENTWISE, Class.DISCRETE)
-
-
 def _joined(path: tuple[str, ...]) -> str:
     return "/".join(part for part in path if part != _compat.UNROLLED)
 
 
-def _known(var: Var) -> Any:
-    """The value of a number that literals alone make, the same everywhere; None of all else."""
-    node = var.producer
-    if var.literal is not None or node is None:
-        return var.literal
-    computes = node.row.cls in _COMPUTED or node.primitive == "convert_element_type"
-    values = [_known(v) for v in node.inputs] if computes and not var.shape else []
-    if not values or any(v is None for v in values):
-        return None
-    with _compat.now():
-        return node.evaluate([jnp.asarray(v) for v in values])[0]
+def _is_arithmetic(node: Node) -> bool:
+    """Whether an operation makes a number of numbers, the same everywhere."""
+    computes = node.row.cls in (Class.DIAGONAL, Class.ELEMENTWISE, Class.DISCRETE)
+    number = bool(node.inputs) and not any(v.shape for v in node.outputs)
+    return number and (computes or node.primitive == "convert_element_type")
 
 
 def _key(eqn: _compat.Eqn, operands: list[Var]) -> Any:

@@ -66,6 +66,7 @@ class AlphaBeta(Rule):
     def _quotient(
         self, layer: View, r: jax.Array, total: jax.Array, side: Callable[..., jax.Array]
     ) -> jax.Array:
+        """r over the contributions of one sign; `side` takes that sign's part of the bias."""
         if not self.bias:
             return layer.divide(r, total, self.epsilon)
         bias = side(layer.bias, 0)

@@ -1,5 +1,6 @@
 """Rules as iNNvestigate computes them, where its numbers differ: for comparison only."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -7,7 +8,6 @@ import jax
 
 from jaxplain.rules.alpha_beta import AlphaBeta
 from jaxplain.rules.base import Arrays, Rule, View, times
-from jaxplain.rules.split import Contributions, Excitation
 
 
 @dataclass(frozen=True)
@@ -21,19 +21,10 @@ class AlphaBetaWholeBias(AlphaBeta):
 
     epsilon: float = 0.0
 
-    def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
-        """See the class."""
-        if self.beta == 0:
-            excited = Excitation(layer, x)
-            return excited.share(self._whole(layer, r, excited.total()))
-        contributions = Contributions(layer, x)
-        above, below = contributions.totals()
-        return contributions.share(
-            self._whole(layer, self.alpha * r, above), self._whole(layer, -self.beta * r, below)
-        )
-
-    def _whole(self, layer: View, r: jax.Array, total: jax.Array) -> jax.Array:
-        bias = layer.bias
+    def _quotient(
+        self, layer: View, r: jax.Array, total: jax.Array, side: Callable[..., jax.Array]
+    ) -> jax.Array:
+        bias = layer.bias  # not only the side's
         s = layer.divide(r, total + bias, self.epsilon, flow=lambda: abs(total) + abs(bias))
         layer.book("bias", lambda: s * bias)
         return s
