@@ -246,12 +246,15 @@ def stabilize(z: jax.Array, epsilon: Stabilizer) -> jax.Array:
             "epsilon must return a real array that broadcasts to z, of shape "
             f"{z.shape}, got {_compat.spelled(amount)}"
         )
-    return z + jnp.where(z < 0, -1, 1).astype(z.dtype) * jnp.asarray(amount, z.dtype)
+    amount = jnp.asarray(amount, z.dtype)
+    return z + jnp.where(z < 0, -amount, amount)
 
 
 def divide(r: jax.Array, z: jax.Array, epsilon: Stabilizer = 0.0) -> jax.Array:
     """r / stabilize(z), and 0 where the denominator is exactly 0."""
     denominator = stabilize(z, epsilon)
+    if not callable(epsilon) and epsilon >= jnp.finfo(z.dtype).tiny:
+        return r / denominator  # never 0: no need to look
     zero = denominator == 0
     return jnp.where(zero, 0, r / jnp.where(zero, 1, denominator))
 

@@ -48,21 +48,17 @@ class Gamma(Rule):
         """See the class."""
         contributions = Contributions(layer, x)
         above, below = contributions.totals()
-        bias, gamma = layer.bias, self.gamma
-        total = z if self.bias else z - bias
+        total, favoured = z, jnp.where(z > 0, above, below)
         if self.bias:
-            above = above + jnp.maximum(bias, 0)
-            below = below + jnp.minimum(bias, 0)
-
-        def divided(r: jax.Array, favoured: jax.Array) -> jax.Array:
-            flow = lambda: layer.edges(x) + gamma * jnp.abs(favoured)  # noqa: E731
-            return layer.divide(r, total + gamma * favoured, self.epsilon, flow)
-
-        up, down = divided(jnp.where(z > 0, r, 0), above), divided(jnp.where(z < 0, r, 0), below)
-        layer.book("dead", lambda: jnp.where(z == 0, r, 0))
+            bias = jnp.where((z > 0) == (layer.bias > 0), layer.bias, 0)  # of the output's sign
+            favoured = favoured + bias
+        else:
+            total = z - layer.bias
+        flow = lambda: layer.edges(x) + self.gamma * jnp.abs(favoured)  # noqa: E731
+        alive = jnp.where(z == 0, 0, r)
+        s = layer.divide(alive, total + self.gamma * favoured, self.epsilon, flow)
+        layer.book("dead", lambda: r - alive)
         if self.bias:
-            layer.book("bias", lambda: (up + down) * bias)
-            layer.book("bias", lambda: gamma * up * jnp.maximum(bias, 0))
-            layer.book("bias", lambda: gamma * down * jnp.minimum(bias, 0))
-        both = up + down  # c = c+ + c-
-        return contributions.share(both + gamma * up, both + gamma * down)
+            layer.book("bias", lambda: s * (layer.bias + self.gamma * bias))
+        extra = self.gamma * s  # c = c+ + c-
+        return contributions.share(s + jnp.where(z > 0, extra, 0), s + jnp.where(z < 0, extra, 0))
