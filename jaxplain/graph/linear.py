@@ -29,6 +29,11 @@ from jaxplain.graph.program import Node, Var, read
 
 Arrays = tuple[jax.Array, ...]
 
+# Operations that a map takes for multiplications by one.
+_NONE: frozenset[Role] = frozenset()
+_SIGNS = frozenset({Role.NEGATION, Role.DIFFERENCE})
+_SCALES = _SIGNS | {Role.PRODUCT, Role.QUOTIENT}
+
 
 def wide(*dtypes: Any) -> Any:
     """The dtype that the arithmetic of rules is in: the widest, at least float32."""
@@ -128,17 +133,18 @@ class Affine:
     @cached_property
     def abs(self) -> Linear:
         """|A|."""
-        return self._map(jnp.abs)
+        return self._map(jnp.abs, ones=_SIGNS)
 
     @cached_property
     def square(self) -> Linear:
         """A * A, elementwise."""
-        return self._map(lambda v: jnp.square(jnp.asarray(v, self._dtype)), exact=True)
+        squared = lambda v: jnp.square(jnp.asarray(v, self._dtype))  # noqa: E731
+        return self._map(squared, ones=_SIGNS, exact=True)
 
     @cached_property
     def flat(self) -> Linear:
         """1 where an input is connected to an output, whatever the weight."""
-        return self._map(jnp.ones_like)
+        return self._map(jnp.ones_like, ones=_SCALES)
 
     @cached_property
     def positive(self) -> Linear:
@@ -188,12 +194,12 @@ class Affine:
             used = jnp.asarray(pattern, dtype)
             weights[kernel] = jnp.asarray(weight, dtype) * used if weighted else used
         change = _share if weighted else _inverse
-        return self._map(change, weights, exact=True, signed=not weighted)
+        return self._map(change, weights, ones=_SIGNS if weighted else _NONE, exact=True)
 
     def behind(self, start: Node) -> Linear:
         """Where the outputs of one of the layer's operations end up in the layer's output."""
         nodes = self._nodes[self._nodes.index(start) + 1 :]
-        apply = self._walk(nodes, (start.outputs[0],), jnp.ones_like)
+        apply = self._walk(nodes, (start.outputs[0],), jnp.ones_like, ones=_SCALES)
         start_, exit_ = start.outputs[0].aval, self._layer.exit.aval
         return Linear(partial(apply, None), partial(apply, None), [start_], exit_.dtype)
 
@@ -214,18 +220,18 @@ class Affine:
         self,
         change: Callable[[Any], Any],
         weights: Mapping[Node, Any] | None = None,
+        ones: frozenset[Role] = _NONE,
         exact: bool = False,
-        signed: bool | None = None,
     ) -> Linear:
         """The linear part with `change` applied to every constant factor.
 
         Args:
             change: applied to weights and scales.
             weights: kernels to use as they are instead of the layer's own.
+            ones: the operations that multiply by one.
             exact: nothing may be in half precision.
-            signed: whether negations stay; by default, where nothing is changed.
         """
-        apply = self._walk(self._nodes, self._layer.sources, change, weights, signed)
+        apply = self._walk(self._nodes, self._layer.sources, change, weights, ones)
         return self._linear(apply, exact)
 
     def _walk(
@@ -234,19 +240,18 @@ class Affine:
         sources: Sequence[Var],
         change: Callable[[Any], Any],
         weights: Mapping[Node, Any] | None = None,
-        signed: bool | None = None,
+        ones: frozenset[Role] = _NONE,
     ) -> Callable[..., jax.Array]:
         """Some of the layer's operations, from `sources` to its exit, as `_map` wants them."""
-        signs = change is _identity if signed is None else signed
 
         def apply(dtype: Any, *xs: jax.Array) -> jax.Array:
             env = dict(zip(sources, xs, strict=True))
             for node in nodes:
+                constants = () if node.row.role in ones else self._factors(node)
                 factors = {
-                    v: (weights or {}).get(node, change(read(self._env, v)))
-                    for v in self._factors(node)
+                    v: (weights or {}).get(node, change(read(self._env, v))) for v in constants
                 }
-                outputs = self._step(node, env, factors, signs, dtype)
+                outputs = self._step(node, env, factors, ones, dtype)
                 env.update(zip(node.outputs, outputs, strict=True))
             return env[self._layer.exit]
 
@@ -261,20 +266,20 @@ class Affine:
         node: Node,
         env: Mapping[Var, Any],
         factors: Mapping[Var, Any],
-        signed: bool,
+        ones: frozenset[Role],
         dtype: Any,
     ) -> list[Any]:
         """One operation without its offset: constants other than factors count as zero."""
         role, shape = node.row.role, node.outputs[0].shape
         live = [v for v in node.inputs if v in env]
-        if role is Role.NEGATION and not signed:
-            return [env[live[0]]]
         if role in (Role.SUM, Role.DIFFERENCE):
             terms = [env.get(v) for v in node.inputs]
-            if role is Role.DIFFERENCE and signed and terms[1] is not None:
+            if role is Role.DIFFERENCE and role not in ones and terms[1] is not None:
                 terms[1] = -terms[1]
             total = sum(t for t in terms if t is not None)
             return [jnp.broadcast_to(total, shape)]
+        if role in ones:
+            return [jnp.broadcast_to(env[live[0]], shape)]
         values = []
         for var in node.inputs:
             if var in env:
@@ -301,7 +306,7 @@ class Affine:
         if self._folded is None:
             return None
         weights = {self._layer.mixing[0]: part(self._folded)}
-        return self._walk(self._nodes, self._layer.sources, jnp.ones_like, weights)
+        return self._walk(self._nodes, self._layer.sources, jnp.ones_like, weights, _SCALES)
 
     def _parts(self, dtype: Any, *xs: jax.Array) -> tuple[jax.Array, jax.Array]:
         """What comes through entries of A of either sign."""
@@ -328,7 +333,7 @@ class Affine:
             if not set(node.inputs) & set(env):
                 return None
             # what multiplies or adds, and all that a chain holds, has one output
-            return self._step(node, env, factors, True, dtype)[0]
+            return self._step(node, env, factors, _NONE, dtype)[0]
 
         role = node.row.role
         if role is Role.NEGATION:

@@ -48,9 +48,10 @@ class Gamma(Rule):
         """See the class."""
         contributions = Contributions(layer, x)
         above, below = contributions.totals()
-        total, favoured = z, jnp.where(z > 0, above, below)
+        rises = z > 0
+        total, favoured = z, jnp.where(rises, above, below)
         if self.bias:
-            bias = jnp.where((z > 0) == (layer.bias > 0), layer.bias, 0)  # of the output's sign
+            bias = jnp.where(rises == (layer.bias > 0), layer.bias, 0)  # of the output's sign
             favoured = favoured + bias
         else:
             total = z - layer.bias
@@ -61,4 +62,4 @@ class Gamma(Rule):
         if self.bias:
             layer.book("bias", lambda: s * (layer.bias + self.gamma * bias))
         extra = self.gamma * s  # c = c+ + c-
-        return contributions.share(s + jnp.where(z > 0, extra, 0), s + jnp.where(z < 0, extra, 0))
+        return contributions.share(s + jnp.where(rises, extra, 0), s + jnp.where(rises, 0, extra))
