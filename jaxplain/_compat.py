@@ -16,6 +16,7 @@ import jax
 import jax.extend.core as jex_core
 import jax.numpy as jnp
 from jax.extend import source_info_util
+from jax.interpreters.partial_eval import dce_jaxpr
 
 Jaxpr = jex_core.Jaxpr
 Eqn = jex_core.JaxprEqn
@@ -143,6 +144,11 @@ def open_jaxpr(jaxpr: Any) -> tuple[Jaxpr, Sequence[Any]]:
     return jaxpr, getattr(jaxpr, "consts", ())
 
 
+def pruned(jaxpr: Jaxpr) -> Jaxpr:
+    """The jaxpr without what its outputs do not need, also inside of loops and branches."""
+    return dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars), instantiate=True)[0]
+
+
 def body(eqn: Eqn, parameter: str) -> tuple[Jaxpr, Sequence[Any]]:
     """The jaxpr (and its constants) that a container equation holds."""
     inner = eqn.params["jaxpr" if parameter not in eqn.params else parameter]  # up to JAX 0.10
@@ -195,6 +201,11 @@ def control_flow(eqn: Eqn) -> ControlFlow | None:
     if eqn.primitive.name == "shard_map":
         return ControlFlow("Shards", (open_jaxpr(params["jaxpr"]),), 0, operands, 0, 0, None)
     return None
+
+
+def deciding(eqn: Eqn) -> int:
+    """How many operands only decide how often a loop of unknown length runs: the first ones."""
+    return int(eqn.params.get("cond_nconsts", 0))
 
 
 def writes(eqn: Eqn) -> bool:
@@ -316,7 +327,7 @@ def bind(
             for atom, value in zip(eqn.invars, values, strict=True)
         ]
         params = params | typed
-    axes = frozenset().union(*map(varying, values))
+    axes = frozenset().union(*map(varying, (*values, *(atom.aval for atom in eqn.invars))))
     if axes:  # constants made by a rule vary along none
         values = [along(value, axes) for value in values]
     stack = source_info_util.current_name_stack()

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from jaxplain.graph import Graph
 from jaxplain.graph.primitives import ROUNDING
+from jaxplain.graph.program import Var
 
 if TYPE_CHECKING:
     from jaxplain.plan import Plan
@@ -23,8 +24,9 @@ def of(plan: "Plan") -> Iterator[str]:
         yield f"{len(plan.unknown)} layers without a rule are differentiated as written"
     if loops := _loops_without_first(plan):
         yield f"no kernel is first: those in {loops} also come behind themselves {_UNROLL}"
-    if scales := _scales_at_edges(graph):
-        yield f"{scales}: at the edge of a loop, branch or mesh, which no layer crosses {_UNROLL}"
+    for cut, advice in zip(_cut_at_edges(graph), ("", f" {_UNROLL}"), strict=True):
+        if cut:
+            yield f"{cut}: at the edge of a loop, branch or mesh, which no layer crosses{advice}"
     if cuts := _rounding(graph):
         yield f"nothing flows through {cuts}: what is rounded is a constant"
 
@@ -38,13 +40,38 @@ def _loops_without_first(plan: "Plan") -> str:
     return ", ".join(dict.fromkeys(loops))
 
 
-def _scales_at_edges(graph: Graph) -> str:
-    """The layers that would perhaps be part of a kernel without a loop, branch or mesh."""
-    controls = [node.control for node in graph.program.walk() if node.control is not None]
-    links = [link for control in controls for link in (*control.enters, *control.leaves)]
-    edges = {v for link in links for v in (link.inner, link.outer)}
-    scales = (layer for layer in graph.layers if layer.op == "scale")
-    return ", ".join(k.name for k in scales if not edges.isdisjoint((*k.sources, *k.exits)))
+def _cut_at_edges(graph: Graph) -> tuple[str, str]:
+    """The layers that would perhaps be larger without a loop, branch or mesh.
+
+    Those are scales beside a kernel, and sums with one. A sum with what a loop is given, or gives,
+    slice by slice would be cut there too.
+
+    Returns:
+        The layers that end at others than loops, or at slices; those that end at loops alone.
+    """
+    kernels = {layer.exit for layer in graph.layers if layer.is_kernel}
+    whole: set[Var] = set()
+    looped: set[Var] = set()
+    edges: set[Var] = set()
+    for control in (node.control for node in graph.program.walk() if node.control):
+        for link in (*control.enters, *control.leaves):
+            ends = {link.inner, link.outer}
+            edges |= ends
+            if not link.sliced:
+                whole |= ends
+                looped |= ends if control.kind == "Loop" else set()
+                kernels |= ends if not kernels.isdisjoint(ends) else set()
+    found: tuple[list[str], list[str]] = ([], [])
+    for layer in graph.layers:
+        if layer.op == "scale":
+            cuts = edges.intersection((*layer.sources, *layer.exits))
+        elif layer.kind == "Merge" and not kernels.isdisjoint(layer.sources):
+            cuts = whole.intersection(v for v in layer.sources if not v.shared)
+        else:
+            continue
+        if cuts:
+            found[cuts <= looped].append(layer.name)
+    return ", ".join(found[False]), ", ".join(found[True])
 
 
 def _rounding(graph: Graph) -> str:

@@ -217,12 +217,44 @@ def scanned_weights_written(x: Any) -> Any:
     return h @ V
 
 
+def the_same_again(x: Any) -> Any:
+    """Every iteration computes `x[0] @ W`: written out, that is one value with many readers."""
+    step = lambda i, h: jax.nn.relu(x[0] @ W + h @ U + B)  # noqa: E731
+    return lax.fori_loop(0, 3, step, x[1] @ W) @ V
+
+
+def the_same_again_written(x: Any) -> Any:
+    h = x[1] @ W
+    for _ in range(3):
+        h = jax.nn.relu(x[0] @ W + h @ U + B)
+    return h @ V
+
+
+def the_row_again(x: Any) -> Any:
+    """As `the_same_again`, in a loop in a loop that gives it its row."""
+
+    def outer(h: Any, row: Any) -> Any:
+        return lax.fori_loop(0, 2, lambda i, h: jax.nn.relu(row @ W + h @ U + B), h), None
+
+    return lax.scan(outer, x[0] @ W, x[1:])[0] @ V
+
+
+def the_row_again_written(x: Any) -> Any:
+    h = x[0] @ W
+    for row in x[1:]:
+        for _ in range(2):
+            h = jax.nn.relu(row @ W + h @ U + B)
+    return h @ V
+
+
 LOOPS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "delayed": (delayed, delayed_written),
     "nested": (nested, nested_written),
     "map": (mapped, lambda x: jnp.stack([jax.nn.relu(r @ W + B) for r in x]).sum(0) @ V),
     "fori_loop": (static, static_written),
     "scanned weights": (scanned_weights, scanned_weights_written),
+    "the same again": (the_same_again, the_same_again_written),
+    "the row again": (the_row_again, the_row_again_written),
 }
 
 
@@ -237,6 +269,40 @@ def test_loops(name: str, rule: Any) -> None:
     assert_same(jxp.lrp(loop, rule)(x, target=0), jxp.lrp(written, rule)(x, target=0))
     assert_same(jxp.gradient(loop)(x, target=0), jax.grad(lambda x: loop(x)[0])(x), 1e-13)
     assert_closes(jxp.lrp(loop, rule), x, target=0)
+
+
+def unread_slices(x: Any, unread: bool) -> Any:
+    def body(h: Any, row: Any) -> Any:
+        a = row @ W
+        return jax.nn.relu(a + h @ U + B), a if unread else None
+
+    return lax.scan(body, jnp.ones(4), x)[0] @ V
+
+
+def unread_carry(x: Any, unread: bool) -> Any:
+    def body(carry: Any, row: Any) -> Any:
+        h, own = carry
+        a = row @ W
+        return (jax.nn.relu(a + h @ U + B), own / 2 + a if unread else own), None
+
+    return lax.scan(body, (jnp.ones(4), jnp.zeros(4)), x)[0][0] @ V
+
+
+def unread_output(x: Any, unread: bool) -> Any:
+    def case(x: Any) -> Any:
+        a = x @ W
+        return jax.nn.relu(a + B), a if unread else None
+
+    return lax.cond(x.sum() > 0, case, case, x)[0] @ V
+
+
+@pytest.mark.parametrize("f", [unread_slices, unread_carry, unread_output])
+@pytest.mark.parametrize("rule", [rules.Z(), rules.AlphaBeta(2, 1)], ids=str)
+def test_what_nobody_reads_divides_no_layer(f: Callable[..., Any], rule: Any) -> None:
+    x = normal(4, 3, seed=7)
+    found, expected = (jxp.lrp(partial(f, unread=u), rule) for u in (True, False))
+    assert_same(found(x, target=0), expected(x, target=0))
+    assert len(found.plan(x).layers) == len(expected.plan(x).layers)
 
 
 def test_what_arrives_at_an_initial_state_is_booked() -> None:
@@ -374,6 +440,15 @@ def test_a_while_loop_on_constants_is_none_of_our_business() -> None:
         return x @ lax.fori_loop(0, n, lambda i, w: w @ U, W)
 
     assert_same(jxp.lrp(f)(normal(2, 3), 2), jxp.lrp(lambda x: x @ (W @ U @ U))(normal(2, 3)))
+
+
+def test_how_often_a_while_loop_runs_is_no_part_of_its_result() -> None:
+    def f(x: Any) -> Any:
+        steps = lax.while_loop(lambda n: n < x.sum(), lambda n: 2 * n, 1.0)
+        return (x * steps) @ W
+
+    x = jnp.array([[1.0, 2.0, 3.0]])
+    assert_same(jxp.lrp(f)(x), jxp.lrp(lambda x: (x * 8) @ W)(x))
 
 
 # Taps
@@ -573,6 +648,30 @@ def test_a_sharded_function_is_that_of_one_device(
         assert_allclose(ledger.bias.sum(), whole.bias.sum(), rtol=1e-10)
 
 
+@pytest.mark.parametrize("rule", [rules.ZBox(-3, 3), rules.Flat(), rules.ZPlus()], ids=str)
+def test_what_moves_between_devices_before_a_kernel(mesh: Mesh, rule: Any) -> None:
+    def to_next(x: Any) -> Any:
+        return lax.ppermute(x, "data", [(i, (i + 1) % 4) for i in range(4)]) @ U
+
+    def gathered(x: Any) -> Any:
+        return lax.all_gather(x, "data", axis=1, tiled=True) @ U
+
+    x = normal(8, 4)
+    moved = jax.shard_map(to_next, mesh=mesh, in_specs=P("data"), out_specs=P("data"))
+    expected = jxp.lrp(lambda x: jnp.roll(x, 2, axis=0) @ U, rule)
+    assert_same(jxp.lrp(moved, rule)(x, target=1), expected(x, target=1))
+    every = jax.shard_map(gathered, mesh=mesh, in_specs=P(None, "data"), out_specs=P("data"))
+    expected = jxp.lrp(lambda x: jnp.tile(x @ U, (4, 1)), rule)
+    assert_same(jxp.lrp(every, rule)(x, target=1), expected(x, target=1))
+
+
+def test_a_ledger_per_example_tells_that_it_calls_with_one(mesh: Mesh) -> None:
+    f = jax.shard_map(lambda x: x @ U, mesh=mesh, in_specs=P("data"), out_specs=P("data"))
+    with pytest.raises(ValueError, match="divisible") as caught:
+        jxp.lrp(f).ledger(normal(8, 4), per_example=True)
+    assert "per_example=True calls the function with one example" in caught.value.__notes__[0]
+
+
 def test_what_every_device_has_is_captured(mesh: Mesh) -> None:
     explain = jxp.lrp(sharded(mesh, "both", True), capture=lambda v: True)
     _, found = explain(*OPERANDS, target=2)
@@ -613,6 +712,45 @@ def test_a_sum_over_devices_of_activations_is_shared_by_contribution(mesh: Mesh)
 
     f = jax.shard_map(f, mesh=mesh, in_specs=P("model"), out_specs=P())
     assert_allclose(jxp.lrp(f, composites.EpsilonPlus(0))(jnp.array([1.0, 3.0])), [1, 3], rtol=1e-6)
+
+
+EDGE = "at the edge of a loop, branch or mesh, which no layer crosses"
+WRITES = " (jaxplain.unroll writes loops out)"
+STACKS = normal(2, 4, 4), normal(2, 4, 4, seed=1)
+
+
+def residual(h: Any, w: Any) -> Any:
+    return h + jax.nn.relu(h @ w[0]) @ w[1], None
+
+
+CUT: dict[str, tuple[Callable[[Any], Any], tuple[str, ...]]] = {
+    "bias behind": (
+        lambda x: lax.scan(lambda h, w: (jnp.tanh(h) @ w, None), x, STACKS[0])[0] + B,
+        (f"scale: {EDGE}{WRITES}",),
+    ),
+    "bias behind slices": (lambda x: lax.map(lambda v: v @ U, x) + B, (f"scale: {EDGE}",)),
+    "bias behind cases": (
+        lambda x: lax.cond(x[0, 0] > 0, lambda v: v @ U, lambda v: v @ U.T, x) + B,
+        (f"scale: {EDGE}",),
+    ),
+    "sum of kernels": (
+        lambda x: lax.scan(
+            lambda c, w: (c + jax.nn.relu(x @ w[0]) @ w[1], None), jnp.zeros((3, 4)), STACKS
+        )[0],
+        (f"sum: {EDGE}{WRITES}",),
+    ),
+    "residual": (lambda x: lax.scan(residual, x, STACKS)[0] @ V, ()),
+    "sum of activations": (
+        lambda x: lax.scan(lambda c, r: (c + jnp.tanh(r @ U), None), jnp.zeros(4), x)[0],
+        (),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_a_plan_tells_what_an_edge_cuts(name: str) -> None:
+    f, notes = CUT[name]
+    assert jxp.lrp(f).plan(normal(3, 4)).notes == notes
 
 
 def test_a_plan_tells_that_no_kernel_of_a_loop_is_first() -> None:

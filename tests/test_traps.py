@@ -67,6 +67,56 @@ def test_t01_custom_jvp_is_executed_as_written(activation, value):
     assert_allclose(jxp.gradient(f)(x, target=0), expected, rtol=1e-14, atol=0)
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        lambda z: 1.0 * z,
+        lambda z: -z,
+        lambda z: 3 * z + 1,
+        lambda z: z * z,
+        lambda a, b: a + b,
+        lambda a, b: a * b,
+        jnp.maximum,
+        jnp.logaddexp,
+    ],
+)
+@pytest.mark.parametrize("rule", [jxp.rules.Z(), jxp.rules.AlphaBeta(2, 1)], ids=str)
+def test_t01_sums_and_products_with_their_own_derivative_are_what_they_are(written, rule):
+    """As are functions of several values: only what bends a single one is an activation."""
+
+    @jax.custom_jvp
+    def own(*z):
+        return written(*z)
+
+    own.defjvp(lambda z, t: (written(*z), 7.0 * t[0]))
+    w, b, v, x = normal(3, 4), normal(4, seed=2), normal(4, 2, seed=1), normal(2, 3)
+    count = written.__code__.co_argcount if hasattr(written, "__code__") else 2
+
+    def f(x, g):
+        return jax.nn.relu(g(*(x @ w, jnp.tanh(x) @ w)[:count]) + b) @ v
+
+    rule = jxp.composites.Composite([(jxp.composites.kernel, rule)])
+    found, expected = (jxp.lrp(lambda x, g=g: f(x, g), rule) for g in (own, written))
+    assert_same(found(x, target=0), expected(x, target=0))
+
+
+def test_t01_rounding_with_a_derivative_is_an_activation_and_no_rectifier():
+    @jax.custom_jvp
+    def straight_through(z):
+        return jnp.round(z)
+
+    straight_through.defjvp(lambda z, t: (jnp.round(z[0]), t[0]))
+    w, v, x = normal(3, 4), normal(4, 2, seed=1), normal(2, 3)
+
+    def f(x):
+        return straight_through(x @ w) @ v
+
+    assert kinds(f, x) == ["Affine", "Activation", "Affine"]
+    expected = jnp.broadcast_to((w @ v)[:, 0], x.shape)
+    for method in (jxp.gradient, jxp.deconvnet, jxp.guided_backprop):
+        assert_allclose(method(f)(x, target=0), expected, rtol=1e-13)
+
+
 def test_t01_the_users_own_derivative_survives_in_gradient():
     @jax.custom_jvp
     def odd(z):

@@ -6,15 +6,16 @@ values that do not carry (comparisons, argmax, stop_gradient) are *frozen*: eval
 as constants. In a loop this holds of a value when it holds in any iteration.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from functools import partial
 
+from jaxplain import _compat
 from jaxplain.graph.primitives import Class
 from jaxplain.graph.program import Node, Program, Var
 
 
 def mark(program: Program, explained: Iterable[Var], outputs: Collection[Var]) -> None:
-    """Sets `active`, `carries`, `consumers` and `is_output` on every value of the program."""
+    """Sets `active`, `carries`, `consumers` and `wanted` on every value of the program."""
     nodes = list(program.walk())
     values = {v for n in nodes for v in (*n.inputs, *n.outputs)}
     bodies = [body for n in nodes if n.control for body in n.control.bodies]
@@ -29,14 +30,29 @@ def mark(program: Program, explained: Iterable[Var], outputs: Collection[Var]) -
 
     for var in values:
         var.active, var.carries, var.consumers = var in active, var in needed, []
-        var.is_output = var in outputs
+        var.wanted = var in outputs
     for body in bodies:
         for var in body.outputs:
-            var.is_output = var.carries
+            var.wanted = var.carries
     for node in nodes:
         if any(v.carries for v in node.outputs):
             for var in node.carrying:
                 var.consumers.append(node)
+        if node.control is not None and node.control.length is not None:
+            for var in _repeated(node.control.bodies[0], node.control.flow.fixed):
+                var.wanted |= var.carries
+
+
+def _repeated(body: Program, fixed: int) -> Iterator[Var]:
+    """What all iterations of a loop compute alike, and where they begin to differ.
+
+    As it would without the loop, such a value has its relevance from all of them: it ends a layer.
+    """
+    varying = set(body.inputs[fixed:])
+    for node in body.nodes:
+        if not varying.isdisjoint(node.inputs):
+            varying.update(node.outputs)
+            yield from (v for v in node.inputs if v not in varying)
 
 
 def _depend(program: Program, found: set[Var]) -> None:
@@ -84,4 +100,4 @@ def _ways(node: Node) -> list[tuple[tuple[Var, ...], tuple[Var, ...]]]:
         return []
     if node.row.cls in _PARALLEL and len(node.inputs) == len(node.outputs):
         return [((x,), (y,)) for x, y in zip(node.inputs, node.outputs, strict=True)]
-    return [(node.inputs, node.outputs)]
+    return [(node.inputs[_compat.deciding(node.eqn) :], node.outputs)]

@@ -331,7 +331,7 @@ def _is_uniform(node: Node, offset: bool = False) -> bool:
 
 def _is_read_by(nodes: Iterable[Node], var: Var) -> bool:
     """Whether nobody but the given operations wants the value's relevance."""
-    return not var.is_output and set(var.consumers) <= set(nodes)
+    return not var.wanted and set(var.consumers) <= set(nodes)
 
 
 def _reader(nodes: Iterable[Node], var: Var) -> Node | None:

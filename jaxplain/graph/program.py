@@ -35,7 +35,8 @@ class Var:
         active: the value depends on an explained input.
         carries: relevance flows through it (active, floating, and on a path to an output).
         consumers: the carrying nodes that read it as a carrying operand.
-        is_output: one of the function's outputs.
+        wanted: its relevance comes from others than its consumers too: it is an output, or the same
+            in every iteration of a loop.
     """
 
     __slots__ = (
@@ -44,11 +45,11 @@ class Var:
         "carries",
         "consumers",
         "index",
-        "is_output",
         "literal",
         "path",
         "producer",
         "uniform",
+        "wanted",
     )
 
     def __init__(self, aval: Any, producer: "Node | None" = None, literal: Any = None):
@@ -60,7 +61,7 @@ class Var:
         self.uniform = literal is not None and np.ndim(literal) == 0
         self.active = False
         self.carries = False
-        self.is_output = False
+        self.wanted = False
         self.consumers: list[Node] = []
 
     @property
@@ -76,7 +77,7 @@ class Var:
     @property
     def shared(self) -> bool:
         """Whether someone else than one carrying consumer also wants this value's relevance."""
-        return self.is_output or len(self.consumers) != 1
+        return self.wanted or len(self.consumers) != 1
 
     def __repr__(self) -> str:
         return f"v{self.index}:{self.aval}"
@@ -203,6 +204,7 @@ def flatten(f: Callable[..., Any], args: Sequence[Any], *, keep_derivatives: boo
     """
     closed, out_tree = _compat.trace(f, *args)
     jaxpr, consts = _compat.open_jaxpr(closed)
+    jaxpr = _compat.pruned(jaxpr)
     paths = [
         jax.tree_util.keystr(path, simple=True, separator="/")
         for path, _ in jax.tree_util.tree_flatten_with_path(tuple(args))[0]
@@ -257,7 +259,9 @@ class _Flattener:
         if name in _compat.CUSTOM_DERIVATIVE:
             container = _compat.CUSTOM_DERIVATIVE[name]
             shape = _elementwise(_compat.body(eqn, container)[0])
-            keeps = self.keep_derivatives or (shape is not None and name == "custom_jvp_call")
+            single = sum(not v.uniform for v in operands) == 1
+            known = single and shape is not None and name == "custom_jvp_call"
+            keeps = self.keep_derivatives or known
             if keeps:
                 row, container = shape or primitives.UNKNOWN, None
         if container is not None:
@@ -428,11 +432,11 @@ def _live(nodes: list[Node], outputs: list[Var]) -> list[Node]:
 
 
 def _elementwise(jaxpr: _compat.Jaxpr) -> Row | None:
-    """The row of a function body that is elementwise; None when it is not."""
+    """The row of a function body that is elementwise, and no mere sum or product; else None."""
     if len(jaxpr.outvars) != 1:
         return None
     shape = _compat.shape(jaxpr.outvars[0])
-    piecewise = True
+    rows = []
     for eqn in jaxpr.eqns:
         container = _compat.TRANSPARENT.get(eqn.primitive.name) or _compat.CUSTOM_DERIVATIVE.get(
             eqn.primitive.name
@@ -450,5 +454,9 @@ def _elementwise(jaxpr: _compat.Jaxpr) -> Row | None:
                 return None
             if _compat.shape(eqn.outvars[0]) not in (shape, ()):
                 return None
-        piecewise &= row.piecewise or row.cls is not Class.ELEMENTWISE
-    return primitives.CUSTOM_RECTIFIER if piecewise else primitives.CUSTOM_ELEMENTWISE
+        rows.append(row)
+    bent = any(r.piecewise or r.role in (Role.SELECT, Role.COMPARISON) for r in rows)
+    if bent and all(r.piecewise or r.cls is not Class.ELEMENTWISE for r in rows):
+        return primitives.CUSTOM_RECTIFIER
+    nonlinear = bent or any(r.cls in (Class.ELEMENTWISE, Class.DISCRETE) for r in rows)
+    return primitives.CUSTOM_ELEMENTWISE if nonlinear else None

@@ -228,7 +228,12 @@ class Explainer:
             for i, value in zip(positions, explained, strict=True):
                 mine[i] = value[None]
             alone = jax.tree.unflatten(tree, mine)
-            _check_examples(compiled.heads, self._compiled(alone)[0].heads, *size)
+            try:
+                heads = self._compiled(alone)[0].heads
+            except Exception as error:
+                error.add_note("per_example=True calls the function with one example at a time")
+                raise
+            _check_examples(compiled.heads, heads, *size)
             return self.ledger(*alone, target=label[None] if labelled else target)
 
         label = jnp.asarray(target) if labelled else None
