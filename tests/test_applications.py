@@ -1,7 +1,7 @@
 """The image networks of keras.applications, as they are: random weights and moving statistics.
 
-All eleven are planned; five are explained here, each by some of the methods. For all methods on any
-of them: `python tests/test_applications.py ResNet50`.
+All eleven are planned, and eight explained here, each by some of the methods. For all methods on
+any of them: `python tests/test_applications.py ResNet50`.
 """
 
 import sys
@@ -176,10 +176,13 @@ PATTERNS = {"pattern_net": jxp.pattern_net, "pattern_attribution": jxp.pattern_a
 EXPLAINED = {
     "VGG16": "gradient deconvnet input_times_gradient deep_lift lrp_z preset_b preset_b_flat "
     "pattern_net pattern_attribution",
-    "ResNet50": "guided_backprop deep_taylor",
+    "ResNet50": "guided_backprop deep_taylor lrp_epsilon",
     "DenseNet121": "lrp_epsilon",
     "MobileNetV3Small": "smoothgrad integrated_gradients preset_a_flat",
     "InceptionV3": "preset_a",
+    "Xception": "preset_a_flat",
+    "EfficientNetV2B0": "lrp_epsilon",
+    "ConvNeXtTiny": "lrp_z",
 }
 
 
