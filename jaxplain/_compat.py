@@ -327,7 +327,11 @@ def bind(
             for atom, value in zip(eqn.invars, values, strict=True)
         ]
         params = params | typed
-    axes = frozenset().union(*map(varying, (*values, *(atom.aval for atom in eqn.invars))))
+    if eqn.primitive.name == "pvary":  # what a rule makes may vary already
+        return [along(values[0], params["axes"])]
+    axes = frozenset().union(*map(varying, values))
+    if any(isinstance(value, jax.core.Tracer) for value in values):  # none among known values
+        axes = axes.union(*(varying(atom.aval) for atom in eqn.invars))
     if axes:  # constants made by a rule vary along none
         values = [along(value, axes) for value in values]
     stack = source_info_util.current_name_stack()
@@ -347,8 +351,16 @@ def is_library(jaxpr: Jaxpr) -> bool:
 
     Its equations may remember an earlier call: the user's line is that of the call.
     """
-    where = getattr(jaxpr.debug_info, "func_filename", None) or ""
-    return where.startswith(_LIBRARIES)
+    return _file(jaxpr).startswith(_LIBRARIES)
+
+
+def is_jax(jaxpr: Jaxpr) -> bool:
+    """Whether a function was written in JAX."""
+    return _file(jaxpr).startswith(_JAX)
+
+
+def _file(jaxpr: Jaxpr) -> str:
+    return getattr(jaxpr.debug_info, "func_filename", None) or ""
 
 
 def scopes(eqn: Eqn) -> tuple[str, ...]:

@@ -247,6 +247,32 @@ def the_row_again_written(x: Any) -> Any:
     return h @ V
 
 
+def the_rows_again(x: Any) -> Any:
+    """As `the_same_again`: what differs in the inner loop is the same in every outer iteration."""
+    inner = lambda h, row: (jax.nn.relu(row @ W + h @ U + B), None)  # noqa: E731
+    return lax.fori_loop(0, 2, lambda i, h: lax.scan(inner, h, x[1:])[0], x[0] @ W) @ V
+
+
+def the_rows_again_written(x: Any) -> Any:
+    h = x[0] @ W
+    for _ in range(2):
+        for row in x[1:]:
+            h = jax.nn.relu(row @ W + h @ U + B)
+    return h @ V
+
+
+def activation_again(x: Any) -> Any:
+    step = lambda i, h: jnp.tanh(jax.nn.relu(x[0]) @ W + h @ U)  # noqa: E731
+    return lax.fori_loop(0, 3, step, x[1] @ W) @ V
+
+
+def activation_again_written(x: Any) -> Any:
+    h = x[1] @ W
+    for _ in range(3):
+        h = jnp.tanh(jax.nn.relu(x[0]) @ W + h @ U)
+    return h @ V
+
+
 LOOPS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "delayed": (delayed, delayed_written),
     "nested": (nested, nested_written),
@@ -255,6 +281,8 @@ LOOPS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "scanned weights": (scanned_weights, scanned_weights_written),
     "the same again": (the_same_again, the_same_again_written),
     "the row again": (the_row_again, the_row_again_written),
+    "the rows again": (the_rows_again, the_rows_again_written),
+    "activation again": (activation_again, activation_again_written),
 }
 
 
@@ -663,6 +691,22 @@ def test_what_moves_between_devices_before_a_kernel(mesh: Mesh, rule: Any) -> No
     every = jax.shard_map(gathered, mesh=mesh, in_specs=P(None, "data"), out_specs=P("data"))
     expected = jxp.lrp(lambda x: jnp.tile(x @ U, (4, 1)), rule)
     assert_same(jxp.lrp(every, rule)(x, target=1), expected(x, target=1))
+
+
+@pytest.mark.parametrize("check", [True, False])
+@pytest.mark.parametrize("rule", [rules.Gamma(), rules.AlphaBeta(2, 1), rules.ZPlus()], ids=str)
+def test_a_scale_that_differs_between_devices(mesh: Mesh, rule: Any, check: bool) -> None:
+    """The input and the kernel are the same on all of them."""
+
+    def f(x: Any) -> Any:
+        return x @ U * (2.5 - lax.axis_index("data"))
+
+    x = normal(1, 4)
+    devices = jax.shard_map(f, mesh=mesh, in_specs=P(), out_specs=P("data"), check_vma=check)
+    explain = jxp.lrp(devices, rule)
+    expected = jxp.lrp(lambda x: jnp.concatenate([x @ (U * (2.5 - i)) for i in range(4)]), rule)
+    assert_same(explain(x, target=1), expected(x, target=1))
+    assert_closes(explain, x, target=1)
 
 
 def test_a_ledger_per_example_tells_that_it_calls_with_one(mesh: Mesh) -> None:

@@ -117,6 +117,37 @@ def test_t01_rounding_with_a_derivative_is_an_activation_and_no_rectifier():
         assert_allclose(method(f)(x, target=0), expected, rtol=1e-13)
 
 
+@pytest.mark.parametrize(
+    ("written", "op"),
+    [
+        (lambda z: z * jnp.clip(z + 3, 0, 6) / 6, "elementwise"),
+        (lambda z: z / (1 + jnp.abs(z)), "elementwise"),
+        (lambda z: z * jnp.abs(z), "elementwise"),
+        (lambda z: z * jnp.asarray(z > 0, z.dtype), "rectifier"),
+        (lambda z: jnp.where(z > 0, z, 0.1 * z), "rectifier"),
+    ],
+)
+def test_t01_a_rectifier_with_its_own_derivative_has_a_kink_and_no_curve(written, op):
+    own = jax.custom_jvp(lambda z: written(z))
+    own.defjvp(lambda z, t: (written(*z), jax.jvp(written, z, t)[1]))
+    w, v, x = normal(3, 4), normal(4, 2, seed=1), normal(2, 3)
+    maps = []
+    for g in (own, written):
+        explain = jxp.guided_backprop(lambda x, g=g: g(x @ w) @ v)
+        found = explain.plan(x).layers[1].op
+        assert found == op or (g is own and op == "elementwise" and found == "custom_jvp_call")
+        maps.append(explain(x, target=0))
+    assert_same(*maps)
+
+
+def test_t01_an_activation_of_jax_written_twice_is_one():
+    w, v, x = normal(3, 4), normal(4, 2, seed=1), normal(2, 3)
+    for act in (jax.nn.relu, jax.nn.relu6, jax.nn.softplus):
+        for method in (jxp.lrp, jxp.guided_backprop):
+            plan = method(lambda x, act=act: (act(x @ w) @ v) * (act(x @ w) @ v[::-1])).plan(x)
+            assert [layer.kind for layer in plan.layers].count("Activation") == 1
+
+
 def test_t01_the_users_own_derivative_survives_in_gradient():
     @jax.custom_jvp
     def odd(z):

@@ -38,7 +38,7 @@ def mark(program: Program, explained: Iterable[Var], outputs: Collection[Var]) -
         if any(v.carries for v in node.outputs):
             for var in node.carrying:
                 var.consumers.append(node)
-        if node.control is not None and node.control.length is not None:
+        if node.control is not None and node.control.kind == "Loop":
             for var in _repeated(node.control.bodies[0], node.control.flow.fixed):
                 var.wanted |= var.carries
 
@@ -49,10 +49,14 @@ def _repeated(body: Program, fixed: int) -> Iterator[Var]:
     As it would without the loop, such a value has its relevance from all of them: it ends a layer.
     """
     varying = set(body.inputs[fixed:])
-    for node in body.nodes:
-        if not varying.isdisjoint(node.inputs):
-            varying.update(node.outputs)
-            yield from (v for v in node.inputs if v not in varying)
+    _depend(body, varying)
+    pending = [body]
+    while pending:
+        for node in pending.pop().nodes:
+            if not varying.isdisjoint(node.outputs):
+                yield from (v for v in node.inputs if v not in varying)
+            if node.control is not None and node.control.kind == "Loop":
+                pending += node.control.bodies
 
 
 def _depend(program: Program, found: set[Var]) -> None:

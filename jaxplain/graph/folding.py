@@ -48,9 +48,12 @@ def fold(
     if not varying <= set(axes):
         return None
     if any(n in scales for n in after):
-        (scale,) = jax.linear_transpose(
-            lambda u: _scale(after, kernel.outputs[0], u, layer, env), kernel.outputs[0].aval
-        )(_ones(layer.exit))
+        # in shard_map as one that varies as its scales do: what is replicated sums over devices
+        made = kernel.outputs[0]
+        like = _compat.along(_ones(made), _compat.varying(layer.exit.aval))
+        (scale,) = jax.linear_transpose(lambda u: _scale(after, made, u, layer, env), like)(
+            _ones(layer.exit)
+        )
         folded = folded * along(scale, sorted(varying), axes, folded.shape)
 
     varying = _varying_before(before, scales, kernel.inputs[data])

@@ -5,7 +5,7 @@ array the function closed over into an input, so that weights are never compile-
 Loops and branches are operations that own a program for each of their bodies.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,10 +16,10 @@ from jax import lax
 
 from jaxplain import _compat
 from jaxplain.errors import NotAnalyzableError
-from jaxplain.graph import primitives
+from jaxplain.graph import custom, primitives
 from jaxplain.graph.control import Control
 from jaxplain.graph.known import Known
-from jaxplain.graph.primitives import Class, Role, Row
+from jaxplain.graph.primitives import Class, Row
 
 
 class Var:
@@ -219,8 +219,9 @@ def flatten(f: Callable[..., Any], args: Sequence[Any], *, keep_derivatives: boo
 
 
 class _Flattener:
-    def __init__(self, keep_derivatives: bool):
+    def __init__(self, keep_derivatives: bool, whole: bool = False):
         self.keep_derivatives = keep_derivatives
+        self.whole = whole  # looks through every function with a derivative of its own
         self.nodes: list[Node] = []
         self.constants: list[tuple[Var, Any]] = []
         self.literals: dict[Any, Var] = {}
@@ -258,12 +259,13 @@ class _Flattener:
         container = _compat.TRANSPARENT.get(name)
         if name in _compat.CUSTOM_DERIVATIVE:
             container = _compat.CUSTOM_DERIVATIVE[name]
-            shape = _elementwise(_compat.body(eqn, container)[0])
-            single = sum(not v.uniform for v in operands) == 1
-            known = single and shape is not None and name == "custom_jvp_call"
-            keeps = self.keep_derivatives or known
-            if keeps:
-                row, container = shape or primitives.UNKNOWN, None
+            single = name == "custom_jvp_call" and sum(not v.uniform for v in operands) == 1
+            if single and not self.whole:
+                activation = self.activation(eqn, operands, _joined(path), origin)
+                if activation is not None:
+                    return activation.outputs
+            if self.keep_derivatives:
+                row, container = primitives.UNKNOWN, None
         if container is not None:
             inner, consts = _compat.body(eqn, container)
             caller = origin if _compat.is_library(inner) or origin is not eqn else None
@@ -348,6 +350,23 @@ class _Flattener:
         outputs = inner.inline(jaxpr, inner.hoisted(jaxpr, consts), inputs, path)
         return Program(inputs, [], outputs, _live(inner.nodes, outputs), None)
 
+    def activation(
+        self, eqn: _compat.Eqn, operands: list[Var], name: str, origin: _compat.Eqn
+    ) -> Node | None:
+        """A function with a derivative of its own, where it is an activation."""
+        jaxpr, consts = _compat.body(eqn, _compat.CUSTOM_DERIVATIVE[eqn.primitive.name])
+        inner = _Flattener(keep_derivatives=False, whole=True)
+        inputs = [Var(v.aval) for v in jaxpr.invars]
+        outputs = inner.inline(jaxpr, inner.hoisted(jaxpr, consts), inputs)
+        body = Program(inputs, inner.constants, outputs, _live(inner.nodes, outputs), None)
+        row = custom.row(body)
+        if row is None:
+            return None
+        same = None
+        if not self.keep_derivatives or _compat.is_jax(jaxpr):  # else its derivative may differ
+            same = custom.signature(body)
+        return self.node(eqn, row, operands, name, origin, same)
+
     def hoisted(self, jaxpr: _compat.Jaxpr, consts: Sequence[Any]) -> list[Var]:
         """The constants of an inner jaxpr, as constants of the whole."""
         new = [(Var(v.aval), c) for v, c in zip(jaxpr.constvars, consts, strict=True)]
@@ -355,11 +374,17 @@ class _Flattener:
         return [v for v, _ in new]
 
     def node(
-        self, eqn: _compat.Eqn, row: Row, operands: list[Var], name: str, origin: _compat.Eqn
+        self,
+        eqn: _compat.Eqn,
+        row: Row,
+        operands: list[Var],
+        name: str,
+        origin: _compat.Eqn,
+        same: Hashable = None,
     ) -> Node:
         key = None
         if not eqn.effects:
-            key = _key(eqn, operands)
+            key = _key(eqn, operands, same)
         if key is not None and key in self.seen:
             node = self.seen[key]
             if name not in node.names:
@@ -400,9 +425,15 @@ def _is_arithmetic(node: Node) -> bool:
     return number and (computes or node.primitive == "convert_element_type")
 
 
-def _key(eqn: _compat.Eqn, operands: list[Var]) -> Any:
-    """What makes two equations the same computation; None when their parameters cannot say."""
-    params = tuple(sorted(eqn.params.items()))
+def _key(eqn: _compat.Eqn, operands: list[Var], same: Hashable) -> Any:
+    """What makes two equations the same computation; None when their parameters cannot say.
+
+    Args:
+        eqn: the equation.
+        operands: its operands.
+        same: what stands for its parameters; None for themselves.
+    """
+    params = same or tuple(sorted(eqn.params.items()))
     key = (eqn.primitive.name, params, tuple(id(v) for v in operands))
     try:
         hash(key)
@@ -429,34 +460,3 @@ def _live(nodes: list[Node], outputs: list[Var]) -> list[Node]:
         if var.index < 0:
             var.index, index = index, index + 1
     return live
-
-
-def _elementwise(jaxpr: _compat.Jaxpr) -> Row | None:
-    """The row of a function body that is elementwise, and no mere sum or product; else None."""
-    if len(jaxpr.outvars) != 1:
-        return None
-    shape = _compat.shape(jaxpr.outvars[0])
-    rows = []
-    for eqn in jaxpr.eqns:
-        container = _compat.TRANSPARENT.get(eqn.primitive.name) or _compat.CUSTOM_DERIVATIVE.get(
-            eqn.primitive.name
-        )
-        if container is not None:
-            row = _elementwise(_compat.body(eqn, container)[0])
-            if row is None:
-                return None
-        else:
-            row = primitives.row(eqn.primitive.name)
-            structural = row.role in (Role.CAST, Role.SELECT, Role.BROADCAST)
-            if not row.local or not (
-                row.cls in (Class.DIAGONAL, Class.ELEMENTWISE, Class.DISCRETE) or structural
-            ):
-                return None
-            if _compat.shape(eqn.outvars[0]) not in (shape, ()):
-                return None
-        rows.append(row)
-    bent = any(r.piecewise or r.role in (Role.SELECT, Role.COMPARISON) for r in rows)
-    if bent and all(r.piecewise or r.cls is not Class.ELEMENTWISE for r in rows):
-        return primitives.CUSTOM_RECTIFIER
-    nonlinear = bent or any(r.cls in (Class.ELEMENTWISE, Class.DISCRETE) for r in rows)
-    return primitives.CUSTOM_ELEMENTWISE if nonlinear else None
