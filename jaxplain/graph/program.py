@@ -346,19 +346,22 @@ class _Flattener:
         """The program of a loop's or branch's body; its constants are those of the whole."""
         inner = _Flattener(self.keep_derivatives)
         inner.constants, inner.around = self.constants, owner.origins
+        return inner.program(jaxpr, consts, path)
+
+    def program(
+        self, jaxpr: _compat.Jaxpr, consts: Sequence[Any], path: tuple[str, ...] = ()
+    ) -> "Program":
+        """A jaxpr as a program of its own, whose constants are kept here."""
         inputs = [Var(v.aval) for v in jaxpr.invars]
-        outputs = inner.inline(jaxpr, inner.hoisted(jaxpr, consts), inputs, path)
-        return Program(inputs, [], outputs, _live(inner.nodes, outputs), None)
+        outputs = self.inline(jaxpr, self.hoisted(jaxpr, consts), inputs, path)
+        return Program(inputs, [], outputs, _live(self.nodes, outputs), None)
 
     def activation(
         self, eqn: _compat.Eqn, operands: list[Var], name: str, origin: _compat.Eqn
     ) -> Node | None:
         """A function with a derivative of its own, where it is an activation."""
         jaxpr, consts = _compat.body(eqn, _compat.CUSTOM_DERIVATIVE[eqn.primitive.name])
-        inner = _Flattener(keep_derivatives=False, whole=True)
-        inputs = [Var(v.aval) for v in jaxpr.invars]
-        outputs = inner.inline(jaxpr, inner.hoisted(jaxpr, consts), inputs)
-        body = Program(inputs, inner.constants, outputs, _live(inner.nodes, outputs), None)
+        body = _Flattener(keep_derivatives=False, whole=True).program(jaxpr, consts)
         row = custom.row(body)
         if row is None:
             return None
