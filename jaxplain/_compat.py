@@ -351,16 +351,8 @@ def is_library(jaxpr: Jaxpr) -> bool:
 
     Its equations may remember an earlier call: the user's line is that of the call.
     """
-    return _file(jaxpr).startswith(_LIBRARIES)
-
-
-def is_jax(jaxpr: Jaxpr) -> bool:
-    """Whether a function was written in JAX."""
-    return _file(jaxpr).startswith(_JAX)
-
-
-def _file(jaxpr: Jaxpr) -> str:
-    return getattr(jaxpr.debug_info, "func_filename", None) or ""
+    where = getattr(jaxpr.debug_info, "func_filename", None) or ""
+    return where.startswith(_LIBRARIES)
 
 
 def scopes(eqn: Eqn) -> tuple[str, ...]:

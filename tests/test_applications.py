@@ -41,13 +41,22 @@ NETWORKS = {
 
 # What is not one layer for one module. The BatchNorms of DenseNet stand before a rectifier or
 # behind a concatenation: no kernel takes them. A cell of NASNet adds an average to itself, which is
-# twice the average, and writes maxima of the same value twice. The residual sums of ConvNeXt are no
-# modules.
+# twice the average, and writes maxima of the same value twice, and rectifiers: a normal cell two of
+# one input and three of the other, a reduction cell three, and both cells that a cell goes into have
+# one of it. The residual sums of ConvNeXt are no modules.
 UNLIKE_MODULES: dict[str, dict[str, int]] = {
     "ConvNeXtTiny": {"Merge": 18},
     "DenseNet121": {"scale": 62},
-    "NASNetMobile": {"scale": 4, "pooling": -12, "Merge": -12, "Selection": -4},
-    "NASNetLarge": {"scale": 4, "pooling": -18, "Merge": -18, "Selection": -4},
+    **{
+        name: {
+            "scale": 4,
+            "pooling": -normal,
+            "Merge": -normal,
+            "Selection": -4,
+            "Activation": -(3 * normal + 2 * 4 + normal + 4),
+        }
+        for name, normal in (("NASNetMobile", 12), ("NASNetLarge", 18))
+    },
 }
 
 MODULES = {

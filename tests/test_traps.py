@@ -140,12 +140,32 @@ def test_t01_a_rectifier_with_its_own_derivative_has_a_kink_and_no_curve(written
     assert_same(*maps)
 
 
-def test_t01_an_activation_of_jax_written_twice_is_one():
+@pytest.mark.parametrize(
+    "act", [jax.nn.relu, jax.nn.relu6, jax.nn.softplus, lambda z: jnp.maximum(z, 0)]
+)
+def test_t01_an_activation_written_twice_is_one(act):
     w, v, x = normal(3, 4), normal(4, 2, seed=1), normal(2, 3)
-    for act in (jax.nn.relu, jax.nn.relu6, jax.nn.softplus):
-        for method in (jxp.lrp, jxp.guided_backprop):
-            plan = method(lambda x, act=act: (act(x @ w) @ v) * (act(x @ w) @ v[::-1])).plan(x)
-            assert [layer.kind for layer in plan.layers].count("Activation") == 1
+    plan = jxp.lrp(lambda x: (act(x @ w) @ v) * (act(x @ w) @ v[::-1])).plan(x)
+    assert [layer.kind for layer in plan.layers].count("Activation") == 1
+
+
+@pytest.mark.parametrize("act", [jax.nn.relu, lambda z: jnp.maximum(z, 0)])
+@pytest.mark.parametrize("method", [jxp.guided_backprop, jxp.deconvnet])
+def test_t01_modified_gradients_act_on_every_rectifier_that_is_written(method, act):
+    """By hand, and the same in a loop."""
+    v, x = normal(3, 4), normal(1, 3)
+
+    def looped(x):
+        body = lambda h, v: (h + jnp.tanh(act(x) @ v), None)  # noqa: E731
+        return jax.lax.scan(body, jnp.zeros((1, 1)), v.T[:, :, None])[0]
+
+    def written(x):
+        return sum(jnp.tanh(act(x) @ v[:, i : i + 1]) for i in range(4))
+
+    gradient = (1 - jnp.tanh(jnp.maximum(x, 0) @ v) ** 2) * v
+    expected = jnp.maximum(gradient, 0).sum(1) * (1 if method is jxp.deconvnet else x[0] > 0)
+    for f in (looped, jxp.unroll(looped), written):
+        assert_allclose(method(f)(x)[0], expected, rtol=1e-12)
 
 
 def test_t01_the_users_own_derivative_survives_in_gradient():

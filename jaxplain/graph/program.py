@@ -365,9 +365,7 @@ class _Flattener:
         row = custom.row(body)
         if row is None:
             return None
-        same = None
-        if not self.keep_derivatives or _compat.is_jax(jaxpr):  # else its derivative may differ
-            same = custom.signature(body)
+        same = None if self.keep_derivatives else custom.signature(body)  # derivatives may differ
         return self.node(eqn, row, operands, name, origin, same)
 
     def hoisted(self, jaxpr: _compat.Jaxpr, consts: Sequence[Any]) -> list[Var]:
@@ -386,7 +384,8 @@ class _Flattener:
         same: Hashable = None,
     ) -> Node:
         key = None
-        if not eqn.effects:
+        written = self.keep_derivatives and row.piecewise  # modified gradients act on each of them
+        if not eqn.effects and not written:
             key = _key(eqn, operands, same)
         if key is not None and key in self.seen:
             node = self.seen[key]
