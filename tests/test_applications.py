@@ -42,8 +42,8 @@ NETWORKS = {
 # What is not one layer for one module. The BatchNorms of DenseNet stand before a rectifier or
 # behind a concatenation: no kernel takes them. A cell of NASNet adds an average to itself, which is
 # twice the average, and writes maxima of the same value twice, and rectifiers: a normal cell two of
-# one input and three of the other, a reduction cell three, and both cells that a cell goes into have
-# one of it. The residual sums of ConvNeXt are no modules.
+# one input and three of the other, a reduction cell three, and both cells that read a cell have one
+# of it. The residual sums of ConvNeXt are no modules.
 UNLIKE_MODULES: dict[str, dict[str, int]] = {
     "ConvNeXtTiny": {"Merge": 18},
     "DenseNet121": {"scale": 62},
