@@ -933,7 +933,7 @@ def test_nnx_modules_that_draw_a_key_they_do_not_use() -> None:
     explain = jxp.gradient(jxp.from_nnx(recurrent))
     assert np.abs(explain(x, target=1)).max() > 0
     assert all(layer.name.startswith("rnn/cell/") for layer in explain.plan(x).layers)
-    with pytest.raises(TypeError, match=r"changes its own arrays .*\(dropout/rngs/count\)"):
+    with pytest.raises(TypeError, match=r"draws random numbers .*\(dropout/rngs/count\)"):
         jxp.gradient(jxp.from_nnx(recurrent, train=True))(x)
 
 
@@ -941,6 +941,33 @@ def test_keras_layers_that_draw_masks_they_do_not_use() -> None:
     layers = [keras.layers.LSTM(3, dropout=0.5), keras.layers.Dense(2)]
     model, x = keras.Sequential([keras.Input((3, 4)), *layers]), jnp.asarray(draw(2, 3, 4))
     assert np.abs(jxp.gradient(jxp.from_keras(model))(x, target=1)).max() > 0
+
+
+def test_models_that_are_random() -> None:
+    """By modules and flags of their own, which no adapter knows."""
+
+    class Noise(nnx.Module):
+        def __init__(self) -> None:
+            self.rngs, self.dense = nnx.Rngs(0), nnx.Linear(4, 3, rngs=nnx.Rngs(1))
+
+        def __call__(self, x: Any, noisy: bool = True) -> Any:
+            x = self.dense(x)
+            return x + jax.random.normal(self.rngs.noise(), x.shape) if noisy else x
+
+    class Dropping(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dense, self.dropout = keras.layers.Dense(3), keras.layers.Dropout(0.5)
+
+        def call(self, x: Any, noisy: bool = True) -> Any:
+            return self.dropout(self.dense(x), training=noisy)
+
+    x, dropping = jnp.asarray(draw(2, 4), jnp.float32), Dropping()
+    dropping(x)
+    for adapter, model in ((jxp.from_nnx, Noise()), (jxp.from_keras, dropping)):
+        with pytest.raises(TypeError, match=r"draws random numbers that its output depends on"):
+            jxp.lrp(adapter(model))(x, target=1)
+        assert np.abs(jxp.lrp(adapter(model, noisy=False))(x, target=1)).max() > 0
 
 
 def test_models_that_change_when_they_are_called() -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from inspect import signature
 from typing import Any
 
-from jaxplain.frameworks.model import Arrays, Model, check_unchanged, spelled
+from jaxplain.frameworks.model import Arrays, Model, check_not_random, check_unchanged, spelled
 
 _SEED = "seed_generator_state"
 
@@ -26,7 +26,7 @@ def from_keras(model: Any, **kwargs: Any) -> Model:
 
     Raises:
         TypeError: `model` is no Keras model or is not built, or `training=True` is asked for; when
-            it is called, that the call changes its variables.
+            it is called, that the call changes its variables or is random.
         RuntimeError: Keras runs on another backend.
 
     Example:
@@ -71,13 +71,18 @@ def from_keras(model: Any, **kwargs: Any) -> Model:
         return None, dict(zip(_paths(variables), (v.value for v in variables), strict=True))
 
     def call(_: None, arrays: Arrays, *inputs: Any) -> Any:
-        values = list(arrays.values())
-        trained = len(model.trainable_variables)
-        output, after = model.stateless_call(values[:trained], values[trained:], *inputs, **kwargs)
-        changed = dict(zip(arrays, [*values[:trained], *after], strict=True))
-        # recurrent layers draw the masks of their dropout without using them
-        before = {path: v for path, v in arrays.items() if _SEED not in path}
-        check_unchanged(name, before, changed)
+        def run(arrays: Arrays) -> tuple[Any, Arrays]:
+            values = list(arrays.values())
+            count = len(model.trainable_variables)
+            trained, others = values[:count], values[count:]
+            output, after = model.stateless_call(trained, others, *inputs, **kwargs)
+            return output, dict(zip(arrays, [*trained, *after], strict=True))
+
+        output, after = run(arrays)
+        seeds = {path: v for path, v in arrays.items() if _SEED in path}
+        check_unchanged(name, {p: v for p, v in arrays.items() if p not in seeds}, after)
+        drawn = {path: v for path, v in seeds.items() if after[path] is not v}
+        check_not_random(name, drawn, lambda drawn: run({**arrays, **drawn})[0])
         return output
 
     return Model(name, call, read)

@@ -99,6 +99,33 @@ def check_unchanged(
     if changed:
         raise TypeError(
             f"{name} changes its own arrays when it is called ({', '.join(changed[:4])}), as "
-            "dropout and BatchNorm do in training mode: switch it to evaluation mode by the "
-            "options that the adapter passes on, such as train=False"
+            f"dropout and BatchNorm do in training mode: {_EVALUATE}"
         )
+
+
+def check_not_random(name: str, streams: Arrays, output: Callable[[Arrays], Any]) -> None:
+    """Raises TypeError for a model whose output depends on the states of random streams.
+
+    What is drawn and not used, as the masks of a recurrent layer without dropout, does no harm.
+
+    Args:
+        name: of the model.
+        streams: the states that its call changed.
+        output: makes the model's output of others.
+    """
+    if not streams:
+        return
+    program = flatten(output, (streams,), keep_derivatives=True)
+    read = {v for node in program.nodes for v in node.inputs} | set(program.outputs)
+    used = [p for p, v in zip(sorted(streams), program.inputs, strict=True) if v in read]
+    if used:
+        raise TypeError(
+            f"{name} draws random numbers that its output depends on ({', '.join(used[:4])}), as "
+            f"dropout and noise do in training mode: {_EVALUATE}"
+        )
+
+
+_EVALUATE = (
+    "switch it to evaluation mode by the options that the adapter passes on, such as train=False, "
+    "or in the model itself where it insists on training"
+)

@@ -11,6 +11,7 @@ from jaxplain.frameworks.model import (
     bound,
     by_path,
     check_initialised,
+    check_not_random,
     check_unchanged,
     spelled,
 )
@@ -36,7 +37,7 @@ def from_nnx(
 
     Raises:
         TypeError: `module` is no nnx module, or one of shapes without values; when it is called,
-            that the call changes the module's variables.
+            that the call changes the module's variables or is random.
 
     Example:
         >>> from flax import nnx
@@ -71,8 +72,9 @@ def from_nnx(
             return copy, bound(copy, method)(*inputs, **kwargs)
 
         copy, output = run(arrays)
+        counts = _variables(nnx.state(copy, nnx.RngCount)).keys()
         # Weights may be normalised in their place: the copy's.
-        free = _free_streams(nnx, copy) | _variables(nnx.state(copy, nnx.Param)).keys()
+        free = counts | _variables(nnx.state(copy, nnx.Param)).keys()
 
         def state(module: Any) -> Arrays:
             return {path: v for path, v in read(module)[1].items() if path not in free}
@@ -82,6 +84,9 @@ def from_nnx(
 
         before = {path: v for path, v in arrays.items() if path not in free}
         check_unchanged(name, before, state(copy), again)
+        after = read(copy)[1]
+        drawn = {path: v for path, v in arrays.items() if path in counts and after[path] is not v}
+        check_not_random(name, drawn, lambda drawn: run({**arrays, **drawn})[1])
         return output
 
     check_initialised(name, read()[1])
@@ -91,19 +96,3 @@ def from_nnx(
 def _variables(state: Any) -> Arrays:
     """The arrays of a state by the path of their variable."""
     return {path.removesuffix("/value"): array for path, array in by_path(state).items()}
-
-
-def _free_streams(nnx: Any, module: Any) -> set[str]:
-    """The counters of random streams that modules without an evaluation mode may draw from.
-
-    A recurrent layer takes a key for its first carry, which is zero; dropout takes none.
-    """
-    modules = {"/".join(map(str, path)): m for path, m in nnx.iter_modules(module)}
-    free = set()
-    for path in _variables(nnx.state(module, nnx.RngCount)):
-        owner = path
-        while owner not in modules:
-            owner = owner.rpartition("/")[0]
-        if not hasattr(modules[owner], "deterministic"):
-            free.add(path)
-    return free

@@ -70,7 +70,7 @@ def fold(
 
 
 def _ones(var: Var) -> jax.Array:
-    return _compat.zeros(var.aval, var.aval.dtype) + 1
+    return _compat.along(jnp.ones(var.shape, var.aval.dtype), _compat.varying(var.aval))
 
 
 def _scale(
@@ -81,8 +81,9 @@ def _scale(
     for node in nodes:
         live = [v for v in node.inputs if v in values]
         if node.row.role in (Role.SUM, Role.DIFFERENCE):
-            sign = -1 if node.row.role is Role.DIFFERENCE and node.inputs[1] is live[0] else 1
-            out = jnp.broadcast_to(sign * values[live[0]], node.outputs[0].shape)
+            turned = node.row.role is Role.DIFFERENCE and node.inputs[1] is live[0]
+            out = -values[live[0]] if turned else values[live[0]]
+            out = jnp.broadcast_to(out, node.outputs[0].shape)
         else:
             operands = [values[v] if v in values else read(env, v) for v in node.inputs]
             out = node.evaluate(operands, linear=True)[0]

@@ -13,6 +13,7 @@ written, behind quotients scaled to 1. float16 has too small a range for that.
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial, reduce
+from operator import add
 from typing import Any
 
 import jax
@@ -164,14 +165,17 @@ class Affine:
             return self._linear(self._parts)
         return self._linear(lambda *args: (up(*args), down(*args)))
 
+    @property
+    def biased(self) -> bool:
+        """Whether anything is added to A x."""
+        return any(map(self._adds, self._nodes))
+
     @cached_property
     def bias(self) -> jax.Array:
         """b: the layer at 0, in the shape of its output."""
         env: dict[Var, Any] = {}  # a missing value is zero: kernels of zero cost nothing
         for node in self._nodes:
-            operands = [v for v in node.inputs if v in self._layer.live]
-            offset = any(v not in self._layer.live for v in node.inputs) and _offsets(node)
-            if not offset and not any(v in env for v in operands):
+            if not self._adds(node) and not any(v in env for v in node.inputs):
                 continue
             values = [self._value(env, v) for v in node.inputs]
             env.update(zip(node.outputs, node.evaluate(values, self._dtype), strict=True))
@@ -257,6 +261,10 @@ class Affine:
 
         return apply
 
+    def _adds(self, node: Node) -> bool:
+        """Whether the operation may add constants."""
+        return _offsets(node) and any(v not in self._layer.live for v in node.inputs)
+
     def _factors(self, node: Node) -> tuple[Var, ...]:
         """The constants that the operation multiplies by."""
         return tuple(v for v in node.inputs if v not in self._layer.live and _is_factor(node))
@@ -276,7 +284,7 @@ class Affine:
             terms = [env.get(v) for v in node.inputs]
             if role is Role.DIFFERENCE and role not in ones and terms[1] is not None:
                 terms[1] = -terms[1]
-            total = sum(t for t in terms if t is not None)
+            total = reduce(add, (t for t in terms if t is not None))
             return [jnp.broadcast_to(total, shape)]
         if role in ones:
             return [jnp.broadcast_to(env[live[0]], shape)]

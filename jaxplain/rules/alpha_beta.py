@@ -67,7 +67,7 @@ class AlphaBeta(Rule):
         self, layer: View, r: jax.Array, total: jax.Array, side: Callable[..., jax.Array]
     ) -> jax.Array:
         """r over the contributions of one sign; `side` takes that sign's part of the bias."""
-        if not self.bias:
+        if not (self.bias and layer.biased):
             return layer.divide(r, total, self.epsilon)
         bias = side(layer.bias, 0)
         s = layer.divide(r, total + bias, self.epsilon)

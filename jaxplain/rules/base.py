@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxplain import _compat
 from jaxplain.graph.layers import Layer
@@ -75,6 +76,11 @@ class View:
     def bias(self) -> jax.Array:
         """b, in the shape of the output."""
         return self._affine.bias
+
+    @property
+    def biased(self) -> bool:
+        """Whether the layer adds anything: b may be other than 0."""
+        return self._affine.biased
 
     def positive(self) -> Linear:
         """max(A, 0)."""
@@ -246,7 +252,7 @@ def stabilize(z: jax.Array, epsilon: Stabilizer) -> jax.Array:
             "epsilon must return a real array that broadcasts to z, of shape "
             f"{z.shape}, got {_compat.spelled(amount)}"
         )
-    amount = jnp.asarray(amount, z.dtype)
+    amount = jnp.asarray(amount, z.dtype) if callable(epsilon) else np.asarray(amount, z.dtype)
     return z + jnp.where(z < 0, -amount, amount)
 
 

@@ -6,8 +6,16 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxplain.rules.base import Arrays, Rule, Stabilizer, View, check_epsilon, check_number
-from jaxplain.rules.split import Contributions
+from jaxplain.rules.base import (
+    Arrays,
+    Rule,
+    Stabilizer,
+    View,
+    check_epsilon,
+    check_number,
+    plus,
+    times,
+)
 
 
 @dataclass(frozen=True)
@@ -46,20 +54,19 @@ class Gamma(Rule):
 
     def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""
-        contributions = Contributions(layer, x)
-        above, below = contributions.totals()
-        rises = z > 0
-        total, favoured = z, jnp.where(rises, above, below)
-        if self.bias:
-            bias = jnp.where(rises == (layer.bias > 0), layer.bias, 0)  # of the output's sign
-            favoured = favoured + bias
-        else:
-            total = z - layer.bias
-        flow = lambda: layer.edges(x) + self.gamma * jnp.abs(favoured)  # noqa: E731
+        half = self.gamma / 2  # c+ and c- are (c + |c|) / 2 and (c - |c|) / 2
+        sign = jnp.where(z > 0, 1.0, -1.0)
+        size = layer.edges(x)
+        bias = layer.bias if layer.biased else None
+        linear = z if bias is None else z - bias
+        total = (z if self.bias else linear) + half * (linear + sign * size)
+        if self.bias and bias is not None:
+            favoured = jnp.where(sign * bias > 0, self.gamma * bias, 0)
+            total = total + favoured
         alive = jnp.where(z == 0, 0, r)
-        s = layer.divide(alive, total + self.gamma * favoured, self.epsilon, flow)
+        s = layer.divide(alive, total, self.epsilon, flow=lambda: (1 + self.gamma) * size)
         layer.book("dead", lambda: r - alive)
-        if self.bias:
-            layer.book("bias", lambda: s * (layer.bias + self.gamma * bias))
-        extra = self.gamma * s  # c = c+ + c-
-        return contributions.share(s + jnp.where(rises, extra, 0), s + jnp.where(rises, 0, extra))
+        if self.bias and bias is not None:
+            layer.book("bias", lambda: s * (bias + favoured))
+        plain, by_size = layer.transpose((1 + half) * s), layer.abs().transpose(half * sign * s)
+        return plus(times(x, plain), times(tuple(map(jnp.abs, x)), by_size))
