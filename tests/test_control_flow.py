@@ -204,6 +204,26 @@ def static_written(x: Any) -> Any:
     return h @ V
 
 
+def counted(x: Any) -> Any:
+    """The same number for all outputs is a threshold of the activation, not a bias."""
+
+    def step(i: Any, carry: Any) -> Any:
+        h, time, total = carry
+        h = jax.nn.silu(h @ U + jnp.cos(0.3 * i) - time)
+        return h, 0.5 * time, total + h.sum()
+
+    h, _, total = lax.fori_loop(0, 3, step, (x[0] @ W, 1.0, 0.0))
+    return h @ V + total
+
+
+def counted_written(x: Any) -> Any:
+    h, time, total = x[0] @ W, 1.0, 0.0
+    for i in range(3):
+        h = jax.nn.silu(h @ U + float(np.cos(0.3 * i)) - time)
+        time, total = 0.5 * time, total + h.sum()
+    return h @ V + total
+
+
 def scanned_weights(x: Any) -> Any:
     """The explained value is fixed, the weights are scanned."""
     weights = jnp.stack([W, 2 * W, -W])
@@ -278,6 +298,7 @@ LOOPS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "nested": (nested, nested_written),
     "map": (mapped, lambda x: jnp.stack([jax.nn.relu(r @ W + B) for r in x]).sum(0) @ V),
     "fori_loop": (static, static_written),
+    "counter": (counted, counted_written),
     "scanned weights": (scanned_weights, scanned_weights_written),
     "the same again": (the_same_again, the_same_again_written),
     "the row again": (the_row_again, the_row_again_written),
@@ -593,6 +614,20 @@ def test_checkpointed_layers_are_computed_again() -> None:
     plain = count()
     assert count(prevent_cse=True) == plain + 4
     assert count(policy=jax.checkpoint_policies.dots_saveable) == plain
+
+
+def test_every_call_of_a_jitted_checkpoint_is_one() -> None:
+    """Though all calls share one jaxpr: together they would all be held at once."""
+    block = jax.jit(jax.checkpoint(lambda h, u: jnp.tanh(jnp.tanh(h @ u) @ u)))
+
+    def net(x: Any) -> Any:
+        h = x @ W
+        for u in (U, 2 * U, -U):
+            h = block(h, u)
+        return h @ V
+
+    program = jax.make_jaxpr(jxp.lrp(net))(normal(2, 3))
+    assert str(program).count("checkpoint[") + str(program).count("remat2[") == 3
 
 
 def test_part_of_a_layer_in_a_checkpoint_is_still_that_layer() -> None:

@@ -202,6 +202,27 @@ def test_t01_a_custom_vjp_is_read_through_by_relevance_but_kept_by_gradient():
     )
 
 
+@pytest.mark.parametrize("derivative", ["jvp", "vjp"])
+def test_t01_straight_through_estimators_are_activations(derivative):
+    """Rounding alone cuts relevance off; a derivative of its own says that it should not."""
+    if derivative == "jvp":
+        rounded = jax.custom_jvp(lambda z: jnp.round(z))
+        rounded.defjvp(lambda z, t: (jnp.round(*z), *t))
+    else:
+        rounded = jax.custom_vjp(lambda z: jnp.round(z))
+        rounded.defvjp(lambda z: (jnp.round(z), None), lambda _, g: (g,))
+    w, v, x = 3 * normal(3, 4), normal(4, 2, seed=1), normal(2, 3)
+
+    def f(x):
+        return rounded(x @ w) @ v
+
+    assert kinds(f, x) == ["Affine", "Activation", "Affine"]
+    z = x @ w
+    s = np.round(z) * v[:, 0] / np.where(z == 0, 1, z)  # what the rounded values hand on, over z
+    assert_same(jxp.lrp(f, jxp.rules.Z())(x, target=0), x * (s @ w.T))
+    assert_allclose(jxp.gradient(f)(x, target=0), np.broadcast_to(w @ v[:, 0], x.shape))
+
+
 # T2 to T5: what is active, what is shared.
 
 

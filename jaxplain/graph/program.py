@@ -259,8 +259,7 @@ class _Flattener:
         container = _compat.TRANSPARENT.get(name)
         if name in _compat.CUSTOM_DERIVATIVE:
             container = _compat.CUSTOM_DERIVATIVE[name]
-            single = name == "custom_jvp_call" and sum(not v.uniform for v in operands) == 1
-            if single and not self.whole:
+            if sum(not v.uniform for v in operands) == 1 and not self.whole:
                 activation = self.activation(eqn, operands, _joined(path), origin)
                 if activation is not None:
                     return activation.outputs
@@ -270,7 +269,8 @@ class _Flattener:
             inner, consts = _compat.body(eqn, container)
             caller = origin if _compat.is_library(inner) or origin is not eqn else None
             around = self.remat
-            self.remat += (eqn,) * (name == _compat.REMAT)
+            if name == _compat.REMAT:
+                self.remat += (eqn.replace(),)  # jit hands out the same one for every call
             outputs = self.inline(inner, self.hoisted(inner, consts), operands, path, caller)
             self.remat = around
             return outputs
@@ -291,7 +291,7 @@ class _Flattener:
                 return self.iterations(eqn, flow, operands, path)
         node = self.node(eqn, row, operands, _joined(path), origin)
         if flow is not None and node.control is None:
-            bodies = [self.body(jaxpr, consts, path, node) for jaxpr, consts in flow.bodies]
+            bodies = [self.body(flow, body, path, node) for body in flow.bodies]
             node.control = Control(flow, eqn, bodies, node.inputs, node.outputs)
         return node.outputs
 
@@ -341,18 +341,43 @@ class _Flattener:
         return result
 
     def body(
-        self, jaxpr: _compat.Jaxpr, consts: Sequence[Any], path: tuple[str, ...], owner: Node
+        self,
+        flow: _compat.ControlFlow,
+        body: tuple[_compat.Jaxpr, Sequence[Any]],
+        path: tuple[str, ...],
+        owner: Node,
     ) -> "Program":
-        """The program of a loop's or branch's body; its constants are those of the whole."""
-        inner = _Flattener(self.keep_derivatives)
-        inner.constants, inner.around = self.constants, owner.origins
-        return inner.program(jaxpr, consts, path)
+        """The program of a loop's or branch's body; its constants are those of the whole.
+
+        A number that a loop carries, such as its counter, is uniform when it is so throughout.
+        """
+        carried = slice(flow.fixed, flow.fixed + flow.carried)
+        uniform = [v.uniform for v in owner.inputs[flow.selectors :]]
+        uniform[carried] = [
+            known and not v.shape
+            for known, v in zip(uniform[carried], owner.inputs[carried], strict=True)
+        ]
+        while True:
+            inner = _Flattener(self.keep_derivatives)
+            inner.constants, inner.around = list(self.constants), owner.origins
+            program = inner.program(*body, path, uniform)
+            after = [v.uniform for v in program.outputs[: flow.carried]]
+            if all(after[i] >= known for i, known in enumerate(uniform[carried])):
+                self.constants[:] = inner.constants
+                return program
+            uniform[carried] = [a and b for a, b in zip(after, uniform[carried], strict=True)]
 
     def program(
-        self, jaxpr: _compat.Jaxpr, consts: Sequence[Any], path: tuple[str, ...] = ()
+        self,
+        jaxpr: _compat.Jaxpr,
+        consts: Sequence[Any],
+        path: tuple[str, ...] = (),
+        uniform: Sequence[bool] = (),
     ) -> "Program":
         """A jaxpr as a program of its own, whose constants are kept here."""
         inputs = [Var(v.aval) for v in jaxpr.invars]
+        for var, same in zip(inputs, uniform, strict=False):
+            var.uniform = same
         outputs = self.inline(jaxpr, self.hoisted(jaxpr, consts), inputs, path)
         return Program(inputs, [], outputs, _live(self.nodes, outputs), None)
 
