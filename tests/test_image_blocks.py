@@ -22,9 +22,9 @@ import jaxplain as jxp
 import oracle
 import zoo
 from jaxplain import composites
-from jaxplain.composites import Composite, first, kernel, op
+from jaxplain.composites import Composite, first, kernel
 from jaxplain.graph import trace
-from jaxplain.rules import AlphaBeta, Epsilon, Flat, Norm
+from jaxplain.rules import AlphaBeta, Epsilon, Flat, WSquare, ZBox
 
 Array = Any
 Block = Callable[[Any, Array], Array]
@@ -634,7 +634,7 @@ def patches(t, x):
             x, (2, 2), (2, 2), "VALID", dimension_numbers=layout
         )
 
-    x = t.affine("filter", unfold, x)
+    x = t.move(unfold, x)
     return t.activation(jax.nn.relu, t.affine("dense", dense(12, 4), x))
 
 
@@ -779,8 +779,22 @@ def test_a_resize_before_the_first_convolution_leaves_flat_to_it() -> None:
     ]
 
 
+PIXELS = [Epsilon(), AlphaBeta(2, 1), Flat(), WSquare(), ZBox(-3, 3)]
+
+
+def assert_same_map(f: Any, other: Any, rule: Any) -> None:
+    """In the first convolution too, with a ledger that closes."""
+    x = zoo.normal(*IMAGE, seed=1)
+    explain = jxp.lrp(f, Composite([(first, rule)]))
+    assert [layer.op for layer in explain.plan(x).layers] == ["convolution", "rectifier", "sum"]
+    expected = jxp.lrp(other, Composite([(first, rule)]))(x, target=everywhere)
+    found = explain(x, target=everywhere)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10 * np.abs(expected).max())
+    assert explain.ledger(x, target=everywhere).error() < 1e-12
+
+
 def test_patches_and_a_dense_layer_are_a_convolution() -> None:
-    """With Flat in the first layer too: cutting patches out is no layer to spread relevance in."""
+    """With Flat in the first layer too, and on black pixels: cutting patches out moves values."""
     w, b = zoo.normal(2, 2, 3, 4, seed=140), zoo.normal(4, seed=141)
     layout = ("NHWC", "HWIO", "NHWC")
 
@@ -792,12 +806,40 @@ def test_patches_and_a_dense_layer_are_a_convolution() -> None:
         x = lax.conv_general_dilated(x, w, (1, 1), "VALID", dimension_numbers=layout)
         return jax.nn.relu(x + b)
 
-    x = zoo.normal(*IMAGE, seed=1)
-    for rule in (Epsilon(), AlphaBeta(2, 1), Flat()):
-        found, expected = (
-            jxp.lrp(f, Composite([(kernel, rule), (op("filter"), Norm(0))], strict=False))(
-                x, target=everywhere
-            )
-            for f in (unfolded, direct)
-        )
+    x = np.maximum(zoo.normal(*IMAGE, seed=1), 0)
+    for rule in (Epsilon(), AlphaBeta(2, 1), Flat(), ZBox(0, 3)):
+        found, expected = (jxp.lrp(f, rule)(x, target=everywhere) for f in (unfolded, direct))
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10 * np.abs(expected).max())
+        if isinstance(rule, Flat | ZBox):
+            assert np.abs(np.where(x == 0, expected, 0)).max() > 0
+
+
+@pytest.mark.parametrize("mode", ["reflect", "symmetric", "edge", "wrap"])
+@pytest.mark.parametrize("rule", PIXELS, ids=str)
+def test_batchnorm_before_a_padded_convolution_is_part_of_it(mode: str, rule: Any) -> None:
+    """However it is padded: what every padded entry gets is what padding first would give it."""
+    scale, offset = zoo.normal(3, seed=150), zoo.normal(3, seed=151)
+    norm = lambda x: x * scale + offset  # noqa: E731
+    pad = partial(jnp.pad, pad_width=((0, 0), (1, 1), (1, 1), (0, 0)), mode=mode)
+    net = lambda x: jax.nn.relu(convolution(4, padding="VALID")(x)).mean((1, 2))  # noqa: E731
+    assert_same_map(lambda x: net(pad(norm(x))), lambda x: net(norm(pad(x))), rule)
+
+
+@pytest.mark.parametrize("rule", PIXELS, ids=str)
+def test_channels_may_be_normalised_one_by_one(rule: Any) -> None:
+    """As many do who turn RGB into BGR; the bounds of ZBox are those of the image."""
+    mean, scale = zoo.normal(3, seed=152), np.array([0.5, -2.0, 3.0])
+    net = lambda x: jax.nn.relu(convolution(4)(x)).mean((1, 2))  # noqa: E731
+
+    def split(x: Any) -> Any:
+        parts = jnp.split(x, 3, -1)
+        return net(jnp.concatenate([(parts[i] - mean[i]) / scale[i] for i in (2, 1, 0)], -1))
+
+    def stacked(x: Any) -> Any:
+        return net(jnp.stack([(x[..., i] - mean[i]) / scale[i] for i in (2, 1, 0)], -1))
+
+    def at_once(x: Any) -> Any:
+        return net(((x - mean) / scale)[..., ::-1])
+
+    assert_same_map(split, at_once, rule)
+    assert_same_map(stacked, at_once, rule)

@@ -715,3 +715,26 @@ def test_a_dense_layer_spelled_out_keeps_its_weights(rule):
     one = jxp.lrp(lambda x: (x @ w + b) @ u[:, :1], RULES[rule])(x, target=0)
     weighted = jxp.lrp(lambda x: ((x @ w + b) * u[:, 0]).sum(-1, keepdims=True), RULES[rule])
     assert_same(weighted(x, target=0), one)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_constants_belong_to_the_sum_that_they_are_added_to(rule):
+    """A table of positions takes the same share wherever in the sum it stands."""
+    rng = np.random.default_rng(9)
+    a, b, p = rng.normal(size=(2, 3, 4)), rng.normal(size=(2, 3, 4)), rng.normal(size=(3, 4))
+    w, v = rng.normal(size=(12, 5)), rng.normal(size=(5, 2))
+    sums = [
+        lambda a, b: a + b + p,
+        lambda a, b: a + p + b,
+        lambda a, b: a + (b + p),
+        lambda a, b: (a - p) + (b + 3 * p) - p,
+    ]
+    maps = [
+        jxp.lrp(
+            lambda a, b, f=f: jnp.tanh(f(a, b).reshape(2, 12) @ w) @ v, RULES[rule], argnums=(0, 1)
+        )(a, b, target=1)
+        for f in sums
+    ]
+    for found in maps[1:]:
+        for one, expected in zip(found, maps[0], strict=True):
+            assert_same(one, expected)

@@ -4,8 +4,10 @@ Bias, BatchNorm on either side of a kernel, input normalisation, padding and cas
 kernel's own layer, however they are spelled; canonisation is a consequence, not a feature.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from jaxplain.graph.filters import has_weights, picks
 from jaxplain.graph.primitives import Class, Role
 from jaxplain.graph.program import Node, Var
 from jaxplain.graph.regions import Regions
@@ -31,9 +33,30 @@ class Chain:
         return not self.mixing and all(n.row.cls is Class.STRUCTURAL for n in self.nodes)
 
     @property
+    def offsets(self) -> bool:
+        """Whether the chain only adds constants."""
+        return bool(self.nodes) and not self.mixing and all(map(_is_offset, self.nodes))
+
+    @property
     def kernel(self) -> bool:
         """Whether the mixing operation has weights."""
-        return any(map(_has_weights, (*filter(is_kernel, self.mixing), *_spelled_out(self))))
+        return any(map(has_weights, (*filter(is_kernel, self.mixing), *_spelled_out(self))))
+
+
+def is_diagonal(node: Node) -> bool:
+    """A scale or offset of one value by constants."""
+    if node.row.cls is not Class.DIAGONAL or len(node.carrying) != 1 or len(node.active) != 1:
+        return False
+    operand = node.carrying[0]
+    if node.outputs[0].shape != operand.shape or sum(v is operand for v in node.inputs) > 1:
+        return False
+    return node.row.role is not Role.QUOTIENT or node.inputs[0] is operand
+
+
+def _is_offset(node: Node) -> bool:
+    """Whether the operation only adds constants."""
+    turned = node.row.role is Role.DIFFERENCE and not node.inputs[0].carries
+    return is_diagonal(node) and node.row.role in (Role.SUM, Role.DIFFERENCE) and not turned
 
 
 def is_kernel(node: Node) -> bool:
@@ -64,32 +87,19 @@ def _spelled_out(chain: Chain) -> list[Node]:
     return found
 
 
-def _has_weights(node: Node) -> bool:
-    """Whether the constants come from outside of the function.
-
-    Those of a filter are spelled out in it: resizing, patches.
-    """
-    pending = [v for v in node.inputs if not v.carries]
-    seen = set(pending)
-    while pending:
-        var = pending.pop()
-        maker = var.producer
-        if var.active or (var.literal is None and maker is None):
-            return True
-        if maker is not None:
-            if maker.row.cls is Class.UNKNOWN:
-                return True  # random numbers
-            pending += [v for v in maker.inputs if v not in seen]
-            seen.update(maker.inputs)
-    return False
-
-
 class Chains:
     """Finds the chain that ends at a value."""
 
     def __init__(self, regions: Regions):
         self._regions = regions
         self._found: dict[Var, Chain] = {}
+        self._picking: dict[Node, bool] = {}
+
+    def picks(self, node: Node) -> bool:
+        """Whether a kernel only moves values, as one that cuts patches out does."""
+        if node not in self._picking:
+            self._picking[node] = is_kernel(node) and len(node.carrying) == 1 and picks(node)
+        return self._picking[node]
 
     def ending_at(self, exit_: Var) -> Chain:
         """The chain whose last value is `exit_`: as long as its values have one consumer each."""
@@ -100,17 +110,33 @@ class Chains:
     def prefixed(self, chain: Chain) -> Chain:
         """A kernel's chain with a copy of the kernel-free chains that feed it, even shared ones.
 
-        LayerNorm's scale before q, k and v belongs to each of the three kernels.
+        LayerNorm's scale before q, k and v belongs to each of the three kernels. What only moves
+        pieces of a value about, as reflecting padding does, belongs to it with a scale before it.
         """
         nodes, sources = chain.nodes, []
         for source in chain.sources:
-            while (before := self.ending_at(source)).nodes and not before.mixing:
-                if any(_sums_copies(before, node) for node in chain.mixing):
-                    break
-                nodes = tuple(dict.fromkeys((*before.nodes, *nodes)))
-                source = before.sources[0]
+            moved: tuple[Node, ...] = ()
+            end = source
+            while (before := self._feeding(end, chain)) is not None:
+                end, joins = before.sources[0], len(before.nodes[-1].carrying) > 1
+                if (moved or joins) and before.structural:
+                    moved = (*before.nodes, *moved)
+                    continue
+                nodes, moved = tuple(dict.fromkeys((*before.nodes, *moved, *nodes))), ()
+                source = end
             sources.append(source)
         return Chain(nodes, tuple(dict.fromkeys(sources)), chain.mixing)
+
+    def _feeding(self, var: Var, kernel: Chain) -> Chain | None:
+        """What stands before a kernel and may belong to it: scales, offsets, moves."""
+        chain = self.ending_at(var)
+        nodes, source = self._behind_sum(chain.nodes, chain.sources[0])
+        if not chain.nodes:
+            region = self._regions.moving(var)
+            nodes, source = (region.nodes, region.source) if region is not None else ((), var)
+        before = Chain(tuple(nodes), (source,))
+        copies = any(_sums_copies(before, node) for node in kernel.mixing)
+        return None if not nodes or chain.mixing or copies else before
 
     def _find(self, exit_: Var) -> Chain:
         run: list[Node] = []
@@ -121,6 +147,9 @@ class Chains:
             start = start.producer.carrying[0]
             if start.shared:
                 break
+        if any(map(_mixes, run)):
+            taken, start = self._behind_sum(run[::-1], start)
+            run = list(taken[::-1])
         chain = Chain((), (start,))
         if start is exit_ or not start.shared:
             chain = self._sum_of_kernels(start) or chain
@@ -137,7 +166,7 @@ class Chains:
         node = var.producer
         if node is None or len(node.carrying) != 1 or len(node.outputs) != 1:
             return False
-        if node.row.cls not in (Class.DIAGONAL, Class.STRUCTURAL, Class.MIXING):
+        if node.row.cls not in (Class.DIAGONAL, Class.STRUCTURAL, Class.MIXING) or self.picks(node):
             return False
         operand = node.carrying[0]
         if node.row.role is Role.QUOTIENT and node.inputs[1] is operand:
@@ -148,6 +177,21 @@ class Chains:
         if twice and node.row.role not in (Role.SUM, Role.DIFFERENCE):
             return False
         return self._regions.ending_at(var) is None
+
+    def _behind_sum(self, nodes: Sequence[Node], source: Var) -> tuple[Sequence[Node], Var]:
+        """What comes behind the offsets of a sum, which are its own; all where there is none."""
+        if self._is_sum(source):
+            while nodes and _is_offset(nodes[0]):
+                source, nodes = nodes[0].outputs[0], nodes[1:]
+        return nodes, source
+
+    def _is_sum(self, var: Var) -> bool:
+        """Whether the value is a sum of several, and read by the offset behind it alone."""
+        node = var.producer
+        if node is None or node.row.role not in (Role.SUM, Role.DIFFERENCE) or var.shared:
+            return False
+        joins = len(node.carrying) > 1 and self._regions.ending_at(var) is None
+        return joins and not self.ending_at(var).nodes
 
     def _sum_of_kernels(self, var: Var) -> Chain | None:
         """`x W + h U`: a sum whose every term ends in a dot product of its own is one layer.

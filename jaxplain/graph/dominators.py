@@ -40,6 +40,13 @@ class Dominators:
         vertex = self._idom.get(node)
         return vertex if isinstance(vertex, Var) else None
 
+    def before(self, node: Node) -> Var | None:
+        """As `of`, or the value that an operation with several outputs takes apart."""
+        vertex = self._idom.get(node)
+        if isinstance(vertex, Node):
+            return vertex.active[0] if len(vertex.active) == 1 else None
+        return vertex
+
     def _add(self, vertex: _Vertex, dominator: _Vertex) -> None:
         self._idom[vertex] = dominator
         self._depth[vertex] = self._depth[dominator] + 1

@@ -154,6 +154,8 @@ def _varying_before(nodes: Sequence[Node], scales: Sequence[Node], data: Var) ->
 def _move(node: Node, labels: _Labels, back: bool = False) -> _Labels | None:
     """Labels through one operation, from its input to its output or back."""
     role = node.row.role
+    if len(node.carrying) > 1 or len(node.outputs) > 1:
+        return None
     (operand,) = node.carrying
     before, after = operand.shape, node.outputs[0].shape
     if back:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import jax.numpy as jnp
 
 from jaxplain._compat import Eqn
-from jaxplain.graph.chains import Chain, Chains, is_kernel, is_weighted_sum
+from jaxplain.graph.chains import Chain, Chains, is_diagonal, is_kernel, is_weighted_sum
 from jaxplain.graph.control import Control
 from jaxplain.graph.primitives import MAXIMA, Class, Role
 from jaxplain.graph.program import Node, Program, Var
@@ -160,6 +160,8 @@ class Grouper:
         assert node is not None
         if any(_is_complex(v) for v in (var, *node.carrying)):
             return _single("Unknown", node)
+        if self._chains.picks(node):
+            return _single("Structure", node)
         activation = self._activation(var)
         if activation is not None:
             return activation
@@ -173,7 +175,7 @@ class Grouper:
         chain = self._chains.ending_at(var)
         if chain.nodes:
             return self._affine(chain, var)
-        return _operation(node)
+        return self._with_offsets(_operation(node))
 
     def _affine(self, chain: Chain, var: Var) -> Layer:
         if chain.kernel:
@@ -196,8 +198,23 @@ class Grouper:
         if self._regions.ending_at(var) or self._chains.ending_at(var).nodes:
             return None
         assert var.producer is not None
-        layer = _operation(var.producer)
+        layer = self._with_offsets(_operation(var.producer))
         return layer if layer.kind == "Merge" else None
+
+    def _with_offsets(self, layer: Layer) -> Layer:
+        """A sum with the constants that are added to its terms: `(a + p) + b` is `(a + b) + p`."""
+        if layer.kind != "Merge":
+            return layer
+        nodes, sources = list(layer.nodes), []
+        for source in layer.sources:
+            chain = self._chains.ending_at(source)
+            taken = chain.offsets and not source.shared
+            if taken and chain.sources[0] not in layer.sources:
+                nodes, source = [*chain.nodes, *nodes], chain.sources[0]
+            sources.append(source)
+        if len(nodes) == 1:
+            return layer
+        return _layer("Merge", layer.op, Chain(tuple(nodes), tuple(sources)), layer.exit)
 
     def _leave_to_regions(self, chain: Chain) -> Chain:
         """Leaves what comes right behind an activation or a normalisation to it."""
@@ -301,20 +318,10 @@ def _takes_scales(core: tuple[list[Node], Var, str]) -> bool:
     return op != "rectifier" or (before is not None and _is_uniform(before, offset=True))
 
 
-def _is_diagonal(node: Node) -> bool:
-    """A scale or offset of one value by constants."""
-    if node.row.cls is not Class.DIAGONAL or len(node.carrying) != 1 or len(node.active) != 1:
-        return False
-    operand = node.carrying[0]
-    if node.outputs[0].shape != operand.shape or sum(v is operand for v in node.inputs) > 1:
-        return False
-    return node.row.role is not Role.QUOTIENT or node.inputs[0] is operand
-
-
 def _is_gain(node: Node) -> bool:
     """What may stand between a normalisation and its last scale or offset."""
     cast = node.row.role is Role.CAST and len(node.carrying) == 1
-    return _is_diagonal(node) or cast or _moves(node)
+    return is_diagonal(node) or cast or _moves(node)
 
 
 def _moves(node: Node) -> bool:
@@ -324,7 +331,7 @@ def _moves(node: Node) -> bool:
 
 def _is_uniform(node: Node, offset: bool = False) -> bool:
     """A scale or offset (or, on request, only an offset) that is the same everywhere."""
-    if not _is_diagonal(node) or (offset and node.row.role not in (Role.SUM, Role.DIFFERENCE)):
+    if not is_diagonal(node) or (offset and node.row.role not in (Role.SUM, Role.DIFFERENCE)):
         return False
     return all(v.uniform for v in node.inputs if not v.carries)
 

@@ -324,24 +324,23 @@ class Affine:
         for node in self._nodes:
             parts = self._split(node, above, below, dtype)
             for env, part in zip((above, below), parts, strict=True):
-                if part is not None:
-                    env[node.outputs[0]] = part
+                env.update(zip(node.outputs, part, strict=False))
         zero = _compat.zeros(exit_.aval, dtype or exit_.aval.dtype)
         return above.get(exit_, zero), below.get(exit_, zero)
 
     def _split(
         self, node: Node, above: Mapping[Var, Any], below: Mapping[Var, Any], dtype: Any
-    ) -> tuple[Any, Any]:
+    ) -> tuple[list[Any], list[Any]]:
         """One operation on what came through positive and through negative weights.
 
-        The two never mix, so that what has only weights of one sign is exactly zero in the other.
+        The two never mix, so that what has only weights of one sign is exactly zero in the other:
+        there is no output of it, then.
         """
 
-        def run(env: Mapping[Var, Any], factors: Mapping[Var, Any]) -> Any:
+        def run(env: Mapping[Var, Any], factors: Mapping[Var, Any]) -> list[Any]:
             if not set(node.inputs) & set(env):
-                return None
-            # what multiplies or adds, and all that a chain holds, has one output
-            return self._step(node, env, factors, _NONE, dtype)[0]
+                return []
+            return self._step(node, env, factors, _NONE, dtype)
 
         role = node.row.role
         if role is Role.NEGATION:
@@ -367,16 +366,17 @@ class Affine:
         return _choose(c > 0, kept, crossed), _choose(c > 0, crossed, kept)
 
 
-def _sum(a: Any, b: Any) -> Any:
-    if a is None or b is None:
-        return b if a is None else a
-    return a + b
+def _sum(a: list[Any], b: list[Any]) -> list[Any]:
+    """a + b, output by output; an empty list is zero."""
+    return [x + y for x, y in zip(a, b, strict=True)] if a and b else a or b
 
 
-def _choose(condition: Any, a: Any, b: Any) -> Any:
-    if a is None and b is None:
-        return None
-    return jnp.where(condition, 0 if a is None else a, 0 if b is None else b)
+def _choose(condition: Any, a: list[Any], b: list[Any]) -> list[Any]:
+    """a where the condition holds, else b, output by output; an empty list is zero."""
+    if not a and not b:
+        return []
+    (x,), (y,) = a or [0], b or [0]
+    return [jnp.where(condition, x, y)]
 
 
 def _identity(x: Any) -> Any:

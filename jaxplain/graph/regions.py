@@ -62,6 +62,18 @@ class Regions:
             self._found[exit_] = self._find(exit_)
         return self._found[exit_]
 
+    def moving(self, exit_: Var) -> Region | None:
+        """Pieces of one value, moved and scaled, put together again: each output reads one entry.
+
+        A region of its own only where a kernel takes it; see `Chains.prefixed`.
+        """
+        node = exit_.producer
+        if node is None or node.row.role is not Role.CONCATENATION:
+            return None
+        source = self._dominators.before(node)
+        nodes = source and source.carries and self._walk(exit_, source, _is_move)
+        return Region("Affine", "linear", tuple(nodes), source) if nodes else None
+
     def _find(self, exit_: Var) -> Region | None:
         node = exit_.producer
         if node is None or not exit_.carries or len(node.outputs) != 1:
@@ -247,6 +259,12 @@ def _is_linear(node: Node) -> bool:
     if row.role in (Role.PRODUCT, Role.QUOTIENT) and sum(v.active for v in node.inputs) > 1:
         return False  # x * x
     return row.cls in (Class.DIAGONAL, Class.STRUCTURAL) and len(active) == 1
+
+
+def _is_move(node: Node) -> bool:
+    """Linear, and each output is made of one entry."""
+    single = sum(v.active for v in node.inputs) == 1
+    return _is_linear(node) and (single or node.row.role is Role.CONCATENATION)
 
 
 def _activation(nodes: list[Node], source: Var) -> Region | None:
