@@ -71,8 +71,10 @@ class Regions:
         if node is None or node.row.role is not Role.CONCATENATION:
             return None
         source = self._dominators.before(node)
-        nodes = source and source.carries and self._walk(exit_, source, _is_move)
-        return Region("Affine", "linear", tuple(nodes), source) if nodes else None
+        if source is None or not source.carries:
+            return None
+        nodes = self._walk(exit_, source, _is_move)
+        return None if nodes is None else Region("Affine", "linear", tuple(nodes), source)
 
     def _find(self, exit_: Var) -> Region | None:
         node = exit_.producer

@@ -1,7 +1,6 @@
 """LRP-alpha-beta and z+: positive and negative contributions are redistributed apart."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -55,22 +54,20 @@ class AlphaBeta(Rule):
         """See the class."""
         if self.beta == 0:
             excited = Excitation(layer, x)
-            return excited.share(self._quotient(layer, r, excited.total(), jnp.maximum))
+            return excited.share(self._quotient(layer, r, excited.total(), +1))
         contributions = Contributions(layer, x)
         above, below = contributions.totals()
         return contributions.share(
-            self._quotient(layer, self.alpha * r, above, jnp.maximum),
-            self._quotient(layer, -self.beta * r, below, jnp.minimum),
+            self._quotient(layer, self.alpha * r, above, +1),
+            self._quotient(layer, -self.beta * r, below, -1),
         )
 
-    def _quotient(
-        self, layer: View, r: jax.Array, total: jax.Array, side: Callable[..., jax.Array]
-    ) -> jax.Array:
-        """r over the contributions of one sign; `side` takes that sign's part of the bias."""
+    def _quotient(self, layer: View, r: jax.Array, total: jax.Array, sign: int) -> jax.Array:
+        """r over the contributions of one sign, and that sign's part of the bias."""
         if not (self.bias and layer.biased):
-            return layer.divide(r, total, self.epsilon)
-        bias = side(layer.bias, 0)
-        s = layer.divide(r, total + bias, self.epsilon)
+            return layer.divide(r, total, self.epsilon, sign=sign)
+        bias = jnp.maximum(layer.bias, 0) if sign > 0 else jnp.minimum(layer.bias, 0)
+        s = layer.divide(r, total + bias, self.epsilon, sign=sign)
         layer.book("bias", lambda: s * bias)
         return s
 

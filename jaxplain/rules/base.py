@@ -120,6 +120,7 @@ class View:
         z: jax.Array,
         epsilon: Stabilizer = 0.0,
         flow: Callable[[], jax.Array] | None = None,
+        sign: int = 0,
     ) -> jax.Array:
         """r / stabilize(z), as `divide`; the ledger gets what the stabiliser takes of r.
 
@@ -128,12 +129,14 @@ class View:
             z: the sum of contributions that it is shared among, bias included.
             epsilon: the stabiliser.
             flow: gives the sum of their magnitudes; |z| when they all have one sign.
+            sign: that sign, where it is known.
         """
-        s = divide(r, z, epsilon)
+        s = divide(r, z, epsilon, sign)
         if self.booked is not None:
             dead = z == 0  # nothing flowed here: no stabiliser is to blame
             self.book("dead", lambda: jnp.where(dead, r, 0))
-            self.book("stabilizer", lambda: jnp.where(dead, 0, s * (stabilize(z, epsilon) - z)))
+            taken = lambda: s * (stabilize(z, epsilon, sign) - z)  # noqa: E731
+            self.book("stabilizer", lambda: jnp.where(dead, 0, taken()))
             self.book("flow", lambda: jnp.abs(s) * (jnp.abs(z) if flow is None else flow()))
         return s
 
@@ -244,8 +247,11 @@ def minus(x: Arrays, y: Arrays) -> Arrays:
     return tuple(a - b for a, b in zip(x, y, strict=True))
 
 
-def stabilize(z: jax.Array, epsilon: Stabilizer) -> jax.Array:
-    """z + epsilon * sgn(z) with sgn(0) = +1; `epsilon` a number or a function of z."""
+def stabilize(z: jax.Array, epsilon: Stabilizer, sign: int = 0) -> jax.Array:
+    """z + epsilon * sgn(z); `epsilon` a number or a function of z.
+
+    sgn(0) is +1, or `sign` where that is what z has unless it is 0.
+    """
     amount = epsilon(z) if callable(epsilon) else epsilon
     if not fits(amount, z.shape):
         raise ValueError(
@@ -253,12 +259,14 @@ def stabilize(z: jax.Array, epsilon: Stabilizer) -> jax.Array:
             f"{z.shape}, got {_compat.spelled(amount)}"
         )
     amount = jnp.asarray(amount, z.dtype) if callable(epsilon) else np.asarray(amount, z.dtype)
+    if sign:
+        return z + amount if sign > 0 else z - amount
     return z + jnp.where(z < 0, -amount, amount)
 
 
-def divide(r: jax.Array, z: jax.Array, epsilon: Stabilizer = 0.0) -> jax.Array:
+def divide(r: jax.Array, z: jax.Array, epsilon: Stabilizer = 0.0, sign: int = 0) -> jax.Array:
     """r / stabilize(z), and 0 where the denominator is exactly 0."""
-    denominator = stabilize(z, epsilon)
+    denominator = stabilize(z, epsilon, sign)
     if not callable(epsilon) and epsilon >= jnp.finfo(z.dtype).tiny:
         return r / denominator  # never 0: no need to look
     zero = denominator == 0

@@ -1,6 +1,5 @@
 """Rules as iNNvestigate computes them, where its numbers differ: for comparison only."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -21,10 +20,8 @@ class AlphaBetaWholeBias(AlphaBeta):
 
     epsilon: float = 0.0
 
-    def _quotient(
-        self, layer: View, r: jax.Array, total: jax.Array, side: Callable[..., jax.Array]
-    ) -> jax.Array:
-        bias = layer.bias  # not only the side's
+    def _quotient(self, layer: View, r: jax.Array, total: jax.Array, sign: int) -> jax.Array:
+        bias = layer.bias  # not only what has the sign
         s = layer.divide(r, total + bias, self.epsilon, flow=lambda: abs(total) + abs(bias))
         layer.book("bias", lambda: s * bias)
         return s

@@ -102,7 +102,7 @@ class WSquare(Rule):
         total = square(tuple(map(jnp.ones_like, x)))
         if self.bias:
             total = total + jnp.square(layer.bias)
-        s = layer.divide(r, total, self.epsilon)
+        s = layer.divide(r, total, self.epsilon, sign=+1)
         if self.bias:
             layer.book("bias", lambda: s * jnp.square(layer.bias))
         return square.transpose(s)
@@ -132,7 +132,7 @@ class Flat(Rule):
         """See the class."""
         flat = layer.flat()
         count = flat(tuple(map(jnp.ones_like, x)))
-        return flat.transpose(layer.divide(r, count, self.epsilon))
+        return flat.transpose(layer.divide(r, count, self.epsilon, sign=+1))
 
 
 def _ordered(low: Any, high: Any) -> bool:
