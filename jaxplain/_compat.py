@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import takewhile
 from typing import Any
 
 import jax
@@ -57,7 +57,9 @@ def _folders(*packages: str) -> tuple[str, ...]:
 
 
 _JAX = _folders("jax", "jaxlib")
-_LIBRARIES = (*_JAX, *_folders("flax", "equinox", "keras", "haiku", "optax", "jaxtyping"))
+_FRAMEWORKS = _folders("flax", "equinox", "keras", "haiku", "optax", "jaxtyping")
+_LIBRARIES = (*_JAX, *_FRAMEWORKS)
+_EQUINOX_LOOPS = tuple(os.path.join(f, "internal", "_loop", "") for f in _folders("equinox"))
 _FOREIGN = (*_LIBRARIES, *_folders("numpy"))
 _STANDARD_LIBRARY = (os.path.dirname(os.__file__) + os.sep, sys.prefix + os.sep + "bin")
 
@@ -349,10 +351,20 @@ def _context(eqn: Eqn) -> Any:
 def is_library(jaxpr: Jaxpr) -> bool:
     """Whether a jitted function was written in JAX or a neural network library.
 
-    Its equations may remember an earlier call: the user's line is that of the call.
+    Its equations may remember an earlier call: the user's line is that of the call. What is
+    jitted by a library's own decorator, such as `eqx.filter_jit`, is the user's.
     """
     where = getattr(jaxpr.debug_info, "func_filename", None) or ""
-    return where.startswith(_LIBRARIES)
+    if where.startswith(_FRAMEWORKS):
+        return not any(_is_called_back(eqn, where) for eqn in jaxpr.eqns)
+    return where.startswith(_JAX)
+
+
+def _is_called_back(eqn: Eqn, file: str) -> bool:
+    """Whether an equation was made by the user's code that a library's file called."""
+    frames = _frames(eqn)
+    inner = list(takewhile(lambda frame: frame.file_name != file, frames))
+    return len(inner) < len(frames) and any(_is_users(frame.file_name) for frame in inner)
 
 
 def scopes(eqn: Eqn) -> tuple[str, ...]:
@@ -372,27 +384,45 @@ def source_line(*eqns: Eqn) -> str:
     """`file.py:line` of the user's code that made an equation ("" when unknown).
 
     The innermost frame outside of JAX, the neural network libraries and jaxplain itself; when
-    there is none, the innermost frame outside of JAX and jaxplain.
+    there is none, the innermost frame of such a library, as `flax/…/linear.py:422`.
 
     Args:
         eqns: the equation and the loops around it, the innermost first: what a body remembers ends
             where its loop begins.
     """
-    tracebacks: Iterable[Any] = (eqn.source_info.traceback for eqn in eqns)
-    fallback = ""
-    for frame in chain.from_iterable(t.frames for t in tracebacks if t is not None):
-        file = frame.file_name
-        if file.startswith(_HERE) and not file.startswith(_MODELS):
-            continue
-        if file.startswith(("<", _STANDARD_LIBRARY[1])):
-            continue
-        if file.startswith(_JAX):
-            continue
-        where = f"{os.path.basename(file)}:{frame.line_num}"
-        if file.startswith(_LIBRARIES):
-            fallback = fallback or where
-            continue
-        if file.startswith(_STANDARD_LIBRARY[0]) and "site-packages" not in file:
-            continue
-        return where
-    return fallback
+    frames = [frame for eqn in eqns for frame in _frames(eqn)]
+    for frame in frames:
+        if _is_users(frame.file_name):
+            return f"{os.path.basename(frame.file_name)}:{frame.line_num}"
+    for frame in frames:
+        if frame.file_name.startswith(_FRAMEWORKS):
+            return f"{_in_package(frame.file_name)}:{frame.line_num}"
+    return ""
+
+
+def is_equinox_loop(eqn: Eqn) -> bool:
+    """Whether the user's code called a while loop of Equinox, which made an equation."""
+    called = takewhile(lambda frame: not _is_users(frame.file_name), _frames(eqn))
+    return any(frame.file_name.startswith(_EQUINOX_LOOPS) for frame in called)
+
+
+def _frames(eqn: Eqn) -> Sequence[Any]:
+    """Where an equation was made, the innermost frame first."""
+    traceback: Any = eqn.source_info.traceback
+    return () if traceback is None else traceback.frames
+
+
+def _is_users(file: str) -> bool:
+    """Whether a file is the user's: of neither a library, Python nor jaxplain itself."""
+    if file.startswith(("<", _STANDARD_LIBRARY[1], *_LIBRARIES)):
+        return False
+    if file.startswith(_STANDARD_LIBRARY[0]) and "site-packages" not in file:
+        return False
+    return not file.startswith(_HERE) or file.startswith(_MODELS)
+
+
+def _in_package(file: str) -> str:
+    """A library's file behind the name of the library, what is between left out."""
+    folder = next(folder for folder in _FRAMEWORKS if file.startswith(folder))
+    package, *between, name = (os.path.basename(folder[:-1]), *file[len(folder) :].split(os.sep))
+    return "/".join([package, *["…"] * bool(between), name])

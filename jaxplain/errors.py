@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from jaxplain import _compat
@@ -75,25 +75,40 @@ def readable(function: Callable[_P, _T]) -> Callable[_P, _T]:
     return wrapper
 
 
+def listed(found: Iterable[str], most: int = 5) -> str:
+    """Texts without repetition, the first of them where they are many."""
+    texts = list(dict.fromkeys(found))
+    rest = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + rest
+
+
 class NotAnalyzableError(Exception):
     """Relevance would have to cross an operation that no rule is known for."""
 
 
 def not_analyzable(layers: "Sequence[Layer]") -> NotAnalyzableError:
     """The error for layers without a rule."""
-    lines = []
-    for layer in layers[:5]:
-        what = f"`{layer.main.primitive}`"
+    loops = [layer for layer in layers if layer.main.primitive == "while"]
+    complexes = [layer for layer in layers if layer.is_complex]
+    others = [layer for layer in layers if layer not in complexes]
+    lines = [
+        f"  `{layer.main.primitive}` at {_place(layer)} (layer {layer.index}: {layer.name})"
+        for layer in others[:5]
+    ]
+    if len(others) > 5:
+        lines.append(f"  and {len(others) - 5} more")
+    if complexes:
         lines.append(
-            f"  {what} at {layer.source or 'unknown place'} (layer {layer.index}: {layer.name})"
+            f"  complex arithmetic at {listed(map(_place, complexes))}: write the real and the "
+            "imaginary parts of these values as real arrays"
         )
-    if len(layers) > 5:
-        lines.append(f"  and {len(layers) - 5} more")
-    if any(layer.main.primitive == "while" for layer in layers):
+    if loops:
+        bounded = any(_compat.is_equinox_loop(layer.main.origins[0]) for layer in loops)
         lines.append(
             "How often a while_loop runs is known only when it does, and nothing can go backward "
             "through it: use jax.lax.scan, or jax.lax.fori_loop between bounds that are Python "
-            "ints (for a loop that may end early, with jax.lax.cond inside)."
+            "ints (for a loop that may end early, with jax.lax.cond inside)"
+            + (', or Equinox\'s kind="bounded".' if bounded else ".")
         )
     return NotAnalyzableError(
         "relevance would have to cross operations that no rule is known for:\n"
@@ -104,3 +119,7 @@ def not_analyzable(layers: "Sequence[Layer]") -> NotAnalyzableError:
         'explained; or pass unknown="gradient" to differentiate them as written (relevance is then '
         "not conserved)."
     )
+
+
+def _place(layer: "Layer") -> str:
+    return layer.source or "unknown place"

@@ -1,9 +1,10 @@
 """What a reader of a plan should know beside its table."""
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import TYPE_CHECKING
 
-from jaxplain.graph import Graph
+from jaxplain.errors import listed
+from jaxplain.graph import Graph, activity
 from jaxplain.graph.primitives import ROUNDING
 from jaxplain.graph.program import Var
 
@@ -27,8 +28,20 @@ def of(plan: "Plan") -> Iterator[str]:
     for cut, advice in zip(_cut_at_edges(graph), ("", f" {_UNROLL}"), strict=True):
         if cut:
             yield f"{cut}: at the edge of a loop, branch or mesh, which no layer crosses{advice}"
-    if cuts := _rounding(graph):
-        yield f"nothing flows through {cuts}: what is rounded is a constant"
+    if rounding := cuts(graph, ROUNDING):
+        yield f"nothing flows through {rounding}: what is rounded is a constant"
+
+
+def cuts(graph: Graph, among: Container[str] | None = None) -> str:
+    """The operations through which nothing flows from the explained inputs, and where they stand.
+
+    Args:
+        graph: the traced function.
+        among: the primitives that are asked about; None: all.
+    """
+    nodes = activity.cuts(graph.program, graph.explained)
+    asked = (node for node in nodes if among is None or node.primitive in among)
+    return listed(f"{node.primitive} at {node.source or 'unknown place'}" for node in asked)
 
 
 def _loops_without_first(plan: "Plan") -> str:
@@ -72,13 +85,3 @@ def _cut_at_edges(graph: Graph) -> tuple[str, str]:
         if cuts:
             found[cuts <= looped].append(layer.name)
     return ", ".join(found[False]), ", ".join(found[True])
-
-
-def _rounding(graph: Graph) -> str:
-    """The operations that cut the explained input's values off by rounding them."""
-    cuts = (
-        f"{node.primitive} at {node.source or 'unknown place'}"
-        for node in graph.program.walk()
-        if node.primitive in ROUNDING and any(v.active and v.floating for v in node.inputs)
-    )
-    return ", ".join(dict.fromkeys(cuts))

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+import equinox
+import equinox.internal
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -482,6 +484,32 @@ def test_a_while_loop_is_refused(method: Any) -> None:
 
     with pytest.raises(jxp.NotAnalyzableError, match=r"(?s)`while` at test_control.*jax.lax.scan"):
         method(f)(normal(2, 3), 3)
+
+
+def test_a_while_loop_of_equinox() -> None:
+    def f(x: Any, kind: str) -> Any:
+        loop = partial(equinox.internal.while_loop, max_steps=16, kind=kind)
+        return loop(lambda s: s[1] < 3, lambda s: (jnp.tanh(s[0] @ U), s[1] + 1), (x @ W, 0))[0] @ V
+
+    @equinox.filter_jit
+    def plain(x: Any) -> Any:
+        return lax.while_loop(lambda h: h.sum() < 3, lambda h: jnp.tanh(h @ U), x @ W) @ V
+
+    def written(x: Any) -> Any:
+        h = x @ W
+        for _ in range(3):
+            h = jnp.tanh(h @ U)
+        return h @ V
+
+    x = normal(2, 3)
+    bounded = jxp.lrp(partial(f, kind="bounded"))(x, target=1)
+    assert_same(bounded, jxp.lrp(written)(x, target=1))
+    for kind in ("lax", "checkpointed"):
+        with pytest.raises(jxp.NotAnalyzableError, match='or Equinox\'s kind="bounded"'):
+            jxp.lrp(partial(f, kind=kind))(x)
+    with pytest.raises(jxp.NotAnalyzableError) as caught:
+        jxp.lrp(plain)(x)
+    assert "Equinox" not in str(caught.value)
 
 
 def test_a_while_loop_on_constants_is_none_of_our_business() -> None:

@@ -1,5 +1,6 @@
 """The same models in every framework: the same maps, under names that its user recognises."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -588,6 +589,39 @@ def test_layers_of_a_recurrent_module_stand_where_it_is_called() -> None:
         assert all(layer.source.startswith("test_frameworks.py:") for layer in plan.layers)
 
 
+def test_layers_of_a_model_without_a_line_stand_in_a_package() -> None:
+    """No file of the user's calls them: the plan calls them from jaxplain."""
+    x, key, rngs = jnp.asarray(draw(2, 4)), jax.random.key(0), nnx.Rngs(0)
+    in_linen = linen.Sequential([linen.Dense(5), linen.tanh, linen.Dense(3)])
+    in_nnx = nnx.Sequential(nnx.Linear(4, 5, rngs=rngs), nnx.tanh, nnx.Linear(5, 3, rngs=rngs))
+    models: dict[str, Any] = {
+        "flax": jxp.from_linen(in_linen, in_linen.init(key, x)),
+        "flax ": jxp.from_nnx(in_nnx),
+        "equinox": jxp.from_equinox(eqx.nn.MLP(4, 3, 5, 1, jnp.tanh, key=key)),
+        "keras": jxp.from_keras(
+            keras.Sequential([keras.Input((4,)), keras.layers.Dense(5), keras.layers.Dense(3)])
+        ),
+    }
+    for package, model in models.items():
+        for layer in jxp.lrp(model).plan(x).layers:
+            assert re.fullmatch(rf"{package.strip()}/…/\w+\.py:\d+", layer.source)
+
+
+@pytest.mark.parametrize("decorator", [eqx.filter_jit, eqx.filter_checkpoint, jax.jit])
+def test_layers_of_a_decorated_function_stand_where_it_is_written(decorator: Any) -> None:
+    w = jnp.asarray(draw(4, 4))
+
+    @decorator
+    def f(x: Any) -> Any:
+        x = jnp.where(x > 0, x, 0)
+        x = jnp.tanh(x @ w)
+        return x @ w
+
+    first = f.__wrapped__.__code__.co_firstlineno
+    sources = [layer.source for layer in jxp.lrp(f).plan(jnp.asarray(draw(2, 4))).layers]
+    assert sources == [f"test_frameworks.py:{first + line}" for line in (2, 3, 3, 4)]
+
+
 @pytest.mark.parametrize("framework", ADAPTERS)
 def test_the_model_itself_does_not_change(framework: str) -> None:
     model = written("cnn", framework)
@@ -794,6 +828,42 @@ def test_a_keras_model_whose_call_knows_no_training() -> None:
     model, x = Plain(), jnp.asarray(draw(2, 4))
     wanted = model(x, training=False)
     assert_array_equal(jxp.from_keras(model)(x), wanted)
+
+
+def test_keras_models_take_several_inputs_as_one() -> None:
+    inputs = [keras.Input((4,), name="a"), keras.Input((4,), name="b")]
+    model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Add()(inputs)), name="sum")
+    a, b = jnp.asarray(draw(2, 4)), jnp.asarray(draw(2, 4, seed=1))
+    for explain in (jxp.from_keras(model), jxp.gradient(jxp.from_keras(model))):
+        with pytest.raises(TypeError, match=r"from_keras\(sum\) takes its inputs as one argument"):
+            explain(a, b)
+    kernel = jnp.broadcast_to(model.layers[-1].kernel[:, 1], (2, 4))
+    for found in jxp.gradient(jxp.from_keras(model))([a, b], target=1):
+        close(found, kernel)
+
+
+def test_keras_layers_and_models_that_take_several_arguments() -> None:
+    class Weighted(keras.Model):
+        def call(self, x: Any, y: Any, training: Any = None) -> Any:
+            return 2 * x + 3 * y
+
+    class Scaled(keras.layers.Layer):
+        def call(self, *inputs: Any) -> Any:
+            return inputs[0] + inputs[1]
+
+    a, b = jnp.asarray(draw(2, 5, 4)), jnp.asarray(draw(2, 5, 4, seed=1))
+    attention = keras.layers.MultiHeadAttention(2, 4)
+    state = jnp.asarray(draw(2, 3))
+    recurrent = keras.layers.GRU(3)
+    for layer, *given in (
+        (Weighted(), a, b),
+        (Scaled(), a, b),
+        (attention, a, b),
+        (recurrent, a, state),
+    ):
+        wanted = layer(*given)
+        assert_array_equal(jxp.from_keras(layer)(*given), wanted)
+        assert np.abs(jxp.gradient(jxp.from_keras(layer))(*given, target=1)).max() > 0
 
 
 def test_a_module_is_traced_once_for_each_of_its_structures() -> None:
@@ -1015,3 +1085,33 @@ def test_one_example_for_an_equinox_module_is_told_about_batches() -> None:
         jxp.lrp(model)(jnp.ones(5), target=1)
     notes = "".join(caught.value.__notes__)
     assert "mapped over the leading axis of what it is given (here (5,)): give a batch" in notes
+    attention = eqx.nn.MultiheadAttention(2, 4, key=jax.random.key(0))
+    whole = eqx.filter_vmap(eqx.nn.Linear(4, 3, key=jax.random.key(0)))
+    for module, given in (
+        (attention, [jnp.ones((5, 4))] * 3),  # one example
+        (whole, [jnp.ones((2, 4))]),  # takes batches itself
+        (attention, [jnp.ones((2, 5, 4)), jnp.ones((1, 5, 4)), jnp.ones((1, 5, 4))]),
+        (eqx.nn.Linear(4, 3, key=jax.random.key(0)), [jnp.ones(())]),
+    ):
+        with pytest.raises(ValueError) as caught:
+            jxp.from_equinox(module)(*given)
+        assert "give a batch" in "".join(caught.value.__notes__)
+
+
+def test_nothing_is_said_about_batches_where_they_are_right() -> None:
+    convolution = eqx.nn.Conv2d(3, 4, 3, key=jax.random.key(0), dtype=jnp.float32)
+    with pytest.raises(TypeError, match="same dtypes") as caught:
+        jxp.from_equinox(convolution)(jnp.ones((2, 3, 8, 8)))
+    assert "batch" not in "".join(getattr(caught.value, "__notes__", ()))
+    linear = eqx.nn.Linear(5, 3, key=jax.random.key(0))
+    with pytest.raises(TypeError) as caught:
+        jxp.from_equinox(linear)(jnp.ones((2, 4)))
+    assert "batch" not in "".join(getattr(caught.value, "__notes__", ()))
+    _, state = eqx.nn.make_with_state(eqx.nn.BatchNorm)(4, axis_name="batch", mode="batch")
+    with pytest.raises(TypeError) as caught:
+        jxp.from_equinox(linear, state)(jnp.ones((2, 5)))
+    assert caught.value.__notes__[-1].startswith("from_equinox(Linear) takes no state")
+    keyed = jxp.from_equinox(linear, method=lambda module, x, key: module(x))
+    with pytest.raises(TypeError, match="'key'") as caught:
+        keyed(jnp.ones((2, 5)))
+    assert "from_equinox(module, key=None)" in "".join(caught.value.__notes__)

@@ -148,3 +148,19 @@ def test_an_lstm_whose_gates_take_nothing() -> None:
         assert_allclose(candidate, x[0] @ p["g"], rtol=1e-12)
         ledger = jxp.lrp(lstm, rule).ledger(x, target=1)
         assert ledger.error() < 1e-13
+
+
+@pytest.mark.parametrize("start", [0.5, 1.5])
+def test_a_gate_of_a_loop_is_one_in_all_iterations(start: float) -> None:
+    """A carried value is proven for all of them together, with what it starts from."""
+
+    def f(x: Any) -> Any:
+        def step(gate: Any, x: Any) -> Any:
+            return nn.sigmoid(x @ W), gate * (x @ W)
+
+        return lax.scan(step, jnp.full(4, start), x)[1].sum(0)
+
+    (product,) = [layer for layer in jxp.lrp(f).plan(X).layers if layer.kind == "Product"]
+    assert product.gates == (start <= 1, False)
+    later = [layer for layer in jxp.lrp(jxp.unroll(f)).plan(X).layers if layer.kind == "Product"]
+    assert [layer.gates for layer in later] == [(True, False)] * 2

@@ -233,6 +233,23 @@ def test_an_initial_state_may_be_a_constant() -> None:
     assert_same(ledger.constants.sum(), every[1].sum() + every[2].sum())
 
 
+@pytest.mark.parametrize("bias", [0.0, 1.0])
+def test_the_bias_of_a_state_is_a_constant_in_the_first_step_when_unrolled(bias: float) -> None:
+    w, r, u, v = draw(4, 3), draw(4, 3, seed=1), draw(3, 3, seed=2), bias * draw(3, seed=3)
+
+    def net(x: Any) -> Any:
+        def step(h: Any, x: Any) -> Any:
+            return jnp.tanh(x @ w + sigmoid(x @ r) * (h @ u + v)), None
+
+        return lax.scan(step, jnp.zeros(3), x)[0]
+
+    x = draw(5, 4)
+    scanned, unrolled = (jxp.lrp(f, EVEN)(x, target=1) for f in (net, jxp.unroll(net)))
+    assert_same(scanned[1:], unrolled[1:])
+    differ = np.abs(scanned[0] - unrolled[0]).max() > 1e-3 * np.abs(unrolled[0]).max()
+    assert differ == (bias != 0)
+
+
 @pytest.mark.parametrize("name", ["lstm", "gru"])
 def test_presets(name: str) -> None:
     model, x = MODELS[name]

@@ -780,3 +780,32 @@ def test_a_plan_tells_what_rounding_cuts_off() -> None:
     (note,) = jxp.lrp(quantised).plan(jnp.ones((2, 4))).notes
     assert note.startswith("nothing flows through round at test_traps.py:")
     assert not jxp.lrp(lambda x: x @ w + jnp.round(w).sum(0)).plan(jnp.ones((2, 4))).notes
+
+
+def test_what_cuts_an_input_off_is_named() -> None:
+    """Where the input arrives, not what comes behind it."""
+    w = jnp.ones((4, 3))
+
+    def each_step(x):
+        return jax.lax.scan(lambda h, x: (h + jnp.floor(x), None), jnp.zeros(4), x)[0] @ w
+
+    for f, cuts in (
+        (lambda x: jnp.where(jnp.round(x) @ w > 0, 1.0, 2.0), ["round"]),
+        (
+            lambda x: jax.lax.stop_gradient(x) @ w + (x > 0) @ w.astype(bool),
+            ["stop_gradient", "gt"],
+        ),
+        (lambda x: w[:, x[:, 0].astype(int)].T, ["convert_element_type"]),
+        (each_step, ["floor"]),
+    ):
+        there = ", ".join(rf"{cut} at test_traps.py:\d+" for cut in cuts)
+        with pytest.raises(jxp.NotAnalyzableError, match=f"is cut off from it by {there}$"):
+            jxp.lrp(f)(jnp.ones((2, 4)))
+
+
+def test_what_is_cut_off_in_many_places() -> None:
+    def f(x):
+        return sum(getattr(jnp, g)(x) for g in ("round", "floor", "ceil", "sign", "argmax", "any"))
+
+    with pytest.raises(jxp.NotAnalyzableError, match=r"(\w+ at [\w.:]+, ){4}\w+ at .* and 1 more$"):
+        jxp.lrp(f)(jnp.ones((2, 4)))

@@ -9,11 +9,13 @@ import re
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import equinox as eqx
+import equinox.internal
 import flax.errors
 import flax.linen as nn
 import flax.nnx as nnx
@@ -141,6 +143,8 @@ norm, state = eqx.nn.make_with_state(eqx.nn.BatchNorm)(4, axis_name="batch", mod
 dropping = keras.Sequential(
     [keras.Input((4,)), keras.layers.Dropout(0.5), keras.layers.Dense(3)], name="dropping"
 )
+both = [keras.Input((4,)), keras.Input((4,))]
+added = keras.Model(both, keras.layers.Add()(both), name="added")
 
 
 @dataclass(frozen=True)
@@ -229,7 +233,7 @@ def constant_output() -> None:
     jxp.lrp(lambda x: v)(x)
 
 
-@wrong(jxp.NotAnalyzableError, "cut off from it by discrete operations")
+@wrong(jxp.NotAnalyzableError, r"cut off from it by round at wrong_calls.py:\d+$")
 def rounded_input() -> None:
     jxp.lrp(lambda x: f(jnp.round(x)))(x)
 
@@ -237,6 +241,16 @@ def rounded_input() -> None:
 @wrong(jxp.NotAnalyzableError, r"`cumprod` at wrong_calls.py:\d+")
 def unknown_operation() -> None:
     jxp.lrp(lambda x: jnp.cumprod(x @ w, axis=-1))(x)
+
+
+@wrong(jxp.NotAnalyzableError, r":\n  `real` at .*\n  complex arithmetic at .*: write the real and")
+def complex_state() -> None:
+    def recurrence(x: Any) -> Any:
+        decay = 0.9 * jnp.exp(1j * jnp.arange(6.0))
+        start = jnp.zeros(6, jnp.complex64)
+        return jax.lax.scan(lambda h, u: (decay * h + u, None), start, x @ w)[0].real
+
+    jxp.lrp(recurrence)(x)
 
 
 @wrong(jxp.NotAnalyzableError, r"`pure_callback` at wrong_calls.py:\d+")
@@ -344,11 +358,10 @@ def linen_batchnorm_in_training() -> None:
     jxp.lrp(jxp.from_linen(Net(), variables, train=True))(x)
 
 
-@wrong(TypeError, "returns 3 arrays")
+@wrong(TypeError, r"predicts: leave mutable=\['batch_stats'\] out, and pass train=False")
 def linen_mutable_collections() -> None:
     rngs = {"dropout": jax.random.key(0)}
-    model = jxp.from_linen(Net(), variables, train=True, rngs=rngs, mutable=["batch_stats"])
-    jxp.lrp(model)(x)
+    jxp.from_linen(Net(), variables, train=True, rngs=rngs, mutable=["batch_stats"])
 
 
 @wrong(TypeError, r"changes its own arrays .*dropout/rngs/count.*model.eval\(\)")
@@ -392,6 +405,29 @@ def equinox_that_returns_no_state() -> None:
     jxp.lrp(jxp.from_equinox(norm, state, method=lambda norm, x, state: norm(x, state)[0]))(x)
 
 
+@wrong(TypeError, r"two arguments: from_equinox\(module, state\)")
+def equinox_module_and_state_in_one() -> None:
+    jxp.from_equinox((norm, state))
+
+
+@wrong(TypeError, r"from_equinox\(Linear\) takes no state: leave it out")
+def equinox_state_that_is_not_taken() -> None:
+    jxp.lrp(jxp.from_equinox(linear, state))(x)
+
+
+@wrong(TypeError, r"missing .* 'key'(?s:.*)from_equinox\(module, key=None\)")
+def equinox_key_that_is_missing() -> None:
+    def keyed(module: Any, x: Any, *, key: Any) -> Any:
+        return module(x)
+
+    jxp.lrp(jxp.from_equinox(linear, method=keyed))(x)
+
+
+@wrong(ValueError, r"give a batch, x\[None\]", by="JAX")
+def equinox_one_example() -> None:
+    jxp.lrp(jxp.from_equinox(linear))(x[0])
+
+
 @wrong(TypeError, "needs a keras.Model or layer, got a Linear")
 def equinox_module_as_keras() -> None:
     jxp.from_keras(linear)
@@ -405,6 +441,11 @@ def keras_model_that_is_not_built() -> None:
 @wrong(TypeError, "explains what the model predicts: leave training=True out")
 def keras_in_training() -> None:
     jxp.from_keras(dropping, training=True)
+
+
+@wrong(TypeError, r"as one argument, got 2: .*one list or dict, explain\(\[x1, x2\]\)")
+def keras_inputs_apart() -> None:
+    jxp.lrp(jxp.from_keras(added))(x, x)
 
 
 @wrong(ValueError, "incompatible", by="Keras")
@@ -517,6 +558,12 @@ def token_ids_in_a_loop() -> None:
 @wrong(jxp.NotAnalyzableError, "`while` at .*(?s:.*)use jax.lax.scan")
 def dynamic_loop() -> None:
     jxp.lrp(lambda x, n: f(jax.lax.fori_loop(0, n, lambda i, x: jnp.sin(x), x)))(x, 3)
+
+
+@wrong(jxp.NotAnalyzableError, '`while` at .*(?s:.*)or Equinox\'s kind="bounded"')
+def dynamic_loop_of_equinox() -> None:
+    loop = partial(equinox.internal.while_loop, max_steps=8, kind="checkpointed")
+    jxp.lrp(lambda x, n: f(loop(lambda s: s[1] < n, lambda s: (s[0], s[1] + 1), (x, 0))[0]))(x, 3)
 
 
 @wrong(ValueError, "inside of 'scan': start at a layer outside")

@@ -1,9 +1,11 @@
 """Equinox."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from inspect import signature
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from jaxplain.frameworks.model import (
     Arrays,
@@ -57,6 +59,8 @@ def from_equinox(
         import equinox as eqx
     except ImportError as error:
         raise ImportError('from_equinox needs equinox: pip install "jaxplain[equinox]"') from error
+    if isinstance(module, tuple) and module and isinstance(module[0], eqx.Module):
+        raise TypeError("pass them as two arguments: from_equinox(module, state)")
     if not isinstance(module, eqx.Module):
         raise TypeError(f"from_equinox needs an instance of equinox.Module, got {spelled(module)}")
     name = f"from_equinox({type(module).__name__})"
@@ -77,10 +81,9 @@ def from_equinox(
     arrays_held = {path: leaf for path, leaf in held.items() if eqx.is_array(leaf)}
 
     def call(_: None, arrays: Arrays, *inputs: Any) -> Any:
-        model, state = jax.tree.unflatten(tree, (held | arrays).values())
-        function = bound(model, method)
-
         def one(*inputs: Any) -> Any:
+            model, state = jax.tree.unflatten(tree, (held | arrays).values())
+            function = bound(model, method)
             if state is None:
                 return function(*inputs, **kwargs)
             before = by_path(state)  # a state is used up when it is changed
@@ -91,22 +94,53 @@ def from_equinox(
             check_unchanged(name, before, by_path(after))
             return output
 
-        if batched:
-            return one(*inputs)
         try:
-            return jax.vmap(one)(*inputs)
-        except (TypeError, ValueError) as error:
-            if str(error).startswith(name):
-                raise
-            shapes = ", ".join(str(jax.numpy.shape(v)) for v in jax.tree.leaves(inputs))
-            error.add_note(
-                f"{name} takes one example and is mapped over the leading axis of what it is given "
-                f"(here {shapes}): give a batch, x[None] for one example; or batched=True for a "
-                "module that takes batches itself"
-            )
+            return one(*inputs) if batched else jax.vmap(one)(*inputs)
+        except Exception as error:
+            function, states = bound(module, method), () if state is None else (state,)
+            missing = _missing(function, (*inputs, *states), kwargs)
+            if missing is None and states and _missing(function, inputs, kwargs) is not None:
+                error.add_note(f"{name} takes no state: leave it out, from_equinox(module)")
+            elif missing and "key" in missing:
+                error.add_note(
+                    "give it where the model is made: from_equinox(module, key=None), which does "
+                    "in inference mode, or a key where the module splits it"
+                )
+            elif not missing and not batched and _is_unbatched(one, inputs):
+                shapes = ", ".join(str(jnp.shape(v)) for v in jax.tree.leaves(inputs))
+                error.add_note(
+                    f"{name} takes one example and is mapped over the leading axis of what it is "
+                    f"given (here {shapes}): give a batch, x[None] for one example; or "
+                    "batched=True for a module that takes batches itself"
+                )
             raise
 
     return Model(name, call, lambda: (None, arrays_held))
+
+
+def _missing(
+    function: Callable[..., Any], inputs: Sequence[Any], options: Arrays
+) -> set[str] | None:
+    """The arguments that a call lacks; None where it has some that the function does not take."""
+    try:
+        expected = signature(function)
+        given = expected.bind_partial(*inputs, **options).arguments
+    except (TypeError, ValueError):  # ValueError: it has no signature
+        return None
+    needed = (p for p in expected.parameters.values() if p.default is p.empty)
+    return {p.name for p in needed if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)} - {*given}
+
+
+def _is_unbatched(one: Callable[..., Any], inputs: Sequence[Any]) -> bool:
+    """Whether inputs have no leading axis to be mapped over, or are what a module itself takes."""
+    leading = {jnp.shape(v)[:1] for v in jax.tree.leaves(inputs)}
+    if leading == {()} or len(leading) > 1:
+        return True
+    try:
+        jax.eval_shape(one, *inputs)
+    except Exception:
+        return False
+    return True
 
 
 def _state_paths(indices: Arrays, state: Any) -> list[str]:

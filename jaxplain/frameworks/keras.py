@@ -1,7 +1,7 @@
 """Keras 3."""
 
-from collections.abc import Iterable
-from inspect import signature
+from collections.abc import Iterable, Sequence
+from inspect import Parameter, signature
 from typing import Any
 
 from jaxplain.frameworks.model import Arrays, Model, check_not_random, check_unchanged, spelled
@@ -26,7 +26,8 @@ def from_keras(model: Any, **kwargs: Any) -> Model:
 
     Raises:
         TypeError: `model` is no Keras model or is not built, or `training=True` is asked for; when
-            it is called, that the call changes its variables or is random.
+            it is called, that it takes fewer inputs (those of a model are one list or dict), or
+            that the call changes its variables or is random.
         RuntimeError: Keras runs on another backend.
 
     Example:
@@ -62,7 +63,7 @@ def from_keras(model: Any, **kwargs: Any) -> Model:
         raise TypeError(
             f"{name} explains what the model predicts: leave training={kwargs['training']} out"
         )
-    parameters = signature(model.call).parameters.values()
+    parameters = list(signature(model.call).parameters.values())
     if any(p.name == "training" or p.kind is p.VAR_KEYWORD for p in parameters):
         kwargs = {"training": False, **kwargs}
 
@@ -71,6 +72,12 @@ def from_keras(model: Any, **kwargs: Any) -> Model:
         return None, dict(zip(_paths(variables), (v.value for v in variables), strict=True))
 
     def call(_: None, arrays: Arrays, *inputs: Any) -> Any:
+        if len(inputs) > 1 and _takes_one(parameters):
+            raise TypeError(
+                f"{name} takes its inputs as one argument, got {len(inputs)}: where there are "
+                "several, give them as one list or dict, explain([x1, x2])"
+            )
+
         def run(arrays: Arrays) -> tuple[Any, Arrays]:
             values = list(arrays.values())
             count = len(model.trainable_variables)
@@ -86,6 +93,13 @@ def from_keras(model: Any, **kwargs: Any) -> Model:
         return output
 
     return Model(name, call, read)
+
+
+def _takes_one(parameters: Sequence[Parameter]) -> bool:
+    """Whether a function takes one input, behind which only options such as `training` come."""
+    named = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    several = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    return not several and named[1:2] in ([], ["training"])
 
 
 def _paths(variables: Iterable[Any]) -> list[str]:

@@ -66,7 +66,8 @@ def from_linen(module: Any, variables: Any, *, method: Any = None, **kwargs: Any
         A pytree that is callable on the module's inputs.
 
     Raises:
-        TypeError: `module` is no linen module, or `variables` no mapping of collections.
+        TypeError: `module` is no linen module, `variables` no mapping of collections, or
+            `mutable=` asks for what training changes.
 
     Example:
         >>> import flax.linen as nn, jax, jax.numpy as jnp
@@ -87,5 +88,10 @@ def from_linen(module: Any, variables: Any, *, method: Any = None, **kwargs: Any
         raise TypeError(
             "variables must be a mapping of collections such as {'params': ...}, as module.init "
             f"returns it; got {type(variables).__name__}"
+        )
+    if kwargs.get("mutable"):
+        raise TypeError(
+            f"from_linen explains what the module predicts: leave mutable={kwargs['mutable']} out, "
+            "and pass train=False, deterministic=True or what else the module calls it"
         )
     return LinenModel(dict(variables), _Call(module, method, kwargs))

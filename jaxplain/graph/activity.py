@@ -91,6 +91,16 @@ def _need(program: Program, reached: set[Var], found: set[Var]) -> None:
                 found.update(v for v in inputs if v in reached)
 
 
+def cuts(program: Program, explained: Iterable[Var]) -> Iterator[Node]:
+    """The operations at which what flows from the explained values ends."""
+    reached = set(explained)
+    _reach(program, reached)
+    for node in program.walk():
+        read = node.control is None and not reached.isdisjoint(node.inputs)
+        if read and reached.isdisjoint(node.outputs):
+            yield node
+
+
 _PARALLEL = (Class.STRUCTURAL, Class.SELECTION, Class.MIXING)
 
 

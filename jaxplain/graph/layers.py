@@ -83,6 +83,12 @@ class Layer:
         return self.kind == "Affine" and self.op in ("dense", "convolution")
 
     @property
+    def is_complex(self) -> bool:
+        """Whether its values are complex, and its operation would have a rule if they were not."""
+        known = self.main.row.cls is not Class.UNKNOWN or self.control is not None
+        return known and any(map(_is_complex, (*self.sources, *self.exits)))
+
+    @property
     def main(self) -> Node:
         """The operation that stands for the layer: its kernel, else its last operation."""
         return self.mixing[0] if self.mixing else self.nodes[-1]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 
-from jaxplain import _compat, finite, targets
+from jaxplain import _compat, finite, notes, targets
 from jaxplain.errors import NotAnalyzableError
 from jaxplain.graph import Graph, explained_leaves
 from jaxplain.graph.layers import Layer
@@ -56,10 +56,10 @@ class Compiled:
         if self.looks_up and explainer.prepare is not None:
             raise TypeError(NO_PATH)
         if explainer.relevance and not any(v.carries for v in graph.heads):
+            cuts = notes.cuts(graph)
             raise NotAnalyzableError(
-                f"no relevance can reach the explained input of {_name(explainer.f)}: its "
-                "output is cut off from it by discrete operations or stop_gradient, or does not "
-                "depend on it"
+                f"no relevance can reach the explained input of {_name(explainer.f)}: its output "
+                + (f"is cut off from it by {cuts}" if cuts else "does not depend on it")
             )
         self.plan = plan = Plan(graph, explainer.composite, explainer.unknown)
         start, stop, capture = explainer.start, explainer.stop, explainer.capture
