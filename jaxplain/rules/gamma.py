@@ -6,16 +6,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxplain.rules.base import (
-    Arrays,
-    Rule,
-    Stabilizer,
-    View,
-    check_epsilon,
-    check_number,
-    plus,
-    times,
-)
+from jaxplain.rules.base import Arrays, Rule, Stabilizer, View, check_epsilon, check_number
 
 
 @dataclass(frozen=True)
@@ -55,18 +46,22 @@ class Gamma(Rule):
     def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""
         half = self.gamma / 2  # c+ and c- are (c + |c|) / 2 and (c - |c|) / 2
-        sign = jnp.where(z > 0, 1.0, -1.0)
-        size = layer.edges(x)
+        rises, size = z > 0, layer.abs()
+        sizes = tuple(v if up else jnp.abs(v) for v, up in zip(x, layer.nonnegative, strict=True))
+        flow = size(sizes)
         bias = layer.bias if layer.biased else None
         linear = z if bias is None else z - bias
-        total = (z if self.bias else linear) + half * (linear + sign * size)
+        total = (z if self.bias else linear) + half * (linear + jnp.where(rises, flow, -flow))
         if self.bias and bias is not None:
-            favoured = jnp.where(sign * bias > 0, self.gamma * bias, 0)
+            favoured = jnp.where(rises == (bias > 0), self.gamma * bias, 0)
             total = total + favoured
         alive = jnp.where(z == 0, 0, r)
-        s = layer.divide(alive, total, self.epsilon, flow=lambda: (1 + self.gamma) * size)
+        s = layer.divide(alive, total, self.epsilon, flow=lambda: (1 + self.gamma) * flow)
         layer.book("dead", lambda: r - alive)
         if self.bias and bias is not None:
             layer.book("bias", lambda: s * (bias + favoured))
-        plain, by_size = layer.transpose((1 + half) * s), layer.abs().transpose(half * sign * s)
-        return plus(times(x, plain), times(tuple(map(jnp.abs, x)), by_size))
+        plain, favour = layer.transpose(s), size.transpose(jnp.where(rises, s, -s))
+        return tuple(
+            (1 + half) * v * p + half * n * q
+            for v, p, n, q in zip(x, plain, sizes, favour, strict=True)
+        )
