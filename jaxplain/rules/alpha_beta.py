@@ -43,6 +43,7 @@ class AlphaBeta(Rule):
     epsilon: Stabilizer = 1e-6
     bias: bool = True
     splits: ClassVar[bool] = True
+    exchangeable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_epsilon(self.epsilon)
@@ -91,6 +92,7 @@ class ZPlus(Rule):
     epsilon: Stabilizer = 1e-6
     bias: bool = True
     splits: ClassVar[bool] = True
+    exchangeable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_epsilon(self.epsilon)
