@@ -86,6 +86,10 @@ class NotAnalyzableError(Exception):
     """Relevance would have to cross an operation that no rule is known for."""
 
 
+class CutOffError(NotAnalyzableError):
+    """The output does not depend on what is explained, or only through discrete operations."""
+
+
 def not_analyzable(layers: "Sequence[Layer]") -> NotAnalyzableError:
     """The error for layers without a rule."""
     loops = [layer for layer in layers if layer.main.primitive == "while"]

@@ -23,6 +23,7 @@ from jaxplain.graph.program import Program, Var, read
 from jaxplain.plan import Plan
 from jaxplain.rules import Gradient, Move, Rule, View
 from jaxplain.taps import Taps, booked, change, hang, widen
+from jaxplain.weights import Weights
 
 _Env = dict[Var, Any]
 
@@ -55,11 +56,15 @@ def values(program: Program, constants: Sequence[Any], inputs: Sequence[Any]) ->
 
 
 def wanted(
-    program: Program, constants: Sequence[Any], inputs: Sequence[Any], variables: Sequence[Var]
+    program: Program,
+    constants: Sequence[Any],
+    inputs: Sequence[Any],
+    variables: Sequence[Var],
+    weights: Weights = Weights(),
 ) -> list[Any]:
     """Some values of a program, and no more than they need."""
     given = _given(program, constants, inputs)
-    plain = _Plain(given, {})
+    plain = _Plain(given, {}, weights)
     return [given[v] if v in given else plain[v] for v in variables]
 
 
@@ -73,6 +78,7 @@ def evaluate(
     relevance: bool,
     taps: Taps = Taps(),
     states: Mapping[Layer, Any] | None = None,
+    weights: Weights = Weights(),
 ) -> tuple[list[Any], dict[Layer, Any]]:
     """Evaluates a planned program: its derivative is its relevance.
 
@@ -86,12 +92,13 @@ def evaluate(
             half precision layers, and so are the heads.
         taps: what is read on the way.
         states: for layers whose rule wants it, a pytree of arrays: `View.state`.
+        weights: the inputs, not explained, that get their relevance all the same.
 
     Returns:
         The heads, and the outputs of the captured layers.
     """
     graph = plan.graph
-    run = _Run({row.layer: row.rule for row in plan}, relevance, states or {})
+    run = _Run({row.layer: row.rule for row in plan}, relevance, states or {}, weights)
     given = _given(graph.program, constants, inputs)
     given |= dict(zip(graph.explained, explained, strict=True))
     value, captured = run.block(graph, given, None, taps)
@@ -106,6 +113,7 @@ class _Run:
     rules: Mapping[Layer, Rule]
     relevance: bool
     states: Mapping[Layer, Any]
+    weights: Weights
 
     def block(
         self, block: Block, given: Mapping[Var, Any], outside: "_Plain | None", taps: Taps
@@ -123,7 +131,7 @@ class _Run:
         """
         carrying = {v: value for v, value in given.items() if v.carries}
         live = {v: change(value, taps.reverse.get(v)) for v, value in carrying.items()}
-        plain = _Plain(given, live, outside)
+        plain = _Plain(given, live, self.weights, outside)
         captured = self.steps(block.steps, live, plain, taps)
         return lambda v: live[v] if v in live else plain[v], captured
 
@@ -209,9 +217,10 @@ class _Run:
         # several outputs: see Rule.objection
         differentiated = isinstance(rule, Gradient | Move) or len(layer.exits) > 1
         wide = self.relevance and any(map(is_half, (*layer.sources, *layer.exits)))
-        if differentiated and not wide and layer not in taps.ledger:
+        shares = isinstance(rule, Gradient) and self.weights.made(constants)
+        if differentiated and not (wide or shares) and layer not in taps.ledger:
             return apply(layer, constants, xs)
-        ruled = _ruled(layer, rule, constants, self.relevance)
+        ruled = _ruled(layer, rule, constants, self.relevance, self.weights)
         entries = taps.ledger.get(layer, {})
         return ruled(tuple(constants.values()), xs, entries, self.states.get(layer))
 
@@ -228,9 +237,14 @@ class _Plain:
     """
 
     def __init__(
-        self, given: Mapping[Var, Any], live: Mapping[Var, Any], outside: "_Plain | None" = None
+        self,
+        given: Mapping[Var, Any],
+        live: Mapping[Var, Any],
+        weights: Weights,
+        outside: "_Plain | None" = None,
     ):
         self._live = live
+        self._weights = weights
         self._outside = outside
         self._env: _Env = {}
         for var, value in given.items():
@@ -238,7 +252,7 @@ class _Plain:
 
     def copy(self, live: Mapping[Var, Any]) -> "_Plain":
         """The same values; what is evaluated from here on is its own."""
-        copied = _Plain({}, live, self._outside)
+        copied = _Plain({}, live, self._weights, self._outside)
         copied._env = dict(self._env)
         return copied
 
@@ -249,10 +263,13 @@ class _Plain:
             if top in self._env or top.literal is not None:
                 stack.pop()
             elif top in self._live:
-                self._env[top] = jax.lax.stop_gradient(self._live[top])
+                value = self._live[top]
+                self._env[top] = jax.lax.stop_gradient(value) if top.carries else value
             elif (node := top.producer) is None:  # a constant, which the whole program owns
                 assert self._outside is not None
                 self._env[top] = self._outside[top]
+            elif top in self._weights.owner:
+                self._env[top] = self._made(top)
             else:
                 missing = [v for v in node.inputs if v.literal is None and v not in self._env]
                 if missing:
@@ -261,6 +278,12 @@ class _Plain:
                     values = node.evaluate([read(self._env, v) for v in node.inputs])
                     self._env.update(zip(node.outputs, values, strict=True))
         return read(self._env, var)
+
+    def _made(self, var: Var) -> Any:
+        """A value that is made of a weight, and sends its relevance back to it."""
+        making = self._weights.making(var, self._live)
+        made, others = (tuple(self[v] for v in names) for names in (making.made, making.others))
+        return making(made, others)
 
 
 def apply(layer: Layer, constants: Mapping[Var, Any], xs: Sequence[Any]) -> list[Any]:
@@ -273,7 +296,7 @@ def apply(layer: Layer, constants: Mapping[Var, Any], xs: Sequence[Any]) -> list
 
 
 def _ruled(
-    layer: Layer, rule: Rule, constants: Mapping[Var, Any], relevance: bool
+    layer: Layer, rule: Rule, constants: Mapping[Var, Any], relevance: bool, weights: Weights
 ) -> Callable[..., Any]:
     """A function of `(constants, inputs, entries, state)` whose backward pass is the rule."""
     names = tuple(constants)
@@ -288,20 +311,23 @@ def _ruled(
     def backward(residuals: Any, rs: list[Any]) -> Any:
         values, xs, zs, entries, state = residuals
         env = dict(zip(names, values, strict=True))
+        shares: dict[Var, Any] = {}
         if len(zs) > 1:
             received, absorbed = _routed(lambda *x: apply(layer, env, x), xs, rs), {}
         else:
-            view = View(layer, lambda *x: apply(layer, env, x)[0], env, xs, state, bool(entries))
             (z,), (r,) = zs, rs
             wider = partial(jnp.asarray, dtype=wide(*(v.dtype for v in (z, r, *xs))))
+            view = View(layer, lambda *x: apply(layer, env, x)[0], env, xs, state, bool(entries))
             received = rule.relevance(view, tuple(map(wider, xs)), wider(z), wider(r))
             _check(layer, rule, received, xs)
             absorbed = view.booked or {}
+            shares = weights.shares(layer, rule, lambda env: apply(layer, env, xs)[0], env, r)
         received = tuple(
             a.astype(wide(x.dtype) if relevance else x.dtype)
             for a, x in zip(received, xs, strict=True)
         )
-        return None, received, entries and booked(entries, rs, received, absorbed), None
+        of_constants = tuple(shares.get(v) for v in names)
+        return of_constants, received, entries and booked(entries, rs, received, absorbed), None
 
     ruled = jax.custom_vjp(primal)
     ruled.defvjp(forward, backward)

@@ -26,6 +26,7 @@ import numpy as np
 import jaxplain as jxp
 import zoo
 from jaxplain.composites import Composite, any_layer, first, index, kind, name, op
+from jaxplain.errors import CutOffError
 from jaxplain.rules import AlphaBeta, Epsilon, Flat, Gamma, Pass, Rule, Uniform, ZBox, ZPlus
 
 keras = zoo._keras()
@@ -228,14 +229,30 @@ def no_classes() -> None:
     jxp.lrp(lambda x: f(x)[:, :0])(x)
 
 
-@wrong(jxp.NotAnalyzableError, "does not depend on it")
+@wrong(CutOffError, "does not depend on it")
 def constant_output() -> None:
     jxp.lrp(lambda x: v)(x)
 
 
-@wrong(jxp.NotAnalyzableError, r"cut off from it by round at wrong_calls.py:\d+$")
+@wrong(CutOffError, r"cut off from it by round at wrong_calls.py:\d+$")
 def rounded_input() -> None:
     jxp.lrp(lambda x: f(jnp.round(x)))(x)
+
+
+@wrong(CutOffError, "no relevance can reach parameter b")
+def parameter_cut_off() -> None:
+    jxp.parameter_relevance(lambda x, p: x @ p["w"])(x, {"w": w, "b": v})
+
+
+@wrong(TypeError, "parameter order has dtype int32")
+def integer_parameter() -> None:
+    parameters = {"w": w, "order": jnp.arange(3)}
+    jxp.parameter_relevance(lambda x, p: (x @ p["w"])[:, p["order"]])(x, parameters)
+
+
+@wrong(jxp.NotAnalyzableError, r"ZBox.* treats inputs otherwise than weights")
+def parameters_in_a_box() -> None:
+    jxp.parameter_relevance(lambda x, w: x @ w, ZBox(-9.0, 9.0))(x, w)
 
 
 @wrong(jxp.NotAnalyzableError, r"`cumprod` at wrong_calls.py:\d+")

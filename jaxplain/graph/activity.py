@@ -6,7 +6,7 @@ values that do not carry (comparisons, argmax, stop_gradient) are *frozen*: eval
 as constants. In a loop this holds of a value when it holds in any iteration.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 
 from jaxplain import _compat
@@ -43,6 +43,15 @@ def mark(program: Program, explained: Iterable[Var], outputs: Collection[Var]) -
                 var.wanted |= var.carries
 
 
+def reached(
+    program: Program, start: Var, can: Callable[[Var], bool] = lambda var: True
+) -> set[Var]:
+    """What a value reaches through floating values that `can` be reached."""
+    found = {start}
+    _reach(program, found, can)
+    return found
+
+
 def _repeated(body: Program, fixed: int) -> Iterator[Var]:
     """What all iterations of a loop compute alike, and where they begin to differ.
 
@@ -70,14 +79,17 @@ def _depend(program: Program, found: set[Var]) -> None:
             found.update(node.outputs)
 
 
-def _reach(program: Program, found: set[Var]) -> None:
+def _reach(
+    program: Program, found: set[Var], can: Callable[[Var], bool] = lambda var: True
+) -> None:
     """Adds what the values found reach without crossing a discrete operation."""
     for node in program.nodes:
         if node.control is not None:
-            node.control.spread(found, [partial(_reach, b, found) for b in node.control.bodies])
+            through = [partial(_reach, b, found, can) for b in node.control.bodies]
+            node.control.spread(found, through, can)
         for inputs, outputs in _ways(node):
             if not found.isdisjoint(inputs):
-                found.update(v for v in outputs if v.floating)
+                found.update(v for v in outputs if v.floating and can(v))
 
 
 def _need(program: Program, reached: set[Var], found: set[Var]) -> None:

@@ -88,17 +88,23 @@ class Control:
         """For each output, what it is in each of the bodies."""
         return _by_body(self.leaves, len(self.bodies))
 
-    def spread(self, found: "set[Var]", through: "Sequence[Callable[[], None]]") -> None:
+    def spread(
+        self,
+        found: "set[Var]",
+        through: "Sequence[Callable[[], None]]",
+        can: "Callable[[Var], bool]" = lambda var: True,
+    ) -> None:
         """Takes a property of values from the operands to the outputs.
 
         Args:
             found: the values that have it; those of the bodies and the outputs are added.
             through: for each body, spreads it through the body, from its inputs on. That of a loop
                 is called until what is carried does not change any more.
+            can: which values can have it.
         """
-        found.update(link.inner for link in self.enters if link.outer in found)
-        _settle(found, through, self.repeats)
-        found.update(link.outer for link in self.leaves if link.inner in found)
+        found.update(v.inner for v in self.enters if v.outer in found and can(v.inner))
+        _settle(found, through, [(out, to) for out, to in self.repeats if can(to)])
+        found.update(v.outer for v in self.leaves if v.inner in found and can(v.outer))
 
     def spread_back(
         self,

@@ -42,6 +42,7 @@ class AlphaBeta(Rule):
     epsilon: Stabilizer = 1e-6
     bias: bool = True
     splits: ClassVar[bool] = True
+    exchangeable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_epsilon(self.epsilon)
@@ -88,6 +89,7 @@ class ZPlus(Rule):
     epsilon: Stabilizer = 1e-6
     bias: bool = True
     splits: ClassVar[bool] = True
+    exchangeable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_epsilon(self.epsilon)

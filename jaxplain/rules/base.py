@@ -202,6 +202,9 @@ class Rule:
     kinds: ClassVar[frozenset[str]] = frozenset({"Affine", "Merge", "Normalization"})
     #: Whether the rule reads the signs, squares or connectivity of the layer's matrix.
     splits: ClassVar[bool] = False
+    #: Whether its shares depend on the contributions x_i A_ji alone: inputs and weights may change
+    #: places.
+    exchangeable: ClassVar[bool] = False
     #: Whether operations with several outputs (sort, top_k) may keep their gradient under it.
     routes: ClassVar[bool] = False
 

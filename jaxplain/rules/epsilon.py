@@ -33,6 +33,7 @@ class Epsilon(Rule):
 
     epsilon: Stabilizer = 1e-6
     bias: bool = True
+    exchangeable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_epsilon(self.epsilon)
@@ -59,6 +60,7 @@ class Z(Rule):
     """
 
     bias: bool = True
+    exchangeable: ClassVar[bool] = True
 
     def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""
@@ -78,6 +80,7 @@ class Norm(Rule):
 
     epsilon: Stabilizer = 1e-6
     kinds: ClassVar[frozenset[str]] = frozenset({"Affine", "Merge", "Normalization"})
+    exchangeable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_epsilon(self.epsilon)

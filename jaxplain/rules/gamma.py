@@ -38,6 +38,7 @@ class Gamma(Rule):
     epsilon: Stabilizer = 1e-6
     bias: bool = True
     splits: ClassVar[bool] = True
+    exchangeable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_epsilon(self.epsilon)

@@ -124,6 +124,7 @@ class Flat(Rule):
 
     epsilon: Stabilizer = 1e-6
     splits: ClassVar[bool] = True
+    exchangeable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_epsilon(self.epsilon)

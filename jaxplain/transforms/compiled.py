@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain import _compat, finite, notes, targets
-from jaxplain.errors import NotAnalyzableError
+from jaxplain.errors import CutOffError
 from jaxplain.graph import Graph, explained_leaves
 from jaxplain.graph.layers import Layer
 from jaxplain.graph.linear import wide
@@ -20,6 +20,7 @@ from jaxplain.plan import LayerSpec, Plan
 from jaxplain.rules.base import fits
 from jaxplain.taps import ENTRIES, Taps
 from jaxplain.targets import Target
+from jaxplain.weights import Weights
 
 if TYPE_CHECKING:
     from jaxplain.transforms.explainer import Explainer
@@ -57,7 +58,7 @@ class Compiled:
             raise TypeError(NO_PATH)
         if explainer.relevance and not any(v.carries for v in graph.heads):
             cuts = notes.cuts(graph)
-            raise NotAnalyzableError(
+            raise CutOffError(
                 f"no relevance can reach the explained input of {_name(explainer.f)}: its output "
                 + (f"is cut off from it by {cuts}" if cuts else "does not depend on it")
             )
@@ -78,6 +79,7 @@ class Compiled:
         self.reverse = explainer.reverse(graph) if explainer.reverse else {}
         self._explain = jax.jit(self._run, static_argnames=("kind",))
         self._audit = jax.jit(self._book, static_argnames=("kind",))
+        self._weigh = jax.jit(self._weighed, static_argnames=("kind", "batches"))
         self._observe = jax.jit(self._values, static_argnames=("layers",))
         self._inspect = jax.jit(self._finite)
         self._forward = jax.jit(self._heads)
@@ -171,6 +173,24 @@ class Compiled:
         state = self.explainer.state
         return Ledger(self.plan, **self._audit(self.constants, flat, index, state, kind=kind))
 
+    def weights(
+        self, arrays: list[Any], args: Sequence[Any], target: Target, batches: tuple[Weights, ...]
+    ) -> list[jax.Array]:
+        """The relevance of weights, in their order among the arguments."""
+        kind, index = targets.static(target)
+        flat = self._flat(arrays, args)
+        found = self._weigh(self.constants, flat, index, kind=kind, batches=batches)
+        names = (v for weights in batches for v in weights.inputs)
+        by_weight = dict(zip(names, found, strict=True))
+        return [by_weight[v] for v in self.plan.graph.program.inputs if v in by_weight]
+
+    def inputs(self, args: Sequence[Any], number: int) -> list[Var]:
+        """The variables of an argument's arrays."""
+        counts = [len(jax.tree.leaves(arg)) for arg in args]
+        number %= len(args)
+        start = self.held + sum(counts[:number])
+        return self.plan.graph.program.inputs[start : start + counts[number]]
+
     def activations(
         self, arrays: list[Any], args: Sequence[Any], layers: tuple[Layer, ...]
     ) -> dict[str, jax.Array]:
@@ -218,6 +238,7 @@ class Compiled:
         explained: Sequence[Any],
         taps: Taps,
         state: Any = None,
+        weights: Weights = Weights(),
     ) -> tuple[list[Any], dict[Layer, Any]]:
         prepare = self.explainer.prepare
         states = None
@@ -239,12 +260,16 @@ class Compiled:
             relevance=self.explainer.relevance,
             taps=taps,
             states=states,
+            weights=weights,
         )
 
-    def _explained(self, constants: list[Any], flat: list[Any]) -> list[jax.Array]:
+    def _explained(
+        self, constants: list[Any], flat: list[Any], weights: Weights = Weights()
+    ) -> list[jax.Array]:
         """The values of `graph.explained`."""
         graph = self.plan.graph
-        return list(map(jnp.asarray, wanted(graph.program, constants, flat, graph.explained)))
+        found = wanted(graph.program, constants, flat, graph.explained, weights)
+        return list(map(jnp.asarray, found))
 
     def _by_input(self, arriving: Sequence[jax.Array]) -> list[jax.Array]:
         """What arrived at `graph.explained`, for each explained input."""
@@ -286,17 +311,41 @@ class Compiled:
                 arriving = self._by_input(arriving)
             return arriving, {layer.name: by_layer[layer] for layer in self.captured}
 
-        if isinstance(kind, str) and kind == "all":
-            (head,) = heads
-            scale = self._scale(head)
-            attribution = jax.vmap(lambda hot: attribute([hot * scale]))(targets.every_class(head))
-        else:
-            attribution = attribute(self._seeds(heads, index, kind))
+        attribution = self._seeded(attribute, heads, index, kind)
         if not self.explainer.with_output:
             return None, *attribution
         outputs = forward(self.plan.graph.program, constants, flat)
         tree = jax.tree.structure(self.plan.graph.program.out_tree)
         return jax.tree.unflatten(tree, outputs), *attribution
+
+    def _weighed(
+        self, constants: list[Any], flat: list[Any], index: Any, kind: Any, batches: Any
+    ) -> list[jax.Array]:
+        inputs = self.plan.graph.program.inputs
+        found = []
+        for weights in batches:
+            places = [inputs.index(v) for v in weights.inputs]
+
+            def heads_of(values: list[Any], places: Any = places, weights: Any = weights) -> Any:
+                given = list(flat)
+                for place, value in zip(places, values, strict=True):
+                    given[place] = value
+                explained = self._explained(constants, given, weights)
+                return self._evaluate(constants, given, explained, Taps(), weights=weights)[0]
+
+            heads, pullback = jax.vjp(heads_of, [jnp.asarray(flat[i]) for i in places])
+            found += self._seeded(pullback, heads, index, kind)[0]
+        return found
+
+    def _seeded(
+        self, pullback: Callable[[list[Any]], Any], heads: list[Any], index: Any, kind: Any
+    ) -> Any:
+        """What a backward pass makes of the seeds of a target; of "all", along a first axis."""
+        if not (isinstance(kind, str) and kind == "all"):
+            return pullback(self._seeds(heads, index, kind))
+        (head,) = heads
+        scale = self._scale(head)
+        return jax.vmap(lambda hot: pullback([hot * scale]))(targets.every_class(head))
 
     def _slot(self, layer: Layer) -> jax.Array:
         dtype = layer.exit.aval.dtype

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxplain import _compat, targets
 from jaxplain.composites import Composite
-from jaxplain.errors import readable
+from jaxplain.errors import CutOffError, readable
 from jaxplain.graph import Graph, explained_leaves
 from jaxplain.ledger import Ledger
 from jaxplain.plan import LayerSpec, Plan
@@ -19,6 +19,7 @@ from jaxplain.taps import Reverse
 from jaxplain.targets import Target
 from jaxplain.transforms.compiled import Compiled
 from jaxplain.transforms.held import key_of, split
+from jaxplain.weights import Weights
 
 _UNKNOWN = ("error", "gradient")
 
@@ -288,6 +289,32 @@ class Explainer:
         """
         compiled, arrays = self._compiled(args)
         return compiled.read(arrays, args, function)
+
+    def depends(self, *args: Any) -> bool:
+        """Whether relevance can get from the output to the explained arguments."""
+        try:
+            self._compiled(args)
+        except CutOffError:
+            return False
+        return True
+
+    @readable
+    def weights(
+        self,
+        batches: Callable[[Compiled], tuple[Weights, ...]],
+        *args: Any,
+        target: Target = None,
+    ) -> list[jax.Array]:
+        """The relevance of weights: what the messages to the explained arguments leave at them.
+
+        Args:
+            batches: which weights, by those that one backward pass can serve together.
+            *args: as for a call.
+            target: as for a call.
+        """
+        compiled, arrays = self._compiled(args)
+        targets.check(target, compiled.heads, compiled.explained)
+        return compiled.weights(arrays, args, target, batches(compiled))
 
     def traced(self, *args: Any) -> Compiled:
         """The program for arguments like these."""
