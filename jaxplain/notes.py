@@ -30,6 +30,11 @@ def of(plan: "Plan") -> Iterator[str]:
             yield f"{cut}: at the edge of a loop, branch or mesh, which no layer crosses{advice}"
     if rounding := cuts(graph, ROUNDING):
         yield f"nothing flows through {rounding}: what is rounded is a constant"
+    if chosen := _chosen(graph):
+        yield (
+            f"nothing flows through the custom derivative at {chosen}: what it returns is chosen "
+            "by its input, not made of it"
+        )
 
 
 def cuts(graph: Graph, among: Container[str] | None = None) -> str:
@@ -42,6 +47,20 @@ def cuts(graph: Graph, among: Container[str] | None = None) -> str:
     nodes = activity.cuts(graph.program, graph.explained)
     asked = (node for node in nodes if among is None or node.primitive in among)
     return listed(f"{node.primitive} at {node.source or 'unknown place'}" for node in asked)
+
+
+def _chosen(graph: Graph) -> str:
+    """Where functions with a derivative of their own return what relevance does not reach."""
+    reached = activity.reached(graph.program, graph.explained)
+    bodies = (b for n in graph.program.walk() if n.control for b in n.control.bodies)
+    return listed(
+        call.source or "unknown place"
+        for program in (graph.program, *bodies)
+        for call in program.customs
+        if not reached.isdisjoint(call.inputs)
+        and reached.isdisjoint(call.outputs)
+        and any(v.active and v.floating for v in call.outputs)
+    )
 
 
 def _loops_without_first(plan: "Plan") -> str:

@@ -165,7 +165,7 @@ def batches(
     owners: list[dict[Var, Var]] = []
     for weight in inputs:
         _check(graph, weight)
-        made = activity.reached(graph.program, weight, lambda v: v in ends or not v.carries)
+        made = activity.reached(graph.program, [weight], lambda v: v in ends or not v.carries)
         owner = next((owner for owner in owners if made.isdisjoint(owner)), None)
         if owner is None:
             owners.append(owner := {})
@@ -179,7 +179,7 @@ def _check(graph: Graph, weight: Var) -> None:
             f"parameter {weight.path} has dtype {weight.aval.dtype}: only floating parameters have "
             "relevance; give others as an argument of their own, or cast them before"
         )
-    if activity.reached(graph.program, weight).isdisjoint(graph.heads):
+    if activity.reached(graph.program, [weight]).isdisjoint(graph.heads):
         raise CutOffError(
             f"no relevance can reach parameter {weight.path}: the output is cut off from it by "
             "discrete operations or stop_gradient, or does not depend on it"

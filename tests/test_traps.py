@@ -223,6 +223,25 @@ def test_t01_straight_through_estimators_are_activations(derivative):
     assert_allclose(jxp.gradient(f)(x, target=0), np.broadcast_to(w @ v[:, 0], x.shape))
 
 
+def test_t01_a_derivative_of_what_is_only_chosen_is_noted():
+    """Relevance cannot follow it: what a codebook holds is no part of the input."""
+    codes, w = normal(5, 4), normal(3, 4, seed=1)
+
+    @jax.custom_vjp
+    def nearest(z):
+        return jnp.asarray(codes)[((z[:, None] - codes) ** 2).sum(-1).argmin(-1)]
+
+    nearest.defvjp(lambda z: (nearest(z), None), lambda _, g: (g,))
+
+    def f(x):
+        return nearest(x @ w) + x @ w[:, ::-1]
+
+    plan = str(jxp.lrp(f).plan(normal(2, 3)))
+    assert re.search(r"nothing flows through the custom derivative at test_traps\.py:\d+", plan)
+    straight = str(jxp.lrp(lambda x: jax.nn.relu(x @ w) + jax.nn.silu(x @ w)).plan(normal(2, 3)))
+    assert "custom derivative" not in straight
+
+
 # T2 to T5: what is active, what is shared.
 
 

@@ -22,11 +22,10 @@ def mark(program: Program, explained: Iterable[Var], outputs: Collection[Var]) -
     values.update(v for body in bodies for v in (*body.inputs, *body.outputs))
     values.update(explained, outputs)
 
-    active, reached = set(explained), set(explained)
+    active, flowing = set(explained), reached(program, explained)
     _depend(program, active)
-    _reach(program, reached)
-    needed = {v for v in outputs if v in reached}
-    _need(program, reached, needed)
+    needed = {v for v in outputs if v in flowing}
+    _need(program, flowing, needed)
 
     for var in values:
         var.active, var.carries, var.consumers = var in active, var in needed, []
@@ -44,10 +43,10 @@ def mark(program: Program, explained: Iterable[Var], outputs: Collection[Var]) -
 
 
 def reached(
-    program: Program, start: Var, can: Callable[[Var], bool] = lambda var: True
+    program: Program, starts: Iterable[Var], can: Callable[[Var], bool] = lambda var: True
 ) -> set[Var]:
-    """What a value reaches through floating values that `can` be reached."""
-    found = {start}
+    """What values reach through floating values that `can` be reached."""
+    found = set(starts)
     _reach(program, found, can)
     return found
 
@@ -105,11 +104,10 @@ def _need(program: Program, reached: set[Var], found: set[Var]) -> None:
 
 def cuts(program: Program, explained: Iterable[Var]) -> Iterator[Node]:
     """The operations at which what flows from the explained values ends."""
-    reached = set(explained)
-    _reach(program, reached)
+    found = reached(program, explained)
     for node in program.walk():
-        read = node.control is None and not reached.isdisjoint(node.inputs)
-        if read and reached.isdisjoint(node.outputs):
+        read = node.control is None and not found.isdisjoint(node.inputs)
+        if read and found.isdisjoint(node.outputs):
             yield node
 
 

@@ -98,7 +98,7 @@ class Chains:
     def picks(self, node: Node) -> bool:
         """Whether a kernel only moves values, as one that cuts patches out does."""
         if node not in self._picking:
-            self._picking[node] = is_kernel(node) and len(node.carrying) == 1 and picks(node)
+            self._picking[node] = is_kernel(node) and picks(node)
         return self._picking[node]
 
     def ending_at(self, exit_: Var) -> Chain:

@@ -29,9 +29,10 @@ def picks(node: Node) -> bool:
 
     Its numbers are then truth values, and of those that an output is made by at most one is true.
     """
-    ((place, weight),) = ((i, v) for i, v in enumerate(node.inputs) if not v.carries)
-    if not _is_boolean(weight) or has_weights(node):
+    constants = [(i, v) for i, v in enumerate(node.inputs) if not v.carries]
+    if len(constants) != 1 or not _is_boolean(constants[0][1]) or has_weights(node):
         return False
+    ((place, weight),) = constants
     numbers = node.params["dimension_numbers"]
     if node.row.role is Role.DOT:
         summed = numbers[0][place]

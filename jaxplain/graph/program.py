@@ -6,6 +6,7 @@ Loops and branches are operations that own a program for each of their bodies.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -154,6 +155,20 @@ class Node:
         return f"{self.primitive}{self.inputs}->{self.outputs}"
 
 
+@dataclass(frozen=True)
+class Custom:
+    """A call of a function with a derivative of its own.
+
+    Attributes:
+        inputs, outputs: its values.
+        source: `file.py:line` of the user's code.
+    """
+
+    inputs: Sequence[Var]
+    outputs: Sequence[Var]
+    source: str
+
+
 class Program:
     """A function as a flat list of nodes, in topological order.
 
@@ -162,6 +177,7 @@ class Program:
         constants: `(Var, value)` of the arrays that the function closed over; none of a body.
         outputs: one `Var` per flat output.
         nodes: the live operations.
+        customs: the functions with a derivative of their own that were looked through.
         out_tree: the function's output as a tree of `jax.ShapeDtypeStruct`.
     """
 
@@ -171,12 +187,14 @@ class Program:
         constants: list[tuple[Var, Any]],
         outputs: list[Var],
         nodes: list[Node],
+        customs: "Sequence[Custom]",
         out_tree: Any,
     ):
         self.inputs = inputs
         self.constants = constants
         self.outputs = outputs
         self.nodes = nodes
+        self.customs = customs
         self.out_tree = out_tree
 
     def walk(self) -> Iterator[Node]:
@@ -215,7 +233,7 @@ def flatten(f: Callable[..., Any], args: Sequence[Any], *, keep_derivatives: boo
     flattener = _Flattener(keep_derivatives)
     outputs = flattener.inline(jaxpr, flattener.hoisted(jaxpr, consts), inputs)
     nodes = _live(flattener.nodes, outputs)
-    return Program(inputs, flattener.constants, outputs, nodes, out_tree)
+    return Program(inputs, flattener.constants, outputs, nodes, flattener.customs, out_tree)
 
 
 class _Flattener:
@@ -226,6 +244,7 @@ class _Flattener:
         self.constants: list[tuple[Var, Any]] = []
         self.literals: dict[Any, Var] = {}
         self.seen: dict[Any, Node] = {}
+        self.customs: list[Custom] = []
         self.known = Known(_is_arithmetic, {})
         self.remat: tuple[_compat.Eqn, ...] = ()
         self.around: tuple[_compat.Eqn, ...] = ()
@@ -273,6 +292,8 @@ class _Flattener:
                 self.remat += (eqn.replace(),)  # jit hands out the same one for every call
             outputs = self.inline(inner, self.hoisted(inner, consts), operands, path, caller)
             self.remat = around
+            if name in _compat.CUSTOM_DERIVATIVE:
+                self.customs.append(Custom(operands, outputs, _compat.source_line(origin)))
             return outputs
         if _compat.writes(eqn):
             raise NotAnalyzableError(
@@ -379,7 +400,7 @@ class _Flattener:
         for var, same in zip(inputs, uniform, strict=False):
             var.uniform = same
         outputs = self.inline(jaxpr, self.hoisted(jaxpr, consts), inputs, path)
-        return Program(inputs, [], outputs, _live(self.nodes, outputs), None)
+        return Program(inputs, [], outputs, _live(self.nodes, outputs), self.customs, None)
 
     def activation(
         self, eqn: _compat.Eqn, operands: list[Var], name: str, origin: _compat.Eqn
