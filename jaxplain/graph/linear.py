@@ -69,7 +69,11 @@ class Linear:
 
     def transpose(self, s: Any) -> Arrays:
         """A^T s, one array per input."""
-        return pull_back(jax.linear_transpose(self._back, *self._inputs), s, self._dtype)
+        return pull_back(self._transposed, s, self._dtype)
+
+    @cached_property
+    def _transposed(self) -> Callable[..., Any]:
+        return jax.linear_transpose(self._back, *self._inputs)
 
     def __add__(self, other: "Linear") -> "Linear":
         def plus(f: Callable[..., Any], g: Callable[..., Any]) -> Callable[..., Any]:
@@ -160,10 +164,12 @@ class Affine:
     @cached_property
     def signed(self) -> Linear:
         """Both, as a pair: max(A, 0) x and min(A, 0) x."""
-        up, down = self._one_part(_up), self._one_part(_down)
-        if up is None or down is None:
-            return self._linear(self._parts)
-        return self._linear(lambda *args: (up(*args), down(*args)))
+        return self._linear(self._parts)
+
+    @cached_property
+    def contributions(self) -> Linear:
+        """As `signed`, of inputs in two parts: A+ x+ + A- x- and A- x+ + A+ x-, of (*x+, *x-)."""
+        return self._linear(self._parts, halves=2)
 
     @property
     def biased(self) -> bool:
@@ -212,11 +218,11 @@ class Affine:
             return read(self._env, var)
         return env[var] if var in env else _compat.zeros(var.aval, self._dtype or var.aval.dtype)
 
-    def _linear(self, apply: Callable[..., Any], exact: bool = False) -> Linear:
+    def _linear(self, apply: Callable[..., Any], exact: bool = False, halves: int = 1) -> Linear:
         """A map that `apply` computes in the dtype it is given; None: as the layer is written."""
         written = self._dtype is None or (self._narrow and not exact)
         dtype = None if written else self._dtype
-        inputs = [_compat.retyped(x, dtype or x.dtype) for x in self._inputs]
+        inputs = [_compat.retyped(x, dtype or x.dtype) for x in self._inputs] * halves
         exit_ = dtype or self._layer.exit.aval.dtype
         return Linear(partial(apply, self._dtype), partial(apply, dtype), inputs, exit_)
 
@@ -317,10 +323,13 @@ class Affine:
         return self._walk(self._nodes, self._layer.sources, jnp.ones_like, weights, _SCALES)
 
     def _parts(self, dtype: Any, *xs: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """What comes through entries of A of either sign."""
-        exit_ = self._layer.exit
-        above: dict[Var, Any] = dict(zip(self._layer.sources, xs, strict=True))
-        below: dict[Var, Any] = {}
+        """What is positive and what negative, of inputs that are or of two halves of either sign.
+
+        The two never mix, so that what has only weights of one sign is exactly zero in the other.
+        """
+        sources, exit_ = self._layer.sources, self._layer.exit
+        above: dict[Var, Any] = dict(zip(sources, xs, strict=False))
+        below: dict[Var, Any] = dict(zip(sources, xs[len(sources) :], strict=False))
         for node in self._nodes:
             parts = self._split(node, above, below, dtype)
             for env, part in zip((above, below), parts, strict=True):
@@ -331,39 +340,37 @@ class Affine:
     def _split(
         self, node: Node, above: Mapping[Var, Any], below: Mapping[Var, Any], dtype: Any
     ) -> tuple[list[Any], list[Any]]:
-        """One operation on what came through positive and through negative weights.
+        """One operation on values of either sign; what is zero throughout has no outputs."""
+        ones = _NONE if self._folded is None else _SCALES
 
-        The two never mix, so that what has only weights of one sign is exactly zero in the other:
-        there is no output of it, then.
-        """
-
-        def run(env: Mapping[Var, Any], factors: Mapping[Var, Any]) -> list[Any]:
+        def run(env: Mapping[Var, Any], factors: Mapping[Var, Any] = {}) -> list[Any]:
             if not set(node.inputs) & set(env):
                 return []
-            return self._step(node, env, factors, _NONE, dtype)
+            return self._step(node, env, factors, ones, dtype)
 
-        role = node.row.role
-        if role is Role.NEGATION:
-            return run(below, {}), run(above, {})
-        if role is Role.DIFFERENCE:
+        role, constants = node.row.role, self._factors(node)
+        if role is Role.NEGATION and role not in ones:
+            return run(below), run(above)
+        if role is Role.DIFFERENCE and role not in ones:
             first, second = node.inputs
             plus = {v: env[v] for v, env in ((first, above), (second, below)) if v in env}
             minus = {v: env[v] for v, env in ((first, below), (second, above)) if v in env}
-            return run(plus, {}), run(minus, {})
-        constants = self._factors(node)
-        if not constants:
-            return run(above, {}), run(below, {})
+            return run(plus), run(minus)
+        if role in ones or not constants:
+            return run(above), run(below)
         (constant,) = constants
         c = read(self._env, constant)
-        if is_kernel(node):
-            up, down = {constant: jnp.maximum(c, 0)}, {constant: jnp.minimum(c, 0)}
-            kept = _sum(run(above, up), run(below, down))
-            return kept, _sum(run(above, down), run(below, up))
-        kept, crossed = run(above, {constant: c}), run(below, {constant: c})
-        value = literal_value(constant)
-        if value is not None and value > 0:
-            return kept, crossed
-        return _choose(c > 0, kept, crossed), _choose(c > 0, crossed, kept)
+        if self._folded is not None:
+            c = self._folded if node in self._layer.mixing else jnp.ones_like(c)
+        if not is_kernel(node):
+            kept, crossed = run(above, {constant: c}), run(below, {constant: c})
+            value = literal_value(constant)
+            if value is not None and value > 0:
+                return kept, crossed
+            return _choose(c > 0, kept, crossed), _choose(c > 0, crossed, kept)
+        up, down = {constant: _up(c)}, {constant: _down(c)}
+        kept = _sum(run(above, up), run(below, down))
+        return kept, _sum(run(above, down), run(below, up))
 
 
 def _sum(a: list[Any], b: list[Any]) -> list[Any]:

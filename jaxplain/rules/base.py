@@ -94,6 +94,10 @@ class View:
         """max(A, 0) and min(A, 0): a map to pairs."""
         return self._affine.signed
 
+    def contributions(self) -> Linear:
+        """Of (*x+, *x-) the sums of positive and of negative contributions: a map to pairs."""
+        return self._affine.contributions
+
     def abs(self) -> Linear:
         """|A|."""
         return self._affine.abs

@@ -45,23 +45,30 @@ class Gamma(Rule):
         check_number(self.gamma, "gamma")
 
     def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
-        """See the class."""
-        half = self.gamma / 2  # c+ and c- are (c + |c|) / 2 and (c - |c|) / 2
-        rises, size = z > 0, layer.abs()
+        """See the class; c+ and c- are (c + |c|) / 2 and (c - |c|) / 2."""
+        half, size = self.gamma / 2, layer.abs()
         sizes = tuple(v if up else jnp.abs(v) for v, up in zip(x, layer.nonnegative, strict=True))
         flow = size(sizes)
-        bias = layer.bias if layer.biased else None
-        linear = z if bias is None else z - bias
-        total = (z if self.bias else linear) + half * (linear + jnp.where(rises, flow, -flow))
-        if self.bias and bias is not None:
-            favoured = jnp.where(rises == (bias > 0), self.gamma * bias, 0)
-            total = total + favoured
+        own = lambda v: jnp.where(z > 0, v, -v)  # noqa: E731  # positive where it has z's sign
+        total = linear = jnp.abs(z)
+        counts = self.bias and layer.biased
+        if layer.biased:
+            bias = own(layer.bias)
+            linear = total - bias
+            favoured = self.gamma * jnp.maximum(bias, 0)
+            total = total + favoured if counts else linear
         alive = jnp.where(z == 0, 0, r)
-        s = layer.divide(alive, total, self.epsilon, flow=lambda: (1 + self.gamma) * flow)
+        s = layer.divide(
+            alive,
+            total + half * (linear + flow),
+            self.epsilon,
+            flow=lambda: (1 + self.gamma) * flow,
+            sign=0 if layer.biased and not counts else +1,
+        )
         layer.book("dead", lambda: r - alive)
-        if self.bias and bias is not None:
+        if counts:
             layer.book("bias", lambda: s * (bias + favoured))
-        plain, favour = layer.transpose(s), size.transpose(jnp.where(rises, s, -s))
+        plain, favour = layer.transpose(own(s)), size.transpose(s)
         return tuple(
             (1 + half) * v * p + half * n * q
             for v, p, n, q in zip(x, plain, sizes, favour, strict=True)

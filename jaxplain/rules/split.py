@@ -1,4 +1,4 @@
-"""The sign split that z+, alpha-beta and gamma share.
+"""The sign split that z+, alpha-beta and DeepLIFT share.
 
 With x = x+ + x- and A = A+ + A-, the contributions x_i A_ji that are positive are those of (x+, A+)
 and (x-, A-); the negative ones those of (x+, A-) and (x-, A+).
@@ -20,24 +20,21 @@ class Contributions:
     """
 
     def __init__(self, layer: View, x: Arrays, one_sided: bool | None = None):
-        self._maps = layer.signed()
         self._one_sided = all(layer.nonnegative) if one_sided is None else one_sided
-        self._above, self._below = _halves(x, self._one_sided)
+        self._maps = layer.signed() if self._one_sided else layer.contributions()
+        self._parts = x if self._one_sided else sum(_halves(x), ())
 
     def totals(self) -> tuple[jax.Array, jax.Array]:
         """The sums of the positive and of the negative contributions to each output."""
-        up, down = self._maps(self._above)
-        if self._one_sided:
-            return up, down
-        falling, rising = self._maps(self._below)
-        return up + rising, down + falling
+        return self._maps(self._parts)
 
     def share(self, up: jax.Array, down: jax.Array) -> Arrays:
         """sum_j c+_ji up_j + c-_ji down_j for each input i."""
-        above = times(self._above, self._maps.transpose((up, down)))
+        shares = times(self._parts, self._maps.transpose((up, down)))
         if self._one_sided:
-            return above
-        return plus(above, times(self._below, self._maps.transpose((down, up))))
+            return shares
+        half = len(shares) // 2
+        return plus(shares[:half], shares[half:])
 
 
 class Excitation:
@@ -51,7 +48,7 @@ class Excitation:
     def __init__(self, layer: View, x: Arrays):
         self._same, self._opposite = layer.positive(), layer.negative()
         self._one_sided = all(layer.nonnegative)
-        self._above, self._below = _halves(x, self._one_sided)
+        self._above, self._below = (x, x) if self._one_sided else _halves(x)
 
     def total(self) -> jax.Array:
         """The sum of the positive contributions to each output."""
@@ -66,7 +63,6 @@ class Excitation:
         return plus(above, times(self._below, self._opposite.transpose(s)))
 
 
-def _halves(x: Arrays, one_sided: bool) -> tuple[Arrays, Arrays]:
+def _halves(x: Arrays) -> tuple[Arrays, Arrays]:
     """x+ and x-."""
-    above = x if one_sided else tuple(jnp.maximum(v, 0) for v in x)
-    return above, tuple(jnp.minimum(v, 0) for v in x)
+    return tuple(jnp.maximum(v, 0) for v in x), tuple(jnp.minimum(v, 0) for v in x)
