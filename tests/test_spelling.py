@@ -738,3 +738,17 @@ def test_constants_belong_to_the_sum_that_they_are_added_to(rule):
     for found in maps[1:]:
         for one, expected in zip(found, maps[0], strict=True):
             assert_same(one, expected)
+
+
+def test_offsets_of_activations_and_normalizations_stay_with_them():
+    """Before a sum as anywhere: a threshold or a gain's offset is no term of it."""
+    rng = np.random.default_rng(10)
+    x, w, u, b = (rng.normal(size=shape) for shape in ((3, 4), (4, 4), (4, 2), (4,)))
+    within = {
+        "Activation": lambda h: jax.nn.gelu(h) + 0.5,
+        "Normalization": lambda h: centred(h) / jnp.sqrt(h.var(-1, keepdims=True) + 1e-6) + b,
+    }
+    for kind, owner in within.items():
+        layers = jxp.lrp(lambda x, owner=owner: (owner(x @ w) + x) @ u).plan(x).layers
+        assert [layer.kind for layer in layers] == ["Affine", kind, "Merge", "Affine"]
+        assert len(layers[2].nodes) == 1

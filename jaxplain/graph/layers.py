@@ -214,8 +214,9 @@ class Grouper:
         nodes, sources = list(layer.nodes), []
         for source in layer.sources:
             chain = self._chains.ending_at(source)
-            taken = chain.offsets and not source.shared
-            if taken and chain.sources[0] not in layer.sources:
+            owned = self._activation(source) or self._normalization(source)
+            free = chain.offsets and not owned and not source.shared
+            if free and chain.sources[0] not in layer.sources:
                 nodes, source = [*chain.nodes, *nodes], chain.sources[0]
             sources.append(source)
         if len(nodes) == 1:

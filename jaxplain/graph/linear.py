@@ -360,17 +360,18 @@ class Affine:
             return run(above), run(below)
         (constant,) = constants
         c = read(self._env, constant)
-        if self._folded is not None:
-            c = self._folded if node in self._layer.mixing else jnp.ones_like(c)
-        if not is_kernel(node):
-            kept, crossed = run(above, {constant: c}), run(below, {constant: c})
-            value = literal_value(constant)
-            if value is not None and value > 0:
-                return kept, crossed
-            return _choose(c > 0, kept, crossed), _choose(c > 0, crossed, kept)
-        up, down = {constant: _up(c)}, {constant: _down(c)}
-        kept = _sum(run(above, up), run(below, down))
-        return kept, _sum(run(above, down), run(below, up))
+        folded = self._folded if node in self._layer.mixing else None
+        if is_kernel(node) and (folded is not None or not ones):
+            weights = c if folded is None else folded
+            up, down = {constant: _up(weights)}, {constant: _down(weights)}
+            kept = _sum(run(above, up), run(below, down))
+            return kept, _sum(run(above, down), run(below, up))
+        factors = {constant: jnp.ones_like(c) if ones else c}
+        kept, crossed = run(above, factors), run(below, factors)
+        value = literal_value(constant)
+        if ones or (value is not None and value > 0):
+            return kept, crossed
+        return _choose(c > 0, kept, crossed), _choose(c > 0, crossed, kept)
 
 
 def _sum(a: list[Any], b: list[Any]) -> list[Any]:
