@@ -212,8 +212,8 @@ SMALL = {
             x, (2, 2), (2, 2), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
         ),
         (1, 4, 4, 3),
-        "Affine",
-        "filter",
+        "",
+        "",
     ),
     "transposed": (
         lambda x: lax.conv_transpose(x, KERNEL, (2, 2), "SAME"),

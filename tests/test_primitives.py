@@ -39,7 +39,7 @@ POSSIBLE = {
     Class.UNKNOWN: {page.REFUSED, page.NOTHING, page.CONSTANT},
 }
 #: What holds a function.
-HOLDS = {page.LOOKED_THROUGH, page.INSIDE, page.REFUSED, "Activation (rectifier)"}
+HOLDS = {page.LOOKED_THROUGH, page.INSIDE, page.REFUSED, *POSSIBLE[Class.ELEMENTWISE]}
 
 
 def test_every_primitive_is_in_the_table_of_cases() -> None:
