@@ -44,6 +44,14 @@ def test_z_plus_of_a_relu_network_needs_one_more_pass(vgg: Any) -> None:
     assert found[0] <= 1.55 * flops
 
 
+@pytest.mark.slow
+def test_gamma_needs_two_more_passes(vgg: Any) -> None:
+    """One through |A| in either direction, whatever the signs of the inputs."""
+    images, params, flops, _ = vgg
+    found = cost(lambda x, p: jxp.lrp(vgg16, jxp.rules.Gamma())(x, p, target=7), images, params)
+    assert found[0] <= 2.05 * flops
+
+
 def test_gradient_is_free_of_overhead() -> None:
     params = jax.eval_shape(lambda k: vgg16_parameters(k, 0.125, 32, 10), jax.random.key(0))
     images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
