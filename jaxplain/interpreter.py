@@ -19,7 +19,7 @@ from jaxplain.control_flow import is_half
 from jaxplain.graph.blocks import Block
 from jaxplain.graph.layers import Layer
 from jaxplain.graph.linear import wide
-from jaxplain.graph.program import Program, Var, read
+from jaxplain.graph.program import Program, Var, compute, read
 from jaxplain.plan import Plan
 from jaxplain.rules import Gradient, Move, Rule, View
 from jaxplain.taps import Taps, booked, change, hang, widen
@@ -49,9 +49,7 @@ def forward(program: Program, constants: Sequence[Any], inputs: Sequence[Any]) -
 def values(program: Program, constants: Sequence[Any], inputs: Sequence[Any]) -> dict[Var, Any]:
     """All values of a program, as `forward` evaluates it."""
     env = _given(program, constants, inputs)
-    for node in program.nodes:
-        outputs = node.evaluate([read(env, v) for v in node.inputs])
-        env.update(zip(node.outputs, outputs, strict=True))
+    compute(program.nodes, env)
     return env
 
 
@@ -275,8 +273,7 @@ class _Plain:
                 if missing:
                     stack += missing
                 else:
-                    values = node.evaluate([read(self._env, v) for v in node.inputs])
-                    self._env.update(zip(node.outputs, values, strict=True))
+                    compute((node,), self._env)
         return read(self._env, var)
 
     def _made(self, var: Var) -> Any:
@@ -289,9 +286,7 @@ class _Plain:
 def apply(layer: Layer, constants: Mapping[Var, Any], xs: Sequence[Any]) -> list[Any]:
     """The outputs of one layer, from the values that it reads."""
     env = {**constants, **dict(zip(layer.sources, xs, strict=True))}
-    for node in layer.nodes:
-        values = [read(env, v) for v in node.inputs]
-        env.update(zip(node.outputs, node.evaluate(values), strict=True))
+    compute(layer.nodes, env)
     return [env[v] for v in layer.exits]
 
 

@@ -13,7 +13,7 @@ import jax
 from jaxplain.errors import CutOffError, NotAnalyzableError
 from jaxplain.graph import Graph, activity
 from jaxplain.graph.layers import Layer
-from jaxplain.graph.program import Node, Var, read
+from jaxplain.graph.program import Node, Var, compute
 from jaxplain.rules import Rule
 
 #: Given a function of several arrays, their values and the relevance of its output: theirs.
@@ -133,9 +133,7 @@ class Making:
     def _value(self, made: tuple[Any, ...], others: tuple[Any, ...]) -> Any:
         names = (*self.made, *self.others)
         env = dict(zip(names, (*made, *others), strict=True))
-        for node in self.nodes:
-            outputs = node.evaluate([read(env, v) for v in node.inputs])
-            env.update(zip(node.outputs, outputs, strict=True))
+        compute(self.nodes, env)
         return env[self.var]
 
     def _backward(self, residuals: Any, r: jax.Array) -> Any:

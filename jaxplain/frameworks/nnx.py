@@ -76,15 +76,14 @@ def from_nnx(
         # Weights may be normalised in their place: the copy's.
         free = counts | _variables(nnx.state(copy, nnx.Param)).keys()
 
-        def state(module: Any) -> Arrays:
-            return {path: v for path, v in read(module)[1].items() if path not in free}
+        def kept(arrays: Arrays) -> Arrays:
+            return {path: v for path, v in arrays.items() if path not in free}
 
-        def again(kept: Arrays) -> Arrays:  # nnx.jit and nnx.remat return copies of everything
-            return state(run({path: kept.get(path, v) for path, v in arrays.items()})[0])
+        def again(before: Arrays) -> Arrays:  # nnx.jit and nnx.remat return copies of everything
+            return kept(read(run({**arrays, **before})[0])[1])
 
-        before = {path: v for path, v in arrays.items() if path not in free}
-        check_unchanged(name, before, state(copy), again)
         after = read(copy)[1]
+        check_unchanged(name, kept(arrays), kept(after), again)
         drawn = {path: v for path, v in arrays.items() if path in counts and after[path] is not v}
         check_not_random(name, drawn, lambda drawn: run({**arrays, **drawn})[1])
         return output

@@ -214,9 +214,8 @@ class Grouper:
         nodes, sources = list(layer.nodes), []
         for source in layer.sources:
             chain = self._chains.ending_at(source)
-            owned = self._activation(source) or self._normalization(source)
-            free = chain.offsets and not owned and not source.shared
-            if free and chain.sources[0] not in layer.sources:
+            free = chain.offsets and not source.shared and chain.sources[0] not in layer.sources
+            if free and not (self._activation(source) or self._normalization(source)):
                 nodes, source = [*chain.nodes, *nodes], chain.sources[0]
             sources.append(source)
         if len(nodes) == 1:

@@ -26,7 +26,7 @@ from jaxplain.graph.chains import is_kernel
 from jaxplain.graph.invariance import literal_value
 from jaxplain.graph.layers import Layer
 from jaxplain.graph.primitives import Class, Role
-from jaxplain.graph.program import Node, Var, read
+from jaxplain.graph.program import Node, Var, compute, read
 
 Arrays = tuple[jax.Array, ...]
 
@@ -125,9 +125,7 @@ class Affine:
         frozen = [n for n in layer.nodes if n.outputs[0] not in layer.live]
         if frozen:  # the statistic of a normalisation
             env = {**self._env, **dict(zip(layer.sources, xs, strict=True))}
-            for node in layer.nodes:
-                values = node.evaluate([read(env, v) for v in node.inputs])
-                env.update(zip(node.outputs, values, strict=True))
+            compute(layer.nodes, env)
             self._env |= {v: env[v] for n in frozen for v in n.outputs}
 
     @cached_property

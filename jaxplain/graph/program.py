@@ -5,7 +5,7 @@ array the function closed over into an input, so that weights are never compile-
 Loops and branches are operations that own a program for each of their bodies.
 """
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -87,6 +87,13 @@ class Var:
 def read(env: Mapping[Var, Any], var: Var) -> Any:
     """The value of `var`, where `env` holds those of all but literals."""
     return var.literal if var.literal is not None else env[var]
+
+
+def compute(nodes: "Iterable[Node]", env: dict[Var, Any]) -> None:
+    """Evaluates operations in order; what they make is added to `env`."""
+    for node in nodes:
+        outputs = node.evaluate([read(env, v) for v in node.inputs])
+        env.update(zip(node.outputs, outputs, strict=True))
 
 
 class Node:
