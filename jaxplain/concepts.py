@@ -62,7 +62,7 @@ def concept_relevance(
          [[0. 2.]]]
     """
     chosen = explain.plan(*args).find_one(layer)
-    shape = chosen.exit.shape
+    shape = chosen.output.shape
     if not -len(shape) <= axis < len(shape):
         raise ValueError(f"the output of layer {chosen.name!r} has shape {shape}, got axis={axis}")
     count = shape[axis]

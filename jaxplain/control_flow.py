@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from jaxplain import _compat, taps
+from jaxplain.affine.dtypes import is_half
 from jaxplain.graph.blocks import Block
 from jaxplain.graph.control import Control, Link
 from jaxplain.graph.layers import Layer
@@ -49,7 +50,7 @@ def evaluate(
         outputs, captured = run(block, operands, inner)
         kept = [
             _kept(v, crossing.carries and not head.carries, entries)
-            for v, crossing, head in zip(outputs, leaving, block.heads, strict=True)
+            for v, crossing, head in zip(outputs, leaving, block.explained_outputs, strict=True)
         ]
         return [c.widened(v) for c, v in zip(leaving, kept, strict=True)], captured
 
@@ -84,11 +85,6 @@ class _Crossing:
         return taps.narrow(value, self.outer.aval.dtype) if self.wide else value
 
 
-def is_half(var: Var) -> bool:
-    """Whether a value is of a floating dtype below float32."""
-    return var.floating and jnp.finfo(var.aval.dtype).bits < 32
-
-
 def _kept(value: Any, keeps: bool, entries: Any) -> Any:
     return taps.keep(value, entries) if keeps and entries else value
 
@@ -119,7 +115,7 @@ def _branch(
     def case(block: Block) -> Callable[..., Any]:
         def run(operands: list[Any], arrays: list[Any]) -> Any:
             outputs, captured = inside(block, operands, hung.hang(arrays))
-            others = (jnp.zeros(k.shape_inside(layer), k.exit.aval.dtype) for k in names)
+            others = (jnp.zeros(k.shape_inside(layer), k.output.aval.dtype) for k in names)
             return outputs, [captured.get(k, zero) for k, zero in zip(names, others, strict=True)]
 
         return run
@@ -147,7 +143,7 @@ def _shards(
         return outputs, [captured[k][None] if _axes(k) else captured[k] for k in names]
 
     def _axes(k: Layer) -> tuple[str, ...]:
-        return _compat.shard_axes(eqn, k.exit.aval)
+        return _compat.shard_axes(eqn, k.output.aval)
 
     def specs(layers: Iterable[Layer]) -> list[Any]:
         return [PartitionSpec(_axes(k)) if _axes(k) else PartitionSpec() for k in layers]

@@ -126,4 +126,4 @@ def not_analyzable(layers: "Sequence[Layer]") -> NotAnalyzableError:
 
 
 def _place(layer: "Layer") -> str:
-    return layer.source or "unknown place"
+    return layer.location or "unknown place"

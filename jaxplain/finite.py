@@ -28,7 +28,7 @@ def places(plan: Plan) -> list[str]:
     inputs = [f"the input {v.path or i}" for i, v in enumerate(program.inputs)]
     layers = []
     for layer in plan.layers:
-        where = f" at {layer.source}" if layer.source else ""
+        where = f" at {layer.location}" if layer.location else ""
         layers.append(f"the output of layer {layer.index} ({layer.name}){where}")
     return [*weights, *inputs, *layers]
 
@@ -57,7 +57,7 @@ def flags(
             found += _in_first_iteration(outermost[0].control, [outputs[k] for k in layers])
             continue
         for layer in layers:
-            read_by = (*layer.sources, *layer.constants)
+            read_by = (*layer.inputs, *layer.constants)
             given = _MASKED if layer.around else [read(env, v) for v in read_by]
             found.append(_is_sound(outputs[layer], given))
     return jnp.stack(found)

@@ -15,10 +15,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain import _compat, control_flow
-from jaxplain.control_flow import is_half
+from jaxplain.affine.dtypes import is_half, wide
 from jaxplain.graph.blocks import Block
 from jaxplain.graph.layers import Layer
-from jaxplain.graph.linear import wide
 from jaxplain.graph.program import Program, Var, compute, read
 from jaxplain.plan import Plan
 from jaxplain.rules import Gradient, Move, Rule, View
@@ -173,10 +172,10 @@ class _Run:
             inner = dict(live)
             captured = self.steps(steps, inner, plain.copy(inner), taps, depth)
             names[:] = captured
-            return [inner[v] for step in steps for v in step.exits], list(captured.values())
+            return [inner[v] for step in steps for v in step.outputs], list(captured.values())
 
         outputs, captured = _compat.rematerialize(scope, function)
-        live.update(zip((v for step in steps for v in step.exits), outputs, strict=True))
+        live.update(zip((v for step in steps for v in step.outputs), outputs, strict=True))
         return dict(zip(names, captured, strict=True))
 
     def step(self, layer: Layer, live: _Env, plain: "_Plain", taps: Taps) -> dict[Layer, Any]:
@@ -189,10 +188,10 @@ class _Run:
             )
         else:
             outputs = list(self.layer(layer, live, plain, taps))
-        outputs = list(map(change, outputs, map(taps.reverse.get, layer.exits)))
+        outputs = list(map(change, outputs, map(taps.reverse.get, layer.outputs)))
         if layer in taps.capture or layer in taps.masks:
             outputs[0] = hang(outputs[0], taps.masks.get(layer), taps.capture.get(layer))
-        live.update(zip(layer.exits, outputs, strict=True))
+        live.update(zip(layer.outputs, outputs, strict=True))
         if layer in taps.capture:
             captured[layer] = outputs[0]
         return captured
@@ -203,7 +202,7 @@ class _Run:
         """Evaluates the body of a loop or branch."""
         given = dict(zip(block.program.inputs, inputs, strict=True))
         value, captured = self.block(block, given, outside, taps)
-        return [value(v) for v in block.heads], captured
+        return [value(v) for v in block.explained_outputs], captured
 
     def layer(
         self, layer: Layer, live: Mapping[Var, Any], plain: "_Plain", taps: Taps
@@ -211,10 +210,10 @@ class _Run:
         """Evaluates a layer under its rule."""
         rule = self.rules.get(layer, Move())
         constants = {v: plain[v] for v in layer.constants if v.literal is None}
-        xs = tuple(live[v] for v in layer.sources)
+        xs = tuple(live[v] for v in layer.inputs)
         # several outputs: see Rule.objection
-        differentiated = isinstance(rule, Gradient | Move) or len(layer.exits) > 1
-        wide = self.relevance and any(map(is_half, (*layer.sources, *layer.exits)))
+        differentiated = isinstance(rule, Gradient | Move) or len(layer.outputs) > 1
+        wide = self.relevance and any(map(is_half, (*layer.inputs, *layer.outputs)))
         shares = isinstance(rule, Gradient) and self.weights.made(constants)
         if differentiated and not (wide or shares) and layer not in taps.ledger:
             return apply(layer, constants, xs)
@@ -285,9 +284,9 @@ class _Plain:
 
 def apply(layer: Layer, constants: Mapping[Var, Any], xs: Sequence[Any]) -> list[Any]:
     """The outputs of one layer, from the values that it reads."""
-    env = {**constants, **dict(zip(layer.sources, xs, strict=True))}
+    env = {**constants, **dict(zip(layer.inputs, xs, strict=True))}
     compute(layer.nodes, env)
-    return [env[v] for v in layer.exits]
+    return [env[v] for v in layer.outputs]
 
 
 def _ruled(

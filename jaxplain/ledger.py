@@ -179,7 +179,7 @@ class Ledger:
     def _why(self, layer: Layer) -> str:
         i = self.steps.index(layer)
         kept = {term: abs(self._summed(getattr(self, term))[i]) for term in (*TERMS, "gap")}
-        at = f" at {layer.source}" if layer.source else ""
+        at = f" at {layer.location}" if layer.location else ""
         return f"{layer.name or layer.op}{at} ({max(kept, key=lambda term: kept[term])})"
 
     def __str__(self) -> str:

@@ -46,7 +46,7 @@ def cuts(graph: Graph, among: Container[str] | None = None) -> str:
     """
     nodes = activity.cuts(graph.program, graph.explained)
     asked = (node for node in nodes if among is None or node.primitive in among)
-    return listed(f"{node.primitive} at {node.source or 'unknown place'}" for node in asked)
+    return listed(f"{node.primitive} at {node.location or 'unknown place'}" for node in asked)
 
 
 def _chosen(graph: Graph) -> str:
@@ -54,7 +54,7 @@ def _chosen(graph: Graph) -> str:
     reached = activity.reached(graph.program, graph.explained)
     bodies = (b for n in graph.program.walk() if n.control for b in n.control.bodies)
     return listed(
-        call.source or "unknown place"
+        call.location or "unknown place"
         for program in (graph.program, *bodies)
         for call in program.customs
         if not reached.isdisjoint(call.inputs)
@@ -81,7 +81,7 @@ def _cut_at_edges(graph: Graph) -> tuple[str, str]:
     Returns:
         The layers that end at others than loops, or at slices; those that end at loops alone.
     """
-    kernels = {layer.exit for layer in graph.layers if layer.is_kernel}
+    kernels = {layer.output for layer in graph.layers if layer.is_kernel}
     whole: set[Var] = set()
     looped: set[Var] = set()
     edges: set[Var] = set()
@@ -96,9 +96,9 @@ def _cut_at_edges(graph: Graph) -> tuple[str, str]:
     found: tuple[list[str], list[str]] = ([], [])
     for layer in graph.layers:
         if layer.op == "scale":
-            cuts = edges.intersection((*layer.sources, *layer.exits))
-        elif layer.kind == "Merge" and not kernels.isdisjoint(layer.sources):
-            cuts = whole.intersection(v for v in layer.sources if not v.shared)
+            cuts = edges.intersection((*layer.inputs, *layer.outputs))
+        elif layer.kind == "Merge" and not kernels.isdisjoint(layer.inputs):
+            cuts = whole.intersection(v for v in layer.inputs if not v.shared)
         else:
             continue
         if cuts:

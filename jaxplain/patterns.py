@@ -27,11 +27,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxplain import npz
+from jaxplain.affine import kernels
+from jaxplain.affine.dtypes import wide
+from jaxplain.affine.kernels import Kernel
+from jaxplain.affine.matrix import Affine
 from jaxplain.errors import readable
-from jaxplain.graph import kernels
-from jaxplain.graph.kernels import Kernel
 from jaxplain.graph.layers import Layer, offset_exit
-from jaxplain.graph.linear import Affine, wide
 from jaxplain.graph.program import Var, read
 from jaxplain.plan import Plan
 from jaxplain.transforms.patterns import check_patterns, kernel_layers, pattern_net
@@ -352,7 +353,7 @@ def _masks(
     An output that the layer cuts off is neither; one that it copies counts for each copy.
     """
     constants = {v: env[v] for v in layer.constants if v.literal is None}
-    behind = Affine(layer, constants, tuple(env[v] for v in layer.sources)).behind(kernel.node)
+    behind = Affine(layer, constants, tuple(env[v] for v in layer.inputs)).behind(kernel.node)
     z = env[offset_exit(layer)]
     (above,), (below,) = (behind.transpose(m.astype(dtype)) for m in (z > 0, z <= 0))
     return above.astype(dtype), below.astype(dtype)

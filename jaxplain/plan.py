@@ -32,7 +32,7 @@ class Row:
         name = "  " * len(layer.around) + layer.name + (" *" if layer.first else "")
         what = layer.kind if layer.op in ("", layer.kind.lower()) else f"{layer.kind} ({layer.op})"
         rule = describe(self.rule)
-        return (str(layer.index), name, what, _shape(layer), rule, self.reason, layer.source)
+        return (str(layer.index), name, what, _shape(layer), rule, self.reason, layer.location)
 
 
 class Plan:
@@ -71,7 +71,7 @@ class Plan:
             if rule is None:
                 rule, reason = Gradient(), 'unknown="gradient"'
             elif objection := rule.objection(layer):
-                where = f" at {layer.source}" if layer.source else ""
+                where = f" at {layer.location}" if layer.location else ""
                 raise ValueError(f"layer {layer.index} ({layer.name}){where}: {objection}")
             rows.append(Row(layer, rule, reason))
         self.rows = tuple(rows)
@@ -158,13 +158,13 @@ class Plan:
 
 
 def _shape(layer: Layer) -> str:
-    return "x".join(map(str, layer.exit.shape)) or "scalar"
+    return "x".join(map(str, layer.output.shape)) or "scalar"
 
 
 def _heading(step: Layer) -> tuple[str, ...]:
     """The row of a loop or branch."""
     name = "  " * len(step.around) + step.name
-    return ("", name, str(step.control), _shape(step), "", "", step.source)
+    return ("", name, str(step.control), _shape(step), "", "", step.location)
 
 
 def _spelled(which: LayerSpec) -> str:

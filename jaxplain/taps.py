@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain import _compat
+from jaxplain.affine.dtypes import wide
 from jaxplain.graph.layers import Layer
-from jaxplain.graph.linear import wide
 from jaxplain.graph.program import Var
 from jaxplain.rules import TERMS
 

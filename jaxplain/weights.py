@@ -177,7 +177,7 @@ def _check(graph: Graph, weight: Var) -> None:
             f"parameter {weight.path} has dtype {weight.aval.dtype}: only floating parameters have "
             "relevance; give others as an argument of their own, or cast them before"
         )
-    if activity.reached(graph.program, [weight]).isdisjoint(graph.heads):
+    if activity.reached(graph.program, [weight]).isdisjoint(graph.explained_outputs):
         raise CutOffError(
             f"no relevance can reach parameter {weight.path}: the output is cut off from it by "
             "discrete operations or stop_gradient, or does not depend on it"
@@ -190,7 +190,7 @@ def _check_rule(layer: Layer, rule: Rule, constants: Sequence[Var]) -> None:
         return
     end = max(map(layer.nodes.index, layer.mixing)) + 1
     if any(v in constants for node in layer.nodes[:end] for v in node.inputs):
-        where = f" at {layer.source}" if layer.source else ""
+        where = f" at {layer.location}" if layer.location else ""
         raise NotAnalyzableError(
             f"{rule!r} of layer {layer.index} ({layer.name}){where} treats inputs otherwise than "
             "weights, which have no relevance under it: give the layer a rule that shares by "

@@ -52,14 +52,14 @@ CASES: dict[str, tuple[Callable[[Any], Any], tuple[int | None, ...]]] = {
 def test_labels(case: str) -> None:
     f, wanted = CASES[case]
     graph = trace(f, X)
-    assert graph.axes.of(graph.heads[0]) == wanted
+    assert graph.axes.of(graph.explained_outputs[0]) == wanted
 
 
 def test_examples_are_what_convolutions_take_for_their_batch() -> None:
     assert trace(convolved, X).axes.examples == {0}
     last = trace(lambda x: convolved(x.transpose(3, 0, 1, 2)), jnp.ones((8, 6, 3, 2)))
     assert last.axes.examples == {3}
-    assert last.axes.of(last.heads[0]) == (3, 0, 1, None)
+    assert last.axes.of(last.explained_outputs[0]) == (3, 0, 1, None)
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -147,7 +147,7 @@ def test_numpy_inputs_and_shape_structs() -> None:
     explain = jxp.lrp(f)
     np.testing.assert_array_equal(explain(np.asarray(X)), explain(X))
     plan = explain.plan(jax.ShapeDtypeStruct((7, 4), jnp.float32))
-    assert [row.layer.exit.shape for row in plan] == [(7, 6), (7, 6), (7, 3)]
+    assert [row.layer.output.shape for row in plan] == [(7, 6), (7, 6), (7, 3)]
 
 
 def test_the_output_keeps_its_own_gradient() -> None:

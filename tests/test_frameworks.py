@@ -586,7 +586,7 @@ def test_layers_of_a_recurrent_module_stand_where_it_is_called() -> None:
     for framework in ("linen", "nnx"):
         model = written("lstm", framework)
         plan = jxp.lrp(model.adapt(*model.own)).plan(inputs("lstm", model))
-        assert all(layer.source.startswith("test_frameworks.py:") for layer in plan.layers)
+        assert all(layer.location.startswith("test_frameworks.py:") for layer in plan.layers)
 
 
 def test_layers_of_a_model_without_a_line_stand_in_a_package() -> None:
@@ -604,7 +604,7 @@ def test_layers_of_a_model_without_a_line_stand_in_a_package() -> None:
     }
     for package, model in models.items():
         for layer in jxp.lrp(model).plan(x).layers:
-            assert re.fullmatch(rf"{package.strip()}/…/\w+\.py:\d+", layer.source)
+            assert re.fullmatch(rf"{package.strip()}/…/\w+\.py:\d+", layer.location)
 
 
 @pytest.mark.parametrize("decorator", [eqx.filter_jit, eqx.filter_checkpoint, jax.jit])
@@ -618,7 +618,7 @@ def test_layers_of_a_decorated_function_stand_where_it_is_written(decorator: Any
         return x @ w
 
     first = f.__wrapped__.__code__.co_firstlineno
-    sources = [layer.source for layer in jxp.lrp(f).plan(jnp.asarray(draw(2, 4))).layers]
+    sources = [layer.location for layer in jxp.lrp(f).plan(jnp.asarray(draw(2, 4))).layers]
     assert sources == [f"test_frameworks.py:{first + line}" for line in (2, 3, 3, 4)]
 
 

@@ -103,7 +103,7 @@ def test_layers_are_numbered_in_order_and_know_their_line(name):
     assert [layer.index for layer in found] == list(range(len(found)))
     first = model.f.__code__.co_firstlineno
     for layer in found:
-        file, line = layer.source.split(":")
+        file, line = layer.location.split(":")
         assert file == "zoo.py", layer
         # Helpers of the model are written above it, in the same function.
         assert first - 40 < int(line) < first + 40, layer

@@ -610,13 +610,13 @@ def test_bottlenecks_are_what_everything_passes_through() -> None:
         return jnp.sin(z) @ w
 
     graph = trace(f, jnp.ones((2, 3)))
-    steps = {layer.exit: str(layer.kind) for layer in graph.steps}
+    steps = {layer.output: str(layer.kind) for layer in graph.steps}
     found = [steps.get(v, "input") for v in bottlenecks(graph)]
     assert found == ["input", "Affine", "Activation", "Merge", "Activation", "Affine"]
     two = trace(
         lambda a, b: a @ w + jnp.tanh(b), jnp.ones((2, 3)), jnp.ones((2, 3)), argnums=(0, 1)
     )
-    assert bottlenecks(two) == two.heads
+    assert bottlenecks(two) == two.explained_outputs
 
 
 def test_projection_is_per_example_and_leaves_vectors_alone() -> None:
@@ -647,7 +647,7 @@ def test_other_changes_on_the_way_down() -> None:
     """Clipping what arrives at each value."""
 
     def clipped(graph: Any) -> Any:
-        values = (*graph.explained, *(v for step in graph.steps for v in step.exits))
+        values = (*graph.explained, *(v for step in graph.steps for v in step.outputs))
         return {v: lambda r: jnp.clip(r, -0.5, 0.5) for v in values}
 
     w = jnp.array([[3.0, 0.1]])

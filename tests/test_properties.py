@@ -141,7 +141,13 @@ class Explained:
 
     def _heads(self, x: Any, taps: Taps) -> list[Any]:
         return evaluate(
-            self.plan, self.constants, [x], [x], self.graph.heads, relevance=True, taps=taps
+            self.plan,
+            self.constants,
+            [x],
+            [x],
+            self.graph.explained_outputs,
+            relevance=True,
+            taps=taps,
         )[0]
 
 

@@ -119,7 +119,7 @@ def test_the_first_kernel_and_what_is_left_to_the_next() -> None:
     layers = jxp.lrp(jxp.unroll(stack)).plan(X).layers
     assert [layer.op for layer in layers] == ["dense", "rectifier"] * 3 + ["dense"]
     assert [layer.first for layer in layers].count(True) == 1 and layers[0].first
-    assert {layer.source.split(":")[0] for layer in layers} == {"test_unrolling.py"}
+    assert {layer.location.split(":")[0] for layer in layers} == {"test_unrolling.py"}
     inside = jxp.lrp(stack, composites.EpsilonPlusFlat()).plan(X)
     assert inside.notes == (
         "no kernel is first: those in scan also come behind themselves (jaxplain.unroll writes "

@@ -80,7 +80,7 @@ def test_the_models_own_error_is_left_alone() -> None:
 def test_a_model_in_a_folder_named_like_a_library() -> None:
     names: dict[str, Any] = {"w": w}
     exec(compile("def net(x):\n    return x @ w", "/home/me/jax/flax/net.py", "exec"), names)
-    assert jxp.lrp(names["net"]).plan(x).layers[0].source == "net.py:2"
+    assert jxp.lrp(names["net"]).plan(x).layers[0].location == "net.py:2"
     with pytest.raises(TypeError) as caught:
         jxp.lrp(names["net"])(x[:, :3])
     assert traceback.extract_tb(caught.tb)[-1].name == "net"

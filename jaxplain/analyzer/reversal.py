@@ -19,7 +19,7 @@ def clip(option: Any) -> Callable[[Graph], Reverse]:
 
     def reverse(graph: Graph) -> Reverse:
         change = partial(jnp.clip, min=low, max=high)
-        exits = (v for step in graph.all_steps if not step.blocks for v in step.exits)
+        exits = (v for step in graph.all_steps if not step.blocks for v in step.outputs)
         return dict.fromkeys((*graph.explained, *exits), change)
 
     return reverse

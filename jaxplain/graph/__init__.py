@@ -33,8 +33,8 @@ class Graph(Block):
             integers.
         inputs: the function's inputs that are explained.
         lookups: the numbers that are made of those which hold integers.
-        heads: the outputs that relevance starts from: the function's outputs, with a trailing
-            softmax left out when `trace` was asked to.
+        explained_outputs: the values that relevance starts from: the function's outputs, with a
+            trailing softmax left out when `trace` was asked to.
         steps: every layer of the function itself in execution order: structure, loops and branches
             too.
         all_steps: with those inside of loops and branches, which follow them.
@@ -69,14 +69,14 @@ class Graph(Block):
         self.layers = tuple(step for step in self.all_steps if step.kind not in RULELESS)
         self.axes = Axes(program, explained)
         self.batched = targets.counts_examples(
-            [v.aval for v in self.heads], [v.aval for v in inputs]
+            [v.aval for v in self.explained_outputs], [v.aval for v in inputs]
         )
         _describe(self)
 
     @property
     def probabilities(self) -> bool:
         """Whether some outputs are those of a softmax."""
-        return ends.are_probabilities(self.steps, self.heads)
+        return ends.are_probabilities(self.steps, self.explained_outputs)
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.layers))
@@ -138,7 +138,7 @@ def _looked_up(program: Program, inputs: Sequence[Var]) -> tuple[Lookup, ...]:
         if lookup.ambiguous and lookup.value.producer is not None:
             raise TypeError(
                 f"{lookup.value.producer.primitive} at "
-                f"{lookup.value.producer.source or 'unknown place'} makes numbers of several "
+                f"{lookup.value.producer.location or 'unknown place'} makes numbers of several "
                 "explained integers at once, and their relevance would be that of all of them: "
                 "explain the numbers (split the model behind them) or one of the inputs, or cast "
                 "integers to floats before (images)"
@@ -206,13 +206,13 @@ def explained_leaves(args: Sequence[Any], argnums: int | Sequence[int]) -> tuple
 def _describe(graph: Graph) -> None:
     """Gives every layer its index, name, place and what is known of its inputs."""
     softmax = (s for s in graph.all_steps if s.kind == "Softmax" and s.op == "softmax")
-    known = bounds.of(graph.program, {s.exit: bounds.UNIT for s in softmax})
+    known = bounds.of(graph.program, {s.output: bounds.UNIT for s in softmax})
     for layer in graph.all_steps:
-        within = [known.get(v, bounds.ANYTHING) for v in layer.sources]
+        within = [known.get(v, bounds.ANYTHING) for v in layer.inputs]
         layer.nonnegative = tuple(b.low >= 0 for b in within)
         layer.gates = tuple(b.low >= 0 and b.high <= 1 + _ROUNDING for b in within)
         if graph.batched:
-            layer.examples = tuple(graph.axes.examples_of(v) for v in (*layer.sources, layer.exit))
+            layer.examples = tuple(graph.axes.examples_of(v) for v in (*layer.inputs, layer.output))
     _mark_first(graph.steps, set())
     _mark_last(graph.steps, set())
     naming.name(graph.steps)
@@ -227,10 +227,10 @@ def _mark_first(steps: Iterable[Layer], below: set[Var]) -> None:
             through = [partial(_mark_first, block.steps, below) for block in layer.blocks]
             layer.control.spread(below, through)
             continue
-        reached = any(v in below for v in layer.sources)
+        reached = any(v in below for v in layer.inputs)
         layer.first = layer.is_kernel and not reached
         if reached or layer.is_kernel:
-            below.update(layer.exits)
+            below.update(layer.outputs)
 
 
 def _mark_last(steps: Sequence[Layer], above: set[Var]) -> None:
@@ -240,7 +240,7 @@ def _mark_last(steps: Sequence[Layer], above: set[Var]) -> None:
             through = [partial(_mark_last, block.steps, above) for block in layer.blocks]
             layer.control.spread_back(above, through, lambda var: var.carries)
             continue
-        reached = any(v in above for v in layer.exits)
+        reached = any(v in above for v in layer.outputs)
         layer.last = layer.is_kernel and not reached
         if reached or layer.is_kernel:
-            above.update(layer.sources)
+            above.update(layer.inputs)

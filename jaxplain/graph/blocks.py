@@ -13,14 +13,14 @@ class Block:
 
     Attributes:
         program: the flat operations.
-        heads: the values that relevance starts from.
+        explained_outputs: the values that relevance starts from.
         steps: every layer in execution order: structure, loops and branches too.
     """
 
     def __init__(self, program: Program, heads: Sequence[Var], regions: Regions):
         self.program = program
-        self.heads = tuple(heads)
-        self.steps = _demand(self.heads, Grouper(regions), regions.sources)
+        self.explained_outputs = tuple(heads)
+        self.steps = _demand(self.explained_outputs, Grouper(regions), regions.sources)
         for step in self.steps:
             step.blocks = tuple(Block(body, body.outputs, regions.of(body)) for body in step.bodies)
             for block in step.blocks:
@@ -46,9 +46,9 @@ def _demand(heads: Sequence[Var], grouper: Grouper, sources: Collection[Var]) ->
         if var.producer is None or var in found or var in sources:
             continue
         layer = grouper.producing(var)
-        found |= dict.fromkeys(layer.exits, layer)
-        for source in layer.sources:
+        found |= dict.fromkeys(layer.outputs, layer)
+        for source in layer.inputs:
             if source not in asked:
                 asked.add(source)
                 heapq.heappush(pending, (-source.index, source))
-    return tuple(sorted(dict.fromkeys(found.values()), key=lambda layer: layer.exit.index))
+    return tuple(sorted(dict.fromkeys(found.values()), key=lambda layer: layer.output.index))

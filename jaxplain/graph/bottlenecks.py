@@ -13,12 +13,14 @@ def bottlenecks(graph: Graph) -> tuple[Var, ...]:
     Args:
         graph: the graph; values inside its layers do not count.
     """
-    ends = {v: len(graph.steps) for v in graph.heads}  # the last step that reads a value
+    ends = {
+        v: len(graph.steps) for v in graph.explained_outputs
+    }  # the last step that reads a value
     for number, step in reversed(list(enumerate(graph.steps))):
-        for source in step.sources:
+        for source in step.inputs:
             ends.setdefault(source, number)
     made = [(-1, tuple(v for v in graph.explained if v in ends))]
-    made += [(number, step.exits) for number, step in enumerate(graph.steps)]
+    made += [(number, step.outputs) for number, step in enumerate(graph.steps)]
     found, open_until = [], -1
     for number, values in made:
         wanted = [v for v in values if v in ends]

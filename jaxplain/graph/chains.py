@@ -19,12 +19,12 @@ class Chain:
 
     Attributes:
         nodes: in topological order; empty when the value's producer is not linear.
-        sources: the values that the chain is a function of.
+        inputs: the values that the chain is a function of.
         mixing: its mixing operations: one, or the kernels of a sum `x W + h U`, or none.
     """
 
     nodes: tuple[Node, ...]
-    sources: tuple[Var, ...]
+    inputs: tuple[Var, ...]
     mixing: tuple[Node, ...] = ()
 
     @property
@@ -114,11 +114,11 @@ class Chains:
         pieces of a value about, as reflecting padding does, belongs to it with a scale before it.
         """
         nodes, sources = chain.nodes, []
-        for source in chain.sources:
+        for source in chain.inputs:
             moved: tuple[Node, ...] = ()
             end = source
             while (before := self._feeding(end, chain)) is not None:
-                end, joins = before.sources[0], len(before.nodes[-1].carrying) > 1
+                end, joins = before.inputs[0], len(before.nodes[-1].carrying) > 1
                 if (moved or joins) and before.structural:
                     moved = (*before.nodes, *moved)
                     continue
@@ -130,7 +130,7 @@ class Chains:
     def _feeding(self, var: Var, kernel: Chain) -> Chain | None:
         """What stands before a kernel and may belong to it: scales, offsets, moves."""
         chain = self.ending_at(var)
-        nodes, source = self._behind_sum(chain.nodes, chain.sources[0])
+        nodes, source = self._behind_sum(chain.nodes, chain.inputs[0])
         if not chain.nodes:
             region = self._regions.moving(var)
             nodes, source = (region.nodes, region.source) if region is not None else ((), var)
@@ -158,7 +158,7 @@ class Chains:
             mixes = _mixes(node) and not (chain.mixing and node.row.role is Role.DEVICE_SUM)
             if mixes and (chain.mixing or _sums_copies(chain, node)):
                 chain = _weights(chain, node)
-            chain = Chain((*chain.nodes, node), chain.sources, chain.mixing + (node,) * mixes)
+            chain = Chain((*chain.nodes, node), chain.inputs, chain.mixing + (node,) * mixes)
         return chain
 
     def _is_linear(self, var: Var) -> bool:
@@ -208,7 +208,7 @@ class Chains:
         if not all(map(_is_dense, chains)):
             return None
         nodes = dict.fromkeys(n for c in chains for n in c.nodes)
-        sources = dict.fromkeys(s for c in chains for s in c.sources)
+        sources = dict.fromkeys(s for c in chains for s in c.inputs)
         mixing = tuple(m for c in chains for m in c.mixing)
         return Chain((*nodes, node), tuple(sources), mixing)
 

@@ -128,9 +128,9 @@ def are_probabilities(steps: Sequence[Layer], heads: Iterable[Var]) -> bool:
             if layer.control is not None:
                 through = [partial(back, block.steps) for block in layer.blocks]
                 layer.control.spread_back(ends, through, lambda var: var.carries)
-            elif not ends.isdisjoint(layer.exits):
+            elif not ends.isdisjoint(layer.outputs):
                 found |= layer.kind == "Softmax" and layer.op != "logsumexp"
-                ends.update(layer.sources if layer.kind == "Structure" else ())
+                ends.update(layer.inputs if layer.kind == "Structure" else ())
 
     back(steps)
     return found

@@ -40,16 +40,16 @@ class Layer:
             "log_softmax" or "logsumexp"; for Product "product" or "quotient"; for the others the
             primitive.
         nodes: its operations in topological order.
-        sources: the values it reads and sends relevance to.
-        exits: the values it produces (one, but for operations with several outputs).
+        inputs: the values it reads and sends relevance to.
+        outputs: the values it produces (one, but for operations with several outputs).
         live: the values on its affine path; the others are constants to it.
         mixing: the operations that mix inputs: its kernel, if it has one.
         name: the module path or parameter path.
         index: position among the layers of the graph, from the input on.
         first, last: a kernel layer with no kernel layer upstream, or downstream, on any path.
-        nonnegative: for each source, whether it is provably not negative.
-        gates: for each source, whether it provably lies between 0 and 1.
-        examples: for each source and the exit, the axis that counts examples (None: there is no
+        nonnegative: for each input, whether it is provably not negative.
+        gates: for each input, whether it provably lies between 0 and 1.
+        examples: for each input and the output, the axis that counts examples (None: there is no
             such axis); empty where the explained input is one example.
         blocks: what a loop or branch holds.
         around: the loops and branches that hold the layer, the outermost first.
@@ -58,8 +58,8 @@ class Layer:
     kind: str
     op: str
     nodes: tuple[Node, ...]
-    sources: tuple[Var, ...]
-    exits: tuple[Var, ...]
+    inputs: tuple[Var, ...]
+    outputs: tuple[Var, ...]
     live: frozenset[Var] = frozenset()
     mixing: tuple[Node, ...] = ()
     name: str = ""
@@ -73,9 +73,9 @@ class Layer:
     around: "tuple[Layer, ...]" = ()
 
     @property
-    def exit(self) -> Var:
+    def output(self) -> Var:
         """The value that the layer produces."""
-        return self.exits[0]
+        return self.outputs[0]
 
     @property
     def is_kernel(self) -> bool:
@@ -86,7 +86,7 @@ class Layer:
     def is_complex(self) -> bool:
         """Whether its values are complex, and its operation would have a rule if they were not."""
         known = self.main.row.cls is not Class.UNKNOWN or self.control is not None
-        return known and any(map(_is_complex, (*self.sources, *self.exits)))
+        return known and any(map(_is_complex, (*self.inputs, *self.outputs)))
 
     @property
     def main(self) -> Node:
@@ -106,8 +106,8 @@ class Layer:
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of the output, behind an axis for each loop or mesh of devices around it."""
-        copies = (step.control.copies(self.exit) for step in self.around if step.control)
-        return (*chain(*copies), *self.exit.shape)
+        copies = (step.control.copies(self.output) for step in self.around if step.control)
+        return (*chain(*copies), *self.output.shape)
 
     def shape_inside(self, step: "Layer") -> tuple[int, ...]:
         """As `shape`, as seen in one iteration of what holds that loop or branch."""
@@ -128,7 +128,7 @@ class Layer:
 
     @property
     def compares(self) -> bool:
-        """Whether the layer is the elementwise maximum or minimum of its sources."""
+        """Whether the layer is the elementwise maximum or minimum of its inputs."""
         return self.main.row.role is Role.EXTREMUM
 
     @property
@@ -139,14 +139,14 @@ class Layer:
         return self.main.params["axis"], -1 if self.main.primitive in MAXIMA else 1
 
     @property
-    def source(self) -> str:
+    def location(self) -> str:
         """`file.py:line` of the user's code that wrote the layer."""
-        return self.main.source
+        return self.main.location
 
     @property
     def constants(self) -> tuple[Var, ...]:
         """The values that the layer reads as constants."""
-        made = {v for n in self.nodes for v in n.outputs} | set(self.sources)
+        made = {v for n in self.nodes for v in n.outputs} | set(self.inputs)
         return tuple(dict.fromkeys(v for n in self.nodes for v in n.inputs if v not in made))
 
     def __str__(self) -> str:
@@ -161,7 +161,7 @@ class Grouper:
         self._chains = Chains(regions)
 
     def producing(self, var: Var) -> Layer:
-        """The layer whose exit is `var`."""
+        """The layer whose output is `var`."""
         node = var.producer
         assert node is not None
         if any(_is_complex(v) for v in (var, *node.carrying)):
@@ -192,11 +192,11 @@ class Grouper:
             return _single("Structure", var.producer)
         if chain.mixing:
             return _layer("Affine", _op(chain), chain, var)
-        source = chain.sources[0]
+        source = chain.inputs[0]
         if not source.shared and source.producer is not None:
             merge = self._merge(source)
             if merge is not None:
-                joined = Chain((*merge.nodes, *chain.nodes), merge.sources)
+                joined = Chain((*merge.nodes, *chain.nodes), merge.inputs)
                 return _layer("Merge", "sum", joined, var)
         return _layer("Affine", "scale", chain, var)
 
@@ -212,20 +212,20 @@ class Grouper:
         if layer.kind != "Merge":
             return layer
         nodes, sources = list(layer.nodes), []
-        for source in layer.sources:
+        for source in layer.inputs:
             chain = self._chains.ending_at(source)
-            free = chain.offsets and not source.shared and chain.sources[0] not in layer.sources
+            free = chain.offsets and not source.shared and chain.inputs[0] not in layer.inputs
             if free and not (self._activation(source) or self._normalization(source)):
-                nodes, source = [*chain.nodes, *nodes], chain.sources[0]
+                nodes, source = [*chain.nodes, *nodes], chain.inputs[0]
             sources.append(source)
         if len(nodes) == 1:
             return layer
-        return _layer("Merge", layer.op, Chain(tuple(nodes), tuple(sources)), layer.exit)
+        return _layer("Merge", layer.op, Chain(tuple(nodes), tuple(sources)), layer.output)
 
     def _leave_to_regions(self, chain: Chain) -> Chain:
         """Leaves what comes right behind an activation or a normalisation to it."""
         nodes, sources = list(chain.nodes), []
-        for source in chain.sources:
+        for source in chain.inputs:
             core, region = self._core(source), self._regions.ending_at(source)
             normalized = region is not None and region.kind == "Normalization"
             if normalized or (core is not None and _takes_scales(core)):
@@ -307,7 +307,7 @@ class Grouper:
 
 def offset_exit(layer: Layer) -> Var:
     """The layer's output with the uniform offsets behind it, which an activation takes."""
-    var = layer.exit
+    var = layer.output
     while not var.shared and _is_uniform(var.consumers[0], offset=True):
         var = var.consumers[0].outputs[0]
     return var
@@ -368,8 +368,8 @@ def _op(chain: Chain) -> str:
 
 
 def _layer(kind: str, op: str, chain: Chain, var: Var) -> Layer:
-    live = frozenset((*chain.sources, *(v for n in chain.nodes for v in n.outputs)))
-    return Layer(kind, op, chain.nodes, chain.sources, (var,), live, chain.mixing)
+    live = frozenset((*chain.inputs, *(v for n in chain.nodes for v in n.outputs)))
+    return Layer(kind, op, chain.nodes, chain.inputs, (var,), live, chain.mixing)
 
 
 def _single(kind: str, node: Node, op: str = "") -> Layer:

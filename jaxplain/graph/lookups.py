@@ -245,7 +245,7 @@ class _Search:
                 elif self.makes_numbers(inner, read):
                     raise TypeError(
                         f"integers are looked up inside of a {node.primitive}, at "
-                        f"{inner.source or 'unknown place'}: look them up (or cast them to "
+                        f"{inner.location or 'unknown place'}: look them up (or cast them to "
                         f"floats) before it, all at once{unroll}"
                     )
                 truth = _compat.boolean(inner.outputs[0])

@@ -34,7 +34,7 @@ class _Names:
     def give(self, steps: Iterable[Layer]) -> None:
         for layer in steps:
             wanted, module = self.of(layer)
-            self.modules |= dict.fromkeys(layer.exits, module)
+            self.modules |= dict.fromkeys(layer.outputs, module)
             if layer.kind != "Structure":
                 count = self.counts[wanted] = self.counts.get(wanted, 0) + 1
                 layer.name = wanted if count == 1 else f"{wanted}@{count}"
@@ -58,7 +58,7 @@ class _Names:
         if parameters:
             return parameters, parameters.rpartition("/")[0]
         # what is carried comes from an iteration before
-        latest = max(layer.sources, key=lambda v: (bool(v.producer), v.index), default=layer.exit)
+        latest = max(layer.inputs, key=lambda v: (bool(v.producer), v.index), default=layer.output)
         module = self.modules.get(latest, "")
         return f"{module}/{layer.op}" if module else layer.op, module
 

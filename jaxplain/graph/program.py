@@ -140,7 +140,7 @@ class Node:
         return self.eqn.params
 
     @property
-    def source(self) -> str:
+    def location(self) -> str:
         """`file.py:line` of the user's code."""
         return _compat.source_line(*self.origins)
 
@@ -168,12 +168,12 @@ class Custom:
 
     Attributes:
         inputs, outputs: its values.
-        source: `file.py:line` of the user's code.
+        location: `file.py:line` of the user's code.
     """
 
     inputs: Sequence[Var]
     outputs: Sequence[Var]
-    source: str
+    location: str
 
 
 class Program:

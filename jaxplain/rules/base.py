@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxplain import _compat
+from jaxplain.affine.dtypes import wide
+from jaxplain.affine.matrix import Affine, Linear, is_splittable, pull_back
 from jaxplain.graph.layers import Layer
-from jaxplain.graph.linear import Affine, Linear, is_splittable, pull_back, wide
 from jaxplain.graph.program import Var
 
 Arrays = tuple[jax.Array, ...]
@@ -232,8 +233,8 @@ class Rule:
         """Why the rule cannot be given to a layer; "" when it can."""
         if layer.kind not in self.kinds:
             return f"{self!r} is for {', '.join(sorted(self.kinds))} layers, not {layer.kind}"
-        if len(layer.exits) > 1 and not self.routes:
-            return f"{self!r} is for layers with one output; {layer.op} has {len(layer.exits)}"
+        if len(layer.outputs) > 1 and not self.routes:
+            return f"{self!r} is for layers with one output; {layer.op} has {len(layer.outputs)}"
         if self.splits and not is_splittable(layer):
             return f"{self!r} needs the entries of the layer's matrix, which {layer.kind} has not"
         return ""

@@ -100,7 +100,7 @@ class LogMeans(Rule):
 
     as its gradient is z_j [u_j - sum_i z_i u_i]; w is not negative, and adds up to at most 1.
     `View.state` holds the input at the baseline and the layer in exponents (see
-    `graph.logarithms`).
+    `affine.log_space`).
     """
 
     kinds: ClassVar[frozenset[str]] = frozenset({"Softmax"})

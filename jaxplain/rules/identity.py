@@ -32,7 +32,7 @@ class Pass(Rule):
         problem = super().objection(layer)
         if not problem and (layer.kind == "Affine") != (layer.op == "scale"):
             problem = f"{self!r} needs one output per input, which a {layer.op} layer has not"
-        if not problem and layer.kind != "Affine" and layer.exit.shape != layer.sources[0].shape:
+        if not problem and layer.kind != "Affine" and layer.output.shape != layer.inputs[0].shape:
             problem = f"{self!r} needs an output in the shape of the input"
         return problem
 

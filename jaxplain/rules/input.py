@@ -55,7 +55,7 @@ class ZBox(Rule):
 
     def objection(self, layer: Any) -> str:
         """Bounds must fit the layer's inputs."""
-        for source in layer.sources:
+        for source in layer.inputs:
             for name, bound in (("low", self.low), ("high", self.high)):
                 if not fits(bound, source.shape):
                     return (

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import jax
 
-from jaxplain.graph import kernels
+from jaxplain.affine import kernels
 from jaxplain.graph.layers import Layer
 from jaxplain.rules.base import Arrays, Rule, View
 

@@ -55,7 +55,7 @@ class Sign(Rule):
 
     def objection(self, layer: Layer) -> str:
         """mu must fit the layer's inputs."""
-        for source in layer.sources:
+        for source in layer.inputs:
             if not fits(self.mu, source.shape):
                 return (
                     f"mu of Sign has shape {np.shape(self.mu)}, which does not broadcast to the "

@@ -49,7 +49,7 @@ def bilrp(
     explain = lrp(f, rule)
 
     def maps(x: Any, args: Any) -> jax.Array:
-        shape = explain.plan(x, *args).graph.heads[0].shape
+        shape = explain.plan(x, *args).graph.explained_outputs[0].shape
         if len(shape) != 1:
             raise ValueError(
                 f"f must return one vector, the embedding of one example, got shape {shape}: "

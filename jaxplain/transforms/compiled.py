@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain import _compat, finite, notes, targets
+from jaxplain.affine.dtypes import wide
 from jaxplain.errors import CutOffError
 from jaxplain.graph import Graph, explained_leaves
 from jaxplain.graph.layers import Layer
-from jaxplain.graph.linear import wide
 from jaxplain.graph.lookups import starts
 from jaxplain.graph.program import Program, Var, flatten
 from jaxplain.interpreter import evaluate, forward, values, wanted
@@ -56,7 +56,7 @@ class Compiled:
         self.looks_up = bool(graph.lookups)
         if self.looks_up and explainer.prepare is not None:
             raise TypeError(NO_PATH)
-        if explainer.relevance and not any(v.carries for v in graph.heads):
+        if explainer.relevance and not any(v.carries for v in graph.explained_outputs):
             cuts = notes.cuts(graph)
             raise CutOffError(
                 f"no relevance can reach the explained input of {_name(explainer.f)}: its output "
@@ -67,10 +67,10 @@ class Compiled:
         self.stop = None if stop is None else plan.find_one(stop)
         self.captured = () if capture is None else plan.find(capture)
         self.out_tree: Any = jax.tree.structure(program.out_tree)
-        self.head_vars = graph.heads
+        self.head_vars = graph.explained_outputs
         if start is not None:
             self.out_tree = jax.tree.structure(0)
-            self.head_vars = (self._start(start).exit,)
+            self.head_vars = (self._start(start).output,)
         for layer in (*self.captured, *((self.stop,) if self.stop else ())):
             self._check_reached(layer)
         self.heads = jax.tree.unflatten(self.out_tree, [v.aval for v in self.head_vars])
@@ -98,8 +98,8 @@ class Compiled:
         for name, mask in (masks or {}).items():
             layer = self.plan.find_one(name)
             self._check_reached(layer)
-            if self.stop is not None and _outermost(self.stop).exit not in _upstream(
-                _outermost(layer).exits
+            if self.stop is not None and _outermost(self.stop).output not in _upstream(
+                _outermost(layer).outputs
             ):
                 raise ValueError(
                     f"layer {layer.name!r} is not above the stop {self.explainer.stop!r}: a mask "
@@ -132,7 +132,7 @@ class Compiled:
 
     def _check_reached(self, layer: Layer) -> None:
         """Raises ValueError for a layer that relevance never reaches from `start`."""
-        exit_ = _outermost(layer).exit
+        exit_ = _outermost(layer).output
         if self.explainer.start is not None and exit_ not in _upstream(self.head_vars):
             raise ValueError(
                 f"layer {layer.name!r} is not below the start {self.explainer.start!r}: no "
@@ -348,7 +348,7 @@ class Compiled:
         return jax.vmap(lambda hot: pullback([hot * scale]))(targets.every_class(head))
 
     def _slot(self, layer: Layer) -> jax.Array:
-        dtype = layer.exit.aval.dtype
+        dtype = layer.output.aval.dtype
         slot = wide(dtype) if self.explainer.relevance else dtype
         return jnp.zeros(layer.shape, slot)
 

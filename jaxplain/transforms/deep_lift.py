@@ -8,9 +8,10 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
+from jaxplain.affine import log_space
 from jaxplain.composites import Composite, Match, kind
 from jaxplain.errors import NotAnalyzableError
-from jaxplain.graph import Graph, explained_leaves, logarithms
+from jaxplain.graph import Graph, explained_leaves
 from jaxplain.graph.layers import Layer
 from jaxplain.graph.primitives import MAXIMA
 from jaxplain.graph.program import Var
@@ -152,7 +153,7 @@ def _prepare(
     values = run(baseline)
     states: dict[Layer, Any] = {}
     for row in plan:
-        sources = tuple(values[v] for v in row.layer.sources)
+        sources = tuple(values[v] for v in row.layer.inputs)
         if isinstance(row.rule, RevealCancel):
             states[row.layer] = sources, _function(_activation(plan.graph, row.layer), values)
         elif isinstance(row.rule, LogMeans):
@@ -167,7 +168,7 @@ def _function(layer: Layer | None, values: Mapping[Var, Any]) -> jax.tree_util.P
     assert layer is not None
 
     def function(constants: Mapping[Var, Any], x: jax.Array) -> jax.Array:
-        narrow = x.astype(layer.sources[0].aval.dtype)
+        narrow = x.astype(layer.inputs[0].aval.dtype)
         (z,) = apply(layer, constants, [narrow])
         return z.astype(x.dtype)
 
@@ -176,7 +177,7 @@ def _function(layer: Layer | None, values: Mapping[Var, Any]) -> jax.tree_util.P
 
 def _in_exponents(layer: Layer, values: Mapping[Var, Any]) -> jax.tree_util.Partial:
     """A softmax in exponents, as a function of its input and of how they are summed."""
-    return _holding_constants(layer, values, partial(logarithms.run, layer))
+    return _holding_constants(layer, values, partial(log_space.run, layer))
 
 
 def _holding_constants(
@@ -240,14 +241,14 @@ class _DeepLift(Composite):
 
 def _activation(graph: Graph, layer: Layer) -> Layer | None:
     """The activation that alone reads a linear layer whose entries have signs."""
-    if layer.exit in graph.heads or RevealCancel().objection(layer):
+    if layer.output in graph.explained_outputs or RevealCancel().objection(layer):
         return None
     if not (layer.is_kernel or layer.kind == "Merge"):
         return None
-    readers = [step for step in graph.steps if layer.exit in step.sources]
+    readers = [step for step in graph.steps if layer.output in step.inputs]
     if len(readers) != 1 or readers[0].kind != "Activation":
         return None
-    return readers[0] if readers[0].exit.shape == layer.exit.shape else None
+    return readers[0] if readers[0].output.shape == layer.output.shape else None
 
 
 def _obstacle(layer: Layer, ruleless: bool) -> str:
@@ -258,13 +259,13 @@ def _obstacle(layer: Layer, ruleless: bool) -> str:
     if any(v.active for v in layer.constants):
         return "is switched by a value that depends on the input but has no derivative"
     if layer.kind == "Softmax":
-        return logarithms.objection(layer)
+        return log_space.objection(layer)
     return "has no DeepLIFT rule" if ruleless else ""
 
 
 def _not_analyzable(obstacles: Sequence[tuple[Layer, str]]) -> NotAnalyzableError:
     lines = [
-        f"  `{layer.main.primitive}` at {layer.source or 'unknown place'}: {why}"
+        f"  `{layer.main.primitive}` at {layer.location or 'unknown place'}: {why}"
         for layer, why in obstacles[:5]
     ]
     if len(obstacles) > 5:

@@ -45,11 +45,11 @@ class GradCam(Wrapper):
             return
         if len(plan.graph.explained) != 1:
             raise ValueError("resize needs one explained array: leave it out")
-        labels = [plan.graph.axes.of(layer.exit)[i] for i in space if layer.exit.shape[i] > 1]
+        labels = [plan.graph.axes.of(layer.output)[i] for i in space if layer.output.shape[i] > 1]
         if None in labels or len(set(labels)) < len(labels):
             raise ValueError(
                 f"resize cannot tell which axes of the input those of {layer.name!r}, of shape "
-                f"{layer.exit.shape}, run along: leave resize out and spread the map yourself"
+                f"{layer.output.shape}, run along: leave resize out and spread the map yourself"
             )
 
     def attribute(self, base: Base, args: Sequence[Any], target: Target, key: Any) -> Any:
@@ -68,7 +68,7 @@ class GradCam(Wrapper):
         if self.resize is None:
             return found
         (x,) = jax.tree.leaves(explained(args, self.argnums))
-        return _spread(found, plan.graph.axes.of(layer.exit), channel, x, self.resize)
+        return _spread(found, plan.graph.axes.of(layer.output), channel, x, self.resize)
 
     def _layer(self, plan: Plan) -> Layer:
         if self.layer is not None:
@@ -80,7 +80,7 @@ class GradCam(Wrapper):
                 f"{', '.join(layer.name for layer in plan.layers)}"
             )
         end = convolutions[-1]
-        behind = [v for v in plan.layers if v.kind == "Activation" and v.sources == end.exits]
+        behind = [v for v in plan.layers if v.kind == "Activation" and v.inputs == end.outputs]
         return behind[0] if behind else end
 
     def _axes(self, layer: Layer, graph: Graph) -> tuple[int, tuple[int, ...]]:
@@ -89,7 +89,7 @@ class GradCam(Wrapper):
         Raises:
             ValueError: it cannot be told, or there is no space.
         """
-        shape, labels = layer.exit.shape, graph.axes.of(layer.exit)
+        shape, labels = layer.output.shape, graph.axes.of(layer.output)
         output = f"the output of layer {layer.name!r}, of shape {shape},"
         batch = graph.axes.examples | ({0} if graph.batched else set())
         examples = {i for i, v in enumerate(labels) if v in batch}

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxplain import targets
-from jaxplain.graph.linear import wide
+from jaxplain.affine.dtypes import wide
 from jaxplain.targets import Target
 from jaxplain.transforms import baselines
 from jaxplain.transforms.wrapper import (

@@ -126,7 +126,7 @@ def _share(composite: Composite) -> Share:
 
 
 def _is_scale_of_input(layer: Layer) -> bool:
-    return layer.op == "scale" and all(v.producer is None for v in layer.sources)
+    return layer.op == "scale" and all(v.producer is None for v in layer.inputs)
 
 
 #: A bias is one term of a sum: it gets its share, not all that passes.

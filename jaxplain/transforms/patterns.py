@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain import _compat
+from jaxplain.affine import kernels
 from jaxplain.composites import DIFFERENTIATED, Composite, Match, kernel, kind, op
-from jaxplain.graph import Graph, kernels
+from jaxplain.graph import Graph
 from jaxplain.graph.bottlenecks import bottlenecks
 from jaxplain.graph.layers import Layer
 from jaxplain.plan import Plan
@@ -217,7 +218,7 @@ def projections(graph: Graph, low: float = -1.0, high: float = 1.0) -> Reverse:
         low: what -1 becomes.
         high: what 1 becomes.
     """
-    size = graph.heads[0].shape[:1] if graph.batched else ()
+    size = graph.explained_outputs[0].shape[:1] if graph.batched else ()
     project = partial(_project, batched=graph.batched, low=low, high=high)
     return {v: project for v in bottlenecks(graph) if v.shape[:1] == size or not graph.batched}
 

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxplain import _compat, targets
+from jaxplain.affine.dtypes import wide
 from jaxplain.errors import readable
-from jaxplain.graph.linear import wide
 from jaxplain.plan import Plan
 from jaxplain.targets import Target
 from jaxplain.transforms.compiled import NO_PATH, Compiled

@@ -18,10 +18,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxplain import _compat
-from jaxplain.graph import folding
+from jaxplain.affine import folding
+from jaxplain.affine.dtypes import wide
 from jaxplain.graph.chains import is_kernel
 from jaxplain.graph.invariance import literal_value
 from jaxplain.graph.layers import Layer
@@ -34,11 +34,6 @@ Arrays = tuple[jax.Array, ...]
 _NONE: frozenset[Role] = frozenset()
 _SIGNS = frozenset({Role.NEGATION, Role.DIFFERENCE})
 _SCALES = _SIGNS | {Role.PRODUCT, Role.QUOTIENT}
-
-
-def wide(*dtypes: Any) -> Any:
-    """The dtype that the arithmetic of rules is in: the widest, at least float32."""
-    return reduce(np.promote_types, dtypes, np.dtype(np.float32))
 
 
 class Linear:
@@ -124,7 +119,7 @@ class Affine:
         self._nodes = tuple(n for n in layer.nodes if n.outputs[0] in layer.live)
         frozen = [n for n in layer.nodes if n.outputs[0] not in layer.live]
         if frozen:  # the statistic of a normalisation
-            env = {**self._env, **dict(zip(layer.sources, xs, strict=True))}
+            env = {**self._env, **dict(zip(layer.inputs, xs, strict=True))}
             compute(layer.nodes, env)
             self._env |= {v: env[v] for n in frozen for v in n.outputs}
 
@@ -183,7 +178,7 @@ class Affine:
                 continue
             values = [self._value(env, v) for v in node.inputs]
             env.update(zip(node.outputs, node.evaluate(values, self._dtype), strict=True))
-        return self._value(env, self._layer.exit)
+        return self._value(env, self._layer.output)
 
     def pattern(self, pattern: jax.Array | None, weighted: bool) -> Linear:
         """The map whose entries are those of the layer's pattern, one per entry of A.
@@ -208,7 +203,7 @@ class Affine:
         """Where the outputs of one of the layer's operations end up in the layer's output."""
         nodes = self._nodes[self._nodes.index(start) + 1 :]
         apply = self._walk(nodes, (start.outputs[0],), jnp.ones_like, ones=_SCALES)
-        start_, exit_ = start.outputs[0].aval, self._layer.exit.aval
+        start_, exit_ = start.outputs[0].aval, self._layer.output.aval
         return Linear(partial(apply, None), partial(apply, None), [start_], exit_.dtype)
 
     def _value(self, env: Mapping[Var, Any], var: Var) -> Any:
@@ -221,7 +216,7 @@ class Affine:
         written = self._dtype is None or (self._narrow and not exact)
         dtype = None if written else self._dtype
         inputs = [_compat.retyped(x, dtype or x.dtype) for x in self._inputs] * halves
-        exit_ = dtype or self._layer.exit.aval.dtype
+        exit_ = dtype or self._layer.output.aval.dtype
         return Linear(partial(apply, self._dtype), partial(apply, dtype), inputs, exit_)
 
     def _map(
@@ -239,7 +234,7 @@ class Affine:
             ones: the operations that multiply by one.
             exact: nothing may be in half precision.
         """
-        apply = self._walk(self._nodes, self._layer.sources, change, weights, ones)
+        apply = self._walk(self._nodes, self._layer.inputs, change, weights, ones)
         return self._linear(apply, exact)
 
     def _walk(
@@ -261,7 +256,7 @@ class Affine:
                 }
                 outputs = self._step(node, env, factors, ones, dtype)
                 env.update(zip(node.outputs, outputs, strict=True))
-            return env[self._layer.exit]
+            return env[self._layer.output]
 
         return apply
 
@@ -318,14 +313,14 @@ class Affine:
         if self._folded is None:
             return None
         weights = {self._layer.mixing[0]: part(self._folded)}
-        return self._walk(self._nodes, self._layer.sources, jnp.ones_like, weights, _SCALES)
+        return self._walk(self._nodes, self._layer.inputs, jnp.ones_like, weights, _SCALES)
 
     def _parts(self, dtype: Any, *xs: jax.Array) -> tuple[jax.Array, jax.Array]:
         """What is positive and what negative, of inputs that are or of two halves of either sign.
 
         The two never mix, so that what has only weights of one sign is exactly zero in the other.
         """
-        sources, exit_ = self._layer.sources, self._layer.exit
+        sources, exit_ = self._layer.inputs, self._layer.output
         above: dict[Var, Any] = dict(zip(sources, xs, strict=False))
         below: dict[Var, Any] = dict(zip(sources, xs[len(sources) :], strict=False))
         for node in self._nodes:

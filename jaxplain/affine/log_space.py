@@ -35,7 +35,7 @@ def run(
     Raises:
         NotImplementedError: an operation of the layer has no form in exponents.
     """
-    values: dict[Var, Any] = {**constants, layer.sources[0]: x}
+    values: dict[Var, Any] = {**constants, layer.inputs[0]: x}
     exponents: set[Var] = set()
     for node in layer.nodes:
         (out,) = node.outputs
@@ -58,7 +58,7 @@ def run(
             values[out] = jnp.zeros(out.shape, x.dtype)
         else:
             values[out] = node.evaluate(operands, x.dtype)[0]
-    return values[layer.exit], layer.exit in exponents
+    return values[layer.output], layer.output in exponents
 
 
 def objection(layer: Layer) -> str:
@@ -69,7 +69,7 @@ def objection(layer: Layer) -> str:
         env = dict(zip(names, constants, strict=True))
         return run(layer, env, x, jax.nn.logsumexp)[0]
 
-    (source,) = layer.sources
+    (source,) = layer.inputs
     try:
         jax.eval_shape(attempt, [v.aval for v in names], source.aval)
     except NotImplementedError as error:

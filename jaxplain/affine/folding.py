@@ -33,7 +33,7 @@ def fold(
         env: the values of its constants.
     """
     kernel = layer.mixing[0]
-    if len(layer.sources) != 1 or len(layer.mixing) != 1:
+    if len(layer.inputs) != 1 or len(layer.mixing) != 1:
         return None
     position = list(nodes).index(kernel)
     before, after = nodes[:position], nodes[position + 1 :]
@@ -50,9 +50,9 @@ def fold(
     if any(n in scales for n in after):
         # in shard_map as one that varies as its scales do: what is replicated sums over devices
         made = kernel.outputs[0]
-        like = _compat.along(_ones(made), _compat.varying(layer.exit.aval))
+        like = _compat.along(_ones(made), _compat.varying(layer.output.aval))
         (scale,) = jax.linear_transpose(lambda u: _scale(after, made, u, layer, env), like)(
-            _ones(layer.exit)
+            _ones(layer.output)
         )
         folded = folded * along(scale, sorted(varying), axes, folded.shape)
 
@@ -60,7 +60,7 @@ def fold(
     if varying is None:
         return None
     if any(n in scales for n in before):
-        source = layer.sources[0]
+        source = layer.inputs[0]
         scale = _scale(before, source, _ones(source), layer, env)
         factor = _input_factor(kernel, weight, data, scale, varying, folded.shape)
         if factor is None:

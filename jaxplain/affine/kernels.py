@@ -7,10 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxplain.affine.dtypes import wide
+from jaxplain.affine.folding import along, output_axes
 from jaxplain.graph.chains import is_kernel
-from jaxplain.graph.folding import along, output_axes
 from jaxplain.graph.layers import Layer
-from jaxplain.graph.linear import wide
 from jaxplain.graph.primitives import Role
 from jaxplain.graph.program import Node, Var, read
 
