@@ -210,6 +210,11 @@ def deciding(eqn: Eqn) -> int:
     return int(eqn.params.get("cond_nconsts", 0))
 
 
+def primitive_name(eqn: Eqn) -> str:
+    """The name of an equation's primitive; under `vmap`, of the one that Equinox batches."""
+    return str(eqn.params["prim"] if eqn.primitive.name == "vprim" else eqn.primitive)
+
+
 def writes(eqn: Eqn) -> bool:
     """Whether an equation changes an array in place."""
     return any(type(e).__name__ in ("WriteEffect", "AccumEffect") for e in eqn.effects)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from jaxplain.graph import Graph
-from jaxplain.graph.layers import Layer
+from jaxplain.graph.layer import Layer
 from jaxplain.rules import (
     AlphaBeta,
     Deconvnet,

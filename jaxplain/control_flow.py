@@ -1,6 +1,6 @@
 """Relevance through loops, branches and shards: rebuilt around their interpreted bodies."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
@@ -10,10 +10,9 @@ from jax.sharding import PartitionSpec
 
 from jaxplain import _compat, taps
 from jaxplain.affine.dtypes import is_half
-from jaxplain.graph.blocks import Block
-from jaxplain.graph.control import Control, Link
-from jaxplain.graph.layers import Layer
-from jaxplain.graph.program import Var
+from jaxplain.graph.analyses.flow import Flow
+from jaxplain.graph.ir import Control, Link, Var
+from jaxplain.graph.layer import Block, Layer
 from jaxplain.taps import Inside, Taps
 
 #: Evaluates a body at the values of its inputs: its outputs, and those of captured layers.
@@ -21,7 +20,13 @@ Run = Callable[[Block, Sequence[Any], Taps], tuple[list[Any], dict[Layer, Any]]]
 
 
 def evaluate(
-    layer: Layer, live: Mapping[Var, Any], plain: Any, run: Run, hung: Taps, relevance: bool
+    layer: Layer,
+    live: Mapping[Var, Any],
+    plain: Any,
+    run: Run,
+    hung: Taps,
+    flow: Flow,
+    relevance: bool,
 ) -> tuple[list[Any], dict[Layer, Any]]:
     """Evaluates a loop or branch whose layers have rules.
 
@@ -31,16 +36,17 @@ def evaluate(
         plain: the others, and these as constants.
         run: evaluates a body.
         hung: what is read on the way.
+        flow: where relevance flows.
         relevance: whether the backward pass carries relevance; it is then kept in float32 where it
             enters and leaves a body.
 
     Returns:
         Its outputs, and those of the captured layers inside, behind an axis for the iterations.
     """
-    control = _control(layer)
+    control, carries = _control(layer), flow.carries_relevance
     entries = hung.ledger.get(layer)
-    entering = [_Crossing(links, relevance) for links in control.operands]
-    leaving = [_Crossing(links, relevance) for links in control.outputs]
+    entering = [_Crossing(links, carries, relevance) for links in control.operands]
+    leaving = [_Crossing(links, carries, relevance) for links in control.outputs]
     start = control.flow.fixed
     for operand, output in zip(entering[start:], leaving[: control.flow.carried], strict=False):
         operand.wide = output.wide = operand.wide or output.wide
@@ -49,14 +55,14 @@ def evaluate(
         operands = [c.narrowed(v) for c, v in zip(entering, values, strict=True)]
         outputs, captured = run(block, operands, inner)
         kept = [
-            _kept(v, crossing.carries and not head.carries, entries)
+            _kept(v, crossing.carries and head not in carries, entries)
             for v, crossing, head in zip(outputs, leaving, block.explained_outputs, strict=True)
         ]
         return [c.widened(v) for c, v in zip(leaving, kept, strict=True)], captured
 
     values = []
     for crossing in entering:
-        flows = crossing.carries and crossing.outer.carries
+        flows = crossing.carries and crossing.outer in carries
         value = (live if flows else plain)[crossing.outer]
         values.append(crossing.widened(_kept(value, crossing.carries and not flows, entries)))
     build = _BUILD[control.kind]
@@ -73,9 +79,9 @@ class _Crossing:
         wide: whether it is passed in at least float32, so that its relevance is.
     """
 
-    def __init__(self, links: Sequence[Link], relevance: bool):
+    def __init__(self, links: Sequence[Link], carries: Set[Var], relevance: bool):
         self.outer = links[0].outer
-        self.carries = any(link.inner.carries for link in links)
+        self.carries = any(link.inner in carries for link in links)
         self.wide = relevance and self.carries and is_half(self.outer)
 
     def widened(self, value: Any) -> Any:

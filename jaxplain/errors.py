@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from jaxplain import _compat
 
 if TYPE_CHECKING:
-    from jaxplain.graph.layers import Layer
+    from jaxplain.graph.layer import Layer
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")

@@ -9,9 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import checkify
 
-from jaxplain.graph.control import Control
-from jaxplain.graph.layers import Layer
-from jaxplain.graph.program import read
+from jaxplain.graph.ir import Control, read
+from jaxplain.graph.layer import Layer
 from jaxplain.interpreter import values
 from jaxplain.plan import Plan
 

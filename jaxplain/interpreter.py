@@ -16,9 +16,10 @@ import jax.numpy as jnp
 
 from jaxplain import _compat, control_flow
 from jaxplain.affine.dtypes import is_half, wide
-from jaxplain.graph.blocks import Block
-from jaxplain.graph.layers import Layer
-from jaxplain.graph.program import Program, Var, compute, read
+from jaxplain.affine.moves import undone
+from jaxplain.graph.analyses.flow import Flow
+from jaxplain.graph.ir import Program, Var, compute, read
+from jaxplain.graph.layer import Block, Layer
 from jaxplain.plan import Plan
 from jaxplain.rules import Gradient, Move, Rule, View
 from jaxplain.taps import Taps, booked, change, hang, widen
@@ -95,10 +96,10 @@ def evaluate(
         The heads, and the outputs of the captured layers.
     """
     graph = plan.graph
-    run = _Run({row.layer: row.rule for row in plan}, relevance, states or {}, weights)
+    run = _Run({row.layer: row.rule for row in plan}, graph.flow, relevance, states or {}, weights)
     given = _given(graph.program, constants, inputs)
     given |= dict(zip(graph.explained, explained, strict=True))
-    value, captured = run.block(graph, given, None, taps)
+    value, captured = run.block(graph.block, given, None, taps)
     found = [value(v) for v in heads]
     return [widen(v) if relevance else v for v in found], captured
 
@@ -108,6 +109,7 @@ class _Run:
     """What is the same for all blocks of a plan."""
 
     rules: Mapping[Layer, Rule]
+    flow: Flow
     relevance: bool
     states: Mapping[Layer, Any]
     weights: Weights
@@ -126,7 +128,7 @@ class _Run:
         Returns:
             A function from its variables to values, and the outputs of the captured layers.
         """
-        carrying = {v: value for v, value in given.items() if v.carries}
+        carrying = {v: value for v, value in given.items() if v in self.flow.carries_relevance}
         live = {v: change(value, taps.reverse.get(v)) for v, value in carrying.items()}
         plain = _Plain(given, live, self.weights, outside)
         captured = self.steps(block.steps, live, plain, taps)
@@ -184,7 +186,7 @@ class _Run:
         if layer.control is not None:
             body = partial(self.body, plain)
             outputs, captured = control_flow.evaluate(
-                layer, live, plain, body, taps, self.relevance
+                layer, live, plain, body, taps, self.flow, self.relevance
             )
         else:
             outputs = list(self.layer(layer, live, plain, taps))
@@ -245,7 +247,7 @@ class _Plain:
         self._outside = outside
         self._env: _Env = {}
         for var, value in given.items():
-            self._env[var] = jax.lax.stop_gradient(value) if var.carries else value
+            self._env[var] = jax.lax.stop_gradient(value) if var in live else value
 
     def copy(self, live: Mapping[Var, Any]) -> "_Plain":
         """The same values; what is evaluated from here on is its own."""
@@ -260,8 +262,7 @@ class _Plain:
             if top in self._env or top.literal is not None:
                 stack.pop()
             elif top in self._live:
-                value = self._live[top]
-                self._env[top] = jax.lax.stop_gradient(value) if top.carries else value
+                self._env[top] = jax.lax.stop_gradient(self._live[top])
             elif (node := top.producer) is None:  # a constant, which the whole program owns
                 assert self._outside is not None
                 self._env[top] = self._outside[top]
@@ -309,13 +310,14 @@ def _ruled(
         if len(zs) > 1:
             received, absorbed = _routed(lambda *x: apply(layer, env, x), xs, rs), {}
         else:
-            (z,), (r,) = zs, rs
+            z, r = (undone(layer.moves, v) for v in (zs[0], rs[0]))
             wider = partial(jnp.asarray, dtype=wide(*(v.dtype for v in (z, r, *xs))))
-            view = View(layer, lambda *x: apply(layer, env, x)[0], env, xs, state, bool(entries))
+            function = lambda *x: undone(layer.moves, apply(layer, env, x)[0])  # noqa: E731
+            view = View(layer, function, env, xs, state, bool(entries))
             received = rule.relevance(view, tuple(map(wider, xs)), wider(z), wider(r))
             _check(layer, rule, received, xs)
             absorbed = view.booked or {}
-            shares = weights.shares(layer, rule, lambda env: apply(layer, env, xs)[0], env, r)
+            shares = weights.shares(layer, rule, lambda env: apply(layer, env, xs)[0], env, rs[0])
         received = tuple(
             a.astype(wide(x.dtype) if relevance else x.dtype)
             for a, x in zip(received, xs, strict=True)

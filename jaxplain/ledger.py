@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxplain import tables
 from jaxplain.composites import describe
-from jaxplain.graph.layers import Layer
+from jaxplain.graph.layer import Layer
 from jaxplain.plan import Plan
 from jaxplain.rules import TERMS, Gradient
 from jaxplain.tables import Cells

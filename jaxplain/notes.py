@@ -1,12 +1,12 @@
 """What a reader of a plan should know beside its table."""
 
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from jaxplain.errors import listed
-from jaxplain.graph import Graph, activity
-from jaxplain.graph.primitives import ROUNDING
-from jaxplain.graph.program import Var
+from jaxplain.graph import Graph
+from jaxplain.graph.analyses import flow
+from jaxplain.graph.ir import Node, Var
 
 if TYPE_CHECKING:
     from jaxplain.plan import Plan
@@ -28,7 +28,7 @@ def of(plan: "Plan") -> Iterator[str]:
     for cut, advice in zip(_cut_at_edges(graph), ("", f" {_UNROLL}"), strict=True):
         if cut:
             yield f"{cut}: at the edge of a loop, branch or mesh, which no layer crosses{advice}"
-    if rounding := cuts(graph, ROUNDING):
+    if rounding := cuts(graph, lambda node: node.info.rounds):
         yield f"nothing flows through {rounding}: what is rounded is a constant"
     if chosen := _chosen(graph):
         yield (
@@ -37,29 +37,29 @@ def of(plan: "Plan") -> Iterator[str]:
         )
 
 
-def cuts(graph: Graph, among: Container[str] | None = None) -> str:
+def cuts(graph: Graph, among: Callable[[Node], bool] = lambda node: True) -> str:
     """The operations through which nothing flows from the explained inputs, and where they stand.
 
     Args:
         graph: the traced function.
-        among: the primitives that are asked about; None: all.
+        among: the operations that are asked about.
     """
-    nodes = activity.cuts(graph.program, graph.explained)
-    asked = (node for node in nodes if among is None or node.primitive in among)
-    return listed(f"{node.primitive} at {node.location or 'unknown place'}" for node in asked)
+    nodes = flow.cuts(graph.program, graph.explained)
+    places = (f"{n.primitive} at {n.location or 'unknown place'}" for n in nodes if among(n))
+    return listed(places)
 
 
 def _chosen(graph: Graph) -> str:
     """Where functions with a derivative of their own return what relevance does not reach."""
-    reached = activity.reached(graph.program, graph.explained)
+    reached = flow.reached(graph.program, graph.explained)
     bodies = (b for n in graph.program.walk() if n.control for b in n.control.bodies)
     return listed(
         call.location or "unknown place"
         for program in (graph.program, *bodies)
-        for call in program.customs
+        for call in program.custom_calls
         if not reached.isdisjoint(call.inputs)
         and reached.isdisjoint(call.outputs)
-        and any(v.active and v.floating for v in call.outputs)
+        and any(v in graph.flow.active and v.floating for v in call.outputs)
     )
 
 
@@ -98,7 +98,7 @@ def _cut_at_edges(graph: Graph) -> tuple[str, str]:
         if layer.op == "scale":
             cuts = edges.intersection((*layer.inputs, *layer.outputs))
         elif layer.kind == "Merge" and not kernels.isdisjoint(layer.inputs):
-            cuts = whole.intersection(v for v in layer.inputs if not v.shared)
+            cuts = whole.intersection(v for v in layer.inputs if not graph.flow.shared(v))
         else:
             continue
         if cuts:

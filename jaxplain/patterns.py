@@ -31,9 +31,10 @@ from jaxplain.affine import kernels
 from jaxplain.affine.dtypes import wide
 from jaxplain.affine.kernels import Kernel
 from jaxplain.affine.matrix import Affine
+from jaxplain.affine.moves import undone
 from jaxplain.errors import readable
-from jaxplain.graph.layers import Layer, offset_exit
-from jaxplain.graph.program import Var, read
+from jaxplain.graph.ir import Var, read
+from jaxplain.graph.layer import Layer
 from jaxplain.plan import Plan
 from jaxplain.transforms.patterns import check_patterns, kernel_layers, pattern_net
 
@@ -334,7 +335,7 @@ def _of_batch(plan: Plan, env: Mapping[Var, Any]) -> PatternStatistics:
     for layer in kernel_layers(plan):
         kernel = kernels.of(layer)
         weights[layer.name], y, products = kernel.run(env)
-        above, below = _masks(layer, kernel, env, y.dtype)
+        above, below = _masks(layer, kernel, plan, env, y.dtype)
         positive[layer.name] = _moments(kernel, y, products, above)
         negative[layer.name] = _moments(kernel, y, products, below)
     return PatternStatistics(weights, positive, negative)
@@ -346,7 +347,7 @@ def weights_of(plan: Plan, env: Mapping[Var, Any]) -> dict[str, jax.Array]:
 
 
 def _masks(
-    layer: Layer, kernel: Kernel, env: Mapping[Var, Any], dtype: Any
+    layer: Layer, kernel: Kernel, plan: Plan, env: Mapping[Var, Any], dtype: Any
 ) -> tuple[jax.Array, jax.Array]:
     """Where the kernel's outputs end up positive, and where they do not.
 
@@ -354,9 +355,19 @@ def _masks(
     """
     constants = {v: env[v] for v in layer.constants if v.literal is None}
     behind = Affine(layer, constants, tuple(env[v] for v in layer.inputs)).behind(kernel.node)
-    z = env[offset_exit(layer)]
+    z = _bent(layer, plan, env)
     (above,), (below,) = (behind.transpose(m.astype(dtype)) for m in (z > 0, z <= 0))
     return above.astype(dtype), below.astype(dtype)
+
+
+def _bent(layer: Layer, plan: Plan, env: Mapping[Var, Any]) -> jax.Array:
+    """The output of a layer, with the numbers that an activation behind it adds first."""
+    readers = [step for step in plan.graph.all_steps if layer.output in step.inputs]
+    argument = readers[0].argument if len(readers) == 1 else None
+    if argument is None:
+        return env[layer.output]
+    moves = [n for n in readers[0].moves if n.outputs[0].index <= argument.index]
+    return undone(moves, env[argument])
 
 
 def _moments(kernel: Kernel, y: jax.Array, products: Any, mask: jax.Array) -> Moments:

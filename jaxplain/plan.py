@@ -7,8 +7,7 @@ from jaxplain import composites, notes, tables
 from jaxplain.composites import Composite, describe
 from jaxplain.errors import not_analyzable
 from jaxplain.graph import Graph
-from jaxplain.graph.layers import Layer
-from jaxplain.graph.primitives import IRREVERSIBLE
+from jaxplain.graph.layer import Layer
 from jaxplain.rules import Gradient, Rule
 
 _HEADER = ("", "layer", "kind", "output", "rule", "why", "where")
@@ -61,7 +60,7 @@ class Plan:
         endless = [
             layer
             for layer, rule, _ in assigned
-            if layer.main.primitive in IRREVERSIBLE and isinstance(rule, Gradient | None)
+            if layer.main.info.irreversible and isinstance(rule, Gradient | None)
         ]
         if endless or (ruleless and unknown == "error"):
             raise not_analyzable(endless or ruleless)

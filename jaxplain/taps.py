@@ -9,8 +9,8 @@ import jax.numpy as jnp
 
 from jaxplain import _compat
 from jaxplain.affine.dtypes import wide
-from jaxplain.graph.layers import Layer
-from jaxplain.graph.program import Var
+from jaxplain.graph.ir import Var
+from jaxplain.graph.layer import Layer
 from jaxplain.rules import TERMS
 
 #: For values of a program, a pure function of their relevance.

@@ -11,9 +11,10 @@ from typing import Any
 import jax
 
 from jaxplain.errors import CutOffError, NotAnalyzableError
-from jaxplain.graph import Graph, activity
-from jaxplain.graph.layers import Layer
-from jaxplain.graph.program import Node, Var, compute
+from jaxplain.graph import Graph
+from jaxplain.graph.analyses.flow import reached
+from jaxplain.graph.ir import Node, Var, compute
+from jaxplain.graph.layer import Layer
 from jaxplain.rules import Rule
 
 #: Given a function of several arrays, their values and the relevance of its output: theirs.
@@ -159,11 +160,12 @@ def batches(
         TypeError: a weight is no floating array.
         NotAnalyzableError: no relevance can reach a weight.
     """
+    carries = graph.flow.carries_relevance
     ends = {lookup.value for lookup in graph.lookups}  # explained, and made of a table
     owners: list[dict[Var, Var]] = []
     for weight in inputs:
         _check(graph, weight)
-        made = activity.reached(graph.program, [weight], lambda v: v in ends or not v.carries)
+        made = reached(graph.program, [weight], lambda v: v in ends or v not in carries)
         owner = next((owner for owner in owners if made.isdisjoint(owner)), None)
         if owner is None:
             owners.append(owner := {})
@@ -177,7 +179,7 @@ def _check(graph: Graph, weight: Var) -> None:
             f"parameter {weight.path} has dtype {weight.aval.dtype}: only floating parameters have "
             "relevance; give others as an argument of their own, or cast them before"
         )
-    if activity.reached(graph.program, [weight]).isdisjoint(graph.explained_outputs):
+    if reached(graph.program, [weight]).isdisjoint(graph.explained_outputs):
         raise CutOffError(
             f"no relevance can reach parameter {weight.path}: the output is cut off from it by "
             "discrete operations or stop_gradient, or does not depend on it"

@@ -24,8 +24,8 @@ from jaxplain import _compat
 from jaxplain.composites import describe
 from jaxplain.errors import NotAnalyzableError
 from jaxplain.graph import primitives, trace
-from jaxplain.graph.layers import RULELESS
-from jaxplain.graph.primitives import Class
+from jaxplain.graph.layer import RULELESS
+from jaxplain.graph.primitives import PrimitiveKind
 
 PAGE = Path(__file__).parent.parent / "docs" / "primitives.md"
 
@@ -421,16 +421,16 @@ def outcome(name: str, f: Function, *args: Any) -> str:
                 return MOVED if step.kind == "Structure" else INSIDE
             what = step.kind if step.op in (name, "") else f"{step.kind} ({step.op})"
             return f"{what}: {describe(rules[step])}"
-    if any(v.active for n in nodes for v in n.inputs):
+    if any(v in graph.flow.active for n in nodes for v in n.inputs):
         return NOTHING
     return CONSTANT if nodes or name not in CALLS else LOOKED_THROUGH
 
 
 def what(name: str) -> str:
     """What the table says that a primitive is."""
-    row = primitives.row(name)
-    if row.cls is not Class.UNKNOWN:
-        return row.cls.value
+    row = primitives.lookup(name)
+    if row.kind is not PrimitiveKind.UNKNOWN:
+        return row.kind.value
     if name in CALLS:
         return "a call of a function"
     return "control flow" if name in ("scan", "cond", "shard_map") else "—"

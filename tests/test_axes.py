@@ -9,7 +9,7 @@ import pytest
 from jax import lax, nn
 
 from jaxplain.graph import trace
-from jaxplain.graph.axes import reshaped
+from jaxplain.graph.analyses.axes import reshaped
 
 X = jnp.ones((2, 8, 6, 3))
 KERNEL = jnp.ones((3, 3, 3, 5))

@@ -16,7 +16,7 @@ import primitives_page as page
 from jaxplain.composites import Composite, any_layer
 from jaxplain.errors import NotAnalyzableError
 from jaxplain.graph import primitives
-from jaxplain.graph.primitives import Class
+from jaxplain.graph.primitives import PrimitiveKind
 from jaxplain.rules import AlphaBeta, Epsilon, Pass, ZPlus
 from zoo import normal
 
@@ -29,17 +29,22 @@ def _float64() -> Iterator[None]:
 
 #: What can become of relevance at the primitives of a class.
 POSSIBLE = {
-    Class.DIAGONAL: {"Affine (scale)", "Merge (sum)", "Product (product)", "Product (quotient)"},
-    Class.STRUCTURAL: {page.MOVED, "Selection (select)"},
-    Class.MIXING: {"Merge (sum)", "Matmul"}
+    PrimitiveKind.DIAGONAL: {
+        "Affine (scale)",
+        "Merge (sum)",
+        "Product (product)",
+        "Product (quotient)",
+    },
+    PrimitiveKind.STRUCTURAL: {page.MOVED, "Selection (select)"},
+    PrimitiveKind.MIXING: {"Merge (sum)", "Matmul"}
     | {f"Affine ({op})" for op in ("dense", "convolution", "pooling", "sum", "cumulative")},
-    Class.ELEMENTWISE: {"Activation", "Activation (rectifier)", "Selection", page.REFUSED},
-    Class.SELECTION: {"Selection"},
-    Class.DISCRETE: {page.NOTHING, page.CONSTANT},
-    Class.UNKNOWN: {page.REFUSED, page.NOTHING, page.CONSTANT},
+    PrimitiveKind.ELEMENTWISE: {"Activation", "Activation (rectifier)", "Selection", page.REFUSED},
+    PrimitiveKind.SELECTION: {"Selection"},
+    PrimitiveKind.DISCRETE: {page.NOTHING, page.CONSTANT},
+    PrimitiveKind.UNKNOWN: {page.REFUSED, page.NOTHING, page.CONSTANT},
 }
 #: What holds a function.
-HOLDS = {page.LOOKED_THROUGH, page.INSIDE, page.REFUSED, *POSSIBLE[Class.ELEMENTWISE]}
+HOLDS = {page.LOOKED_THROUGH, page.INSIDE, page.REFUSED, *POSSIBLE[PrimitiveKind.ELEMENTWISE]}
 
 
 def test_every_primitive_is_in_the_table_of_cases() -> None:
@@ -58,7 +63,7 @@ def test_the_page_says_what_happens() -> None:
 
 def test_what_happens_is_possible_for_the_class() -> None:
     for name, row in page.recorded().items():
-        cls = primitives.row(name).cls
+        cls = primitives.lookup(name).kind
         holds = row.what in ("a call of a function", "control flow")
         for found in filter(None, (row.one, row.several)):
             assert found.split(":")[0] in (HOLDS if holds else POSSIBLE[cls]), name

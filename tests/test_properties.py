@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from jax import nn
 
 from jaxplain.composites import Composite, first, kernel, kind, last, op
-from jaxplain.graph import bounds, trace
-from jaxplain.graph.program import read
+from jaxplain.graph import trace
+from jaxplain.graph.analyses.bounds import bounds_of
+from jaxplain.graph.ir import read
 from jaxplain.interpreter import evaluate, values
 from jaxplain.ledger import Ledger
 from jaxplain.plan import Plan
@@ -108,7 +109,7 @@ class Explained:
         """The outputs, and on the way that all values are where they are said to be."""
         program = self.graph.program
         env = values(program, self.constants, [self.x])
-        for var, (low, high) in bounds.of(program, {}).items():
+        for var, (low, high) in bounds_of(program, {}).items():
             if var in env and var.floating:
                 value, slack = (
                     np.asarray(env[var]),

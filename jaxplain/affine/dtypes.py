@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxplain.graph.program import Var
+from jaxplain.graph.ir import Var
 
 
 def wide(*dtypes: Any) -> Any:

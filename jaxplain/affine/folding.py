@@ -13,10 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxplain import _compat
-from jaxplain.graph.axes import reshaped
-from jaxplain.graph.layers import Layer
-from jaxplain.graph.primitives import Class, Role
-from jaxplain.graph.program import Node, Var, read
+from jaxplain.graph.analyses.axes import reshaped
+from jaxplain.graph.contractions import contraction
+from jaxplain.graph.ir import Node, Var, read
+from jaxplain.graph.layer import Layer
+from jaxplain.graph.primitives import Operand, PrimitiveKind
+from jaxplain.graph.primitives import PrimitiveRole as Role
 
 _Labels = list[int | None]  # for each axis of a value, the axis of the kernel's operand it is
 
@@ -37,11 +39,13 @@ def fold(
         return None
     position = list(nodes).index(kernel)
     before, after = nodes[:position], nodes[position + 1 :]
-    (weight,) = (i for i, v in enumerate(kernel.inputs) if v not in layer.live)
-    (data,) = (i for i, v in enumerate(kernel.inputs) if v in layer.live)
+    if contraction(kernel) is None:
+        return None
+    (weight,) = (i for i, v in enumerate(kernel.inputs) if v not in layer.affine_vars)
+    (data,) = (i for i, v in enumerate(kernel.inputs) if v in layer.affine_vars)
     folded = jnp.asarray(read(env, kernel.inputs[weight]))
 
-    varying = _varying_after(after, scales, kernel)
+    varying = _varying_after(after, scales, kernel, layer)
     if varying is None:
         return None
     axes = output_axes(kernel, weight)
@@ -56,7 +60,7 @@ def fold(
         )
         folded = folded * along(scale, sorted(varying), axes, folded.shape)
 
-    varying = _varying_before(before, scales, kernel.inputs[data])
+    varying = _varying_before(before, scales, kernel.inputs[data], layer)
     if varying is None:
         return None
     if any(n in scales for n in before):
@@ -80,8 +84,8 @@ def _scale(
     values: dict[Var, Any] = {start: value}
     for node in nodes:
         live = [v for v in node.inputs if v in values]
-        if node.row.role in (Role.SUM, Role.DIFFERENCE):
-            turned = node.row.role is Role.DIFFERENCE and node.inputs[1] is live[0]
+        if node.info.adds:
+            turned = node.info.operand(node.inputs.index(live[0])) is Operand.SUBTRAHEND
             out = -values[live[0]] if turned else values[live[0]]
             out = jnp.broadcast_to(out, node.outputs[0].shape)
         else:
@@ -95,19 +99,19 @@ def _varying(var: Var) -> set[int]:
     """The axes along which a constant may vary."""
     axes = {i for i, n in enumerate(var.shape) if n > 1}
     node = var.producer
-    if node is not None and node.row.role is Role.BROADCAST:
+    if node is not None and node.info.role is Role.BROADCAST:
         inner = _varying(node.inputs[0])
         axes &= {d for i, d in enumerate(node.params["broadcast_dimensions"]) if i in inner}
-    elif node is not None and node.row.role is Role.CAST:
+    elif node is not None and node.info.role is Role.CAST:
         axes &= _varying(node.inputs[0])
     return axes
 
 
-def _scale_axes(node: Node, labels: _Labels) -> set[int] | None:
+def _scale_axes(node: Node, labels: _Labels, layer: Layer) -> set[int] | None:
     """The kernel axes along which the constants of a scale vary."""
     found: set[int] = set()
     for var in node.inputs:
-        if var.carries or not var.floating or node.row.role in (Role.SUM, Role.DIFFERENCE):
+        if var in layer.affine_vars or not var.floating or node.info.adds:
             continue
         for axis in _varying(var):
             label = labels[axis]
@@ -117,50 +121,55 @@ def _scale_axes(node: Node, labels: _Labels) -> set[int] | None:
     return found
 
 
-def _varying_after(nodes: Sequence[Node], scales: Sequence[Node], kernel: Node) -> set[int] | None:
+def _varying_after(
+    nodes: Sequence[Node], scales: Sequence[Node], kernel: Node, layer: Layer
+) -> set[int] | None:
     """The axes of the kernel's output along which the scales behind it vary."""
     labels: _Labels = list(range(len(kernel.outputs[0].shape)))
     found: set[int] = set()
     for node in nodes:
-        moved = _move(node, labels)
+        moved = _move(node, labels, layer)
         if moved is None:
             return None
         labels = moved
         if node in scales:
-            axes = _scale_axes(node, labels)
+            axes = _scale_axes(node, labels, layer)
             if axes is None:
                 return None
             found |= axes
     return found
 
 
-def _varying_before(nodes: Sequence[Node], scales: Sequence[Node], data: Var) -> set[int] | None:
+def _varying_before(
+    nodes: Sequence[Node], scales: Sequence[Node], data: Var, layer: Layer
+) -> set[int] | None:
     """The axes of the kernel's input along which the scales before it vary."""
     labels: _Labels = list(range(len(data.shape)))
     found: set[int] = set()
     for node in reversed(nodes):
         if node in scales:
-            axes = _scale_axes(node, labels)
+            axes = _scale_axes(node, labels, layer)
             if axes is None:
                 return None
             found |= axes
-        moved = _move(node, labels, back=True)
+        moved = _move(node, labels, layer, back=True)
         if moved is None:
             return None
         labels = moved
     return found
 
 
-def _move(node: Node, labels: _Labels, back: bool = False) -> _Labels | None:
+def _move(node: Node, labels: _Labels, layer: Layer, back: bool = False) -> _Labels | None:
     """Labels through one operation, from its input to its output or back."""
-    role = node.row.role
-    if len(node.carrying) > 1 or len(node.outputs) > 1:
+    role = node.info.role
+    operands = {v for v in node.inputs if v in layer.affine_vars}
+    if len(operands) > 1 or len(node.outputs) > 1:
         return None
-    (operand,) = node.carrying
+    (operand,) = operands
     before, after = operand.shape, node.outputs[0].shape
     if back:
         before, after = after, before
-    if node.row.cls is Class.DIAGONAL or role is Role.CAST:
+    if node.info.kind is PrimitiveKind.DIAGONAL or role is Role.CAST:
         return labels if before == after else None
     if role is Role.TRANSPOSE:
         order = node.params["permutation"]
@@ -170,21 +179,10 @@ def _move(node: Node, labels: _Labels, back: bool = False) -> _Labels | None:
     return None
 
 
-def output_axes(kernel: Node, weight: int) -> dict[int, int]:
+def output_axes(kernel: Node, weight: int) -> Mapping[int, int]:
     """For the output axes that are features of the weights, the weights' axis."""
-    numbers = kernel.params["dimension_numbers"]
-    if kernel.row.role is Role.CONVOLUTION:
-        if kernel.params["batch_group_count"] != 1 or weight != 1:
-            return {}
-        return {numbers.out_spec[1]: numbers.rhs_spec[0]}
-    contract, batch = numbers
-    free = [
-        [i for i in range(len(v.shape)) if i not in (*contract[k], *batch[k])]
-        for k, v in enumerate(kernel.inputs)
-    ]
-    start = len(batch[0]) + (len(free[0]) if weight == 1 else 0)
-    axes = dict(enumerate(batch[weight]))
-    return axes | {start + k: axis for k, axis in enumerate(free[weight])}
+    axes = contraction(kernel)
+    return {} if axes is None else axes.features[weight]
 
 
 def _input_factor(
@@ -196,19 +194,20 @@ def _input_factor(
     shape: tuple[int, ...],
 ) -> jax.Array | None:
     """The scale of the kernel's input, as a factor of its weights."""
-    numbers = kernel.params["dimension_numbers"]
-    if kernel.row.role is Role.CONVOLUTION:
-        feature = numbers.lhs_spec[1]
-        if not varying <= {feature} or kernel.params["batch_group_count"] != 1 or weight != 1:
+    product = contraction(kernel)
+    if product is None:
+        return None
+    if product.slides:
+        if weight != 1 or not varying <= set(product.contracted[0]) or not product.contracted[0]:
             return None
-        groups = kernel.params["feature_group_count"]
-        outputs, inputs = (shape[axis] for axis in numbers.rhs_spec[:2])
-        values = _compact(scale, [feature]).reshape(groups, inputs)
-        values = jnp.repeat(values, outputs // groups, axis=0)
-        return _place(values, numbers.rhs_spec[:2], shape)
-    contract, batch = numbers
-    axes = dict(zip(contract[data], contract[weight], strict=True))
-    axes |= dict(zip(batch[data], batch[weight], strict=True))
+        (feature,) = product.contracted[0]
+        to = (*product.features[1].values(), *product.contracted[1])
+        outputs, inputs = (shape[axis] for axis in to)
+        values = _compact(scale, [feature]).reshape(product.groups, inputs)
+        values = jnp.repeat(values, outputs // product.groups, axis=0)
+        return _place(values, to, shape)
+    axes = dict(zip(product.contracted[data], product.contracted[weight], strict=True))
+    axes |= dict(zip(product.shared[data], product.shared[weight], strict=True))
     if not varying <= set(axes):
         return None
     return along(scale, sorted(varying), axes, shape)

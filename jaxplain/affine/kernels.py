@@ -9,10 +9,9 @@ import jax.numpy as jnp
 
 from jaxplain.affine.dtypes import wide
 from jaxplain.affine.folding import along, output_axes
-from jaxplain.graph.chains import is_kernel
-from jaxplain.graph.layers import Layer
-from jaxplain.graph.primitives import Role
-from jaxplain.graph.program import Node, Var, read
+from jaxplain.graph.contractions import contraction
+from jaxplain.graph.ir import Node, Var, read
+from jaxplain.graph.layer import Layer
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class Kernel:
 def of(layer: Layer) -> Kernel:
     """The kernel of a layer to which there is no `objection`."""
     node = layer.mixing[0]
-    (data,) = (v for v in node.inputs if v in layer.live)
+    (data,) = (v for v in node.inputs if v in layer.affine_vars)
     (weights,) = (v for v in node.inputs if v is not data)
     return Kernel(node, weights, data, output_axes(node, node.inputs.index(weights)))
 
@@ -77,7 +76,7 @@ def objection(layer: Layer) -> str:
         return (
             f"the layer is inside of a {within}: write that out (jaxplain.unroll does with loops)"
         )
-    copied = [n for n in layer.nodes if sum(v in layer.live for v in n.inputs) > 1]
+    copied = [n for n in layer.nodes if sum(v in layer.affine_vars for v in n.inputs) > 1]
     if not layer.is_kernel:
         return "it adds a value to itself: write that as a product" if copied else ""
     if len(layer.mixing) > 1:
@@ -86,13 +85,13 @@ def objection(layer: Layer) -> str:
             "inputs"
         )
     node = layer.mixing[0]
-    if not is_kernel(node):
+    if not node.info.multiplies:
         return "the layer is a dot product spelled as a product and a sum: write it as x @ w"
     if copied:
         return "the layer adds a value to itself: write that as a product"
     kernel = of(layer)
-    if kernel.weights.active:
-        return "the weights of the layer depend on the explained input"
-    if node.row.role is Role.CONVOLUTION and not kernel.axes:
+    if contraction(node) is None:
+        return f"it is not known which axes of the weights of {node.primitive} belong to an output"
+    if not kernel.axes:
         return "the layer is a convolution with weights that are grouped by example, or come first"
     return ""

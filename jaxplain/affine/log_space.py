@@ -10,10 +10,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxplain.graph.invariance import degree
-from jaxplain.graph.layers import Layer
-from jaxplain.graph.primitives import Role
-from jaxplain.graph.program import Node, Var, read
+from jaxplain.graph.analyses.invariance import degree
+from jaxplain.graph.ir import Node, Var, read
+from jaxplain.graph.layer import Layer
+from jaxplain.graph.primitives import PrimitiveRole as Role
 
 #: log sum exp: of exponents and the axes summed over.
 Total = Callable[[jax.Array, tuple[int, ...]], jax.Array]
@@ -47,14 +47,14 @@ def run(
                 for v in node.inputs
             ]
             values[out] = _of_exponents(node, own, total)
-            if node.row.role is not Role.LOG:
+            if node.info.role is not Role.LOG:
                 exponents.add(out)
             continue
         operands = [read(values, v) for v in node.inputs]
-        if node.row.role is Role.EXP:
+        if node.info.role is Role.EXP:
             values[out] = operands[0]
             exponents.add(out)
-        elif node.row.role is Role.EXTREMUM_REDUCTION:
+        elif node.info.role is Role.EXTREMUM_REDUCTION:
             values[out] = jnp.zeros(out.shape, x.dtype)
         else:
             values[out] = node.evaluate(operands, x.dtype)[0]
@@ -79,7 +79,7 @@ def objection(layer: Layer) -> str:
 
 def _of_exponents(node: Node, operands: list[Any], total: Total) -> Any:
     """An operation on exponentials, as what it does to their exponents."""
-    role = node.row.role
+    role = node.info.role
     if role is Role.SUM_REDUCTION:
         return total(operands[0], tuple(node.params["axes"]))
     if role in (Role.CAST, Role.LOG):

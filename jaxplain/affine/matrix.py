@@ -11,6 +11,7 @@ be far larger than z. Kernels in bfloat16 stay so and only accumulate wider; the
 written, behind quotients scaled to 1. float16 has too small a range for that.
 """
 
+import enum
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial, reduce
 from operator import add
@@ -22,18 +23,24 @@ import jax.numpy as jnp
 from jaxplain import _compat
 from jaxplain.affine import folding
 from jaxplain.affine.dtypes import wide
-from jaxplain.graph.chains import is_kernel
-from jaxplain.graph.invariance import literal_value
-from jaxplain.graph.layers import Layer
-from jaxplain.graph.primitives import Class, Role
-from jaxplain.graph.program import Node, Var, compute, read
+from jaxplain.graph.analyses.constants import literal_value
+from jaxplain.graph.ir import Node, Var, compute, read
+from jaxplain.graph.layer import Layer
+from jaxplain.graph.primitives import Operand
 
 Arrays = tuple[jax.Array, ...]
 
-# Operations that a map takes for multiplications by one.
-_NONE: frozenset[Role] = frozenset()
-_SIGNS = frozenset({Role.NEGATION, Role.DIFFERENCE})
-_SCALES = _SIGNS | {Role.PRODUCT, Role.QUOTIENT}
+
+class _Ones(enum.IntEnum):
+    """Which factors a map takes for one."""
+
+    NONE = 0
+    SIGNS = 1  # those of subtractions and negations
+    SCALES = 2  # and all scales
+
+
+_FACTORS = (Operand.FACTOR, Operand.DIVISOR)
+_ADDED = (Operand.TERM, Operand.SUBTRAHEND, Operand.MOVED)
 
 
 class Linear:
@@ -116,8 +123,8 @@ class Affine:
         self._narrow = jnp.bfloat16 in dtypes and jnp.float16 not in dtypes
         self._env = dict(constants)
         self._inputs = xs
-        self._nodes = tuple(n for n in layer.nodes if n.outputs[0] in layer.live)
-        frozen = [n for n in layer.nodes if n.outputs[0] not in layer.live]
+        self._nodes = tuple(n for n in layer.nodes if n.outputs[0] in layer.affine_vars)
+        frozen = [n for n in layer.nodes if n.outputs[0] not in layer.affine_vars]
         if frozen:  # the statistic of a normalisation
             env = {**self._env, **dict(zip(layer.inputs, xs, strict=True))}
             compute(layer.nodes, env)
@@ -131,18 +138,18 @@ class Affine:
     @cached_property
     def abs(self) -> Linear:
         """|A|."""
-        return self._map(jnp.abs, ones=_SIGNS)
+        return self._map(jnp.abs, ones=_Ones.SIGNS)
 
     @cached_property
     def square(self) -> Linear:
         """A * A, elementwise."""
         squared = lambda v: jnp.square(jnp.asarray(v, self._dtype))  # noqa: E731
-        return self._map(squared, ones=_SIGNS, exact=True)
+        return self._map(squared, ones=_Ones.SIGNS, exact=True)
 
     @cached_property
     def flat(self) -> Linear:
         """1 where an input is connected to an output, whatever the weight."""
-        return self._map(jnp.ones_like, ones=_SCALES)
+        return self._map(jnp.ones_like, ones=_Ones.SCALES)
 
     @cached_property
     def positive(self) -> Linear:
@@ -197,17 +204,17 @@ class Affine:
             used = jnp.asarray(pattern, dtype)
             weights[kernel] = jnp.asarray(weight, dtype) * used if weighted else used
         change = _share if weighted else _inverse
-        return self._map(change, weights, ones=_SIGNS if weighted else _NONE, exact=True)
+        return self._map(change, weights, ones=_Ones.SIGNS if weighted else _Ones.NONE, exact=True)
 
     def behind(self, start: Node) -> Linear:
         """Where the outputs of one of the layer's operations end up in the layer's output."""
         nodes = self._nodes[self._nodes.index(start) + 1 :]
-        apply = self._walk(nodes, (start.outputs[0],), jnp.ones_like, ones=_SCALES)
+        apply = self._walk(nodes, (start.outputs[0],), jnp.ones_like, ones=_Ones.SCALES)
         start_, exit_ = start.outputs[0].aval, self._layer.output.aval
         return Linear(partial(apply, None), partial(apply, None), [start_], exit_.dtype)
 
     def _value(self, env: Mapping[Var, Any], var: Var) -> Any:
-        if var not in self._layer.live:
+        if var not in self._layer.affine_vars:
             return read(self._env, var)
         return env[var] if var in env else _compat.zeros(var.aval, self._dtype or var.aval.dtype)
 
@@ -223,7 +230,7 @@ class Affine:
         self,
         change: Callable[[Any], Any],
         weights: Mapping[Node, Any] | None = None,
-        ones: frozenset[Role] = _NONE,
+        ones: _Ones = _Ones.NONE,
         exact: bool = False,
     ) -> Linear:
         """The linear part with `change` applied to every constant factor.
@@ -231,7 +238,7 @@ class Affine:
         Args:
             change: applied to weights and scales.
             weights: kernels to use as they are instead of the layer's own.
-            ones: the operations that multiply by one.
+            ones: which factors count as one.
             exact: nothing may be in half precision.
         """
         apply = self._walk(self._nodes, self._layer.inputs, change, weights, ones)
@@ -243,14 +250,14 @@ class Affine:
         sources: Sequence[Var],
         change: Callable[[Any], Any],
         weights: Mapping[Node, Any] | None = None,
-        ones: frozenset[Role] = _NONE,
+        ones: _Ones = _Ones.NONE,
     ) -> Callable[..., jax.Array]:
         """Some of the layer's operations, from `sources` to its exit, as `_map` wants them."""
 
         def apply(dtype: Any, *xs: jax.Array) -> jax.Array:
             env = dict(zip(sources, xs, strict=True))
             for node in nodes:
-                constants = () if node.row.role in ones else self._factors(node)
+                constants = () if _counts_as_one(node, ones) else self._factors(node)
                 factors = {
                     v: (weights or {}).get(node, change(read(self._env, v))) for v in constants
                 }
@@ -262,38 +269,44 @@ class Affine:
 
     def _adds(self, node: Node) -> bool:
         """Whether the operation may add constants."""
-        return _offsets(node) and any(v not in self._layer.live for v in node.inputs)
+        return "fill_value" in node.params or any(
+            node.info.operand(place) in _ADDED and var not in self._layer.affine_vars
+            for place, var in enumerate(node.inputs)
+        )
 
     def _factors(self, node: Node) -> tuple[Var, ...]:
-        """The constants that the operation multiplies by."""
-        return tuple(v for v in node.inputs if v not in self._layer.live and _is_factor(node))
+        """The constants that the operation multiplies by or divides by."""
+        return tuple(
+            var
+            for place, var in enumerate(node.inputs)
+            if node.info.operand(place) in _FACTORS and var not in self._layer.affine_vars
+        )
 
     def _step(
         self,
         node: Node,
         env: Mapping[Var, Any],
         factors: Mapping[Var, Any],
-        ones: frozenset[Role],
+        ones: _Ones,
         dtype: Any,
     ) -> list[Any]:
         """One operation without its offset: constants other than factors count as zero."""
-        role, shape = node.row.role, node.outputs[0].shape
-        live = [v for v in node.inputs if v in env]
-        if role in (Role.SUM, Role.DIFFERENCE):
-            terms = [env.get(v) for v in node.inputs]
-            if role is Role.DIFFERENCE and role not in ones and terms[1] is not None:
-                terms[1] = -terms[1]
-            total = reduce(add, (t for t in terms if t is not None))
-            return [jnp.broadcast_to(total, shape)]
-        if role in ones:
-            return [jnp.broadcast_to(env[live[0]], shape)]
+        shape = node.outputs[0].shape
+        operands = [(node.info.operand(place), var) for place, var in enumerate(node.inputs)]
+        if node.info.adds:
+            turned = Operand.SUBTRAHEND if ones is _Ones.NONE else None
+            terms = [-env[v] if kind is turned else env[v] for kind, v in operands if v in env]
+            return [jnp.broadcast_to(reduce(add, terms), shape)]
+        if _counts_as_one(node, ones):
+            (value,) = (env[v] for v in node.inputs if v in env)
+            return [jnp.broadcast_to(value, shape)]
         values = []
-        for var in node.inputs:
+        for kind, var in operands:
             if var in env:
                 values.append(env[var])
             elif var in factors:
                 values.append(factors[var])
-            elif var.floating:
+            elif kind in _ADDED:
                 values.append(_compat.zeros(var.aval, var.aval.dtype))
             else:
                 values.append(read(self._env, var))
@@ -303,7 +316,7 @@ class Affine:
     def _folded(self) -> jax.Array | None:
         """The only kernel's weights with all scales in them; None where they do not fold."""
         layer = self._layer
-        if len(layer.mixing) != 1 or not is_kernel(layer.mixing[0]):
+        if len(layer.mixing) != 1 or not layer.mixing[0].info.multiplies:
             return None
         scales = [n for n in self._nodes if _is_scale(n, layer)]
         return folding.fold(layer, self._nodes, scales, self._env)
@@ -313,12 +326,12 @@ class Affine:
         if self._folded is None:
             return None
         weights = {self._layer.mixing[0]: part(self._folded)}
-        return self._walk(self._nodes, self._layer.inputs, jnp.ones_like, weights, _SCALES)
+        return self._walk(self._nodes, self._layer.inputs, jnp.ones_like, weights, _Ones.SCALES)
 
     def _parts(self, dtype: Any, *xs: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """What is positive and what negative, of inputs that are or of two halves of either sign.
+        """The (positive, negative) parts of the output; `xs` is x, or (*x+, *x-).
 
-        The two never mix, so that what has only weights of one sign is exactly zero in the other.
+        The two never mix: an output with weights of one sign only is exactly zero in the other.
         """
         sources, exit_ = self._layer.inputs, self._layer.output
         above: dict[Var, Any] = dict(zip(sources, xs, strict=False))
@@ -333,32 +346,37 @@ class Affine:
     def _split(
         self, node: Node, above: Mapping[Var, Any], below: Mapping[Var, Any], dtype: Any
     ) -> tuple[list[Any], list[Any]]:
-        """One operation on values of either sign; what is zero throughout has no outputs."""
-        ones = _NONE if self._folded is None else _SCALES
+        """One operation on both parts; a part that is zero throughout has no outputs."""
+        ones = _Ones.NONE if self._folded is None else _Ones.SCALES
 
         def run(env: Mapping[Var, Any], factors: Mapping[Var, Any] = {}) -> list[Any]:
             if not set(node.inputs) & set(env):
                 return []
             return self._step(node, env, factors, ones, dtype)
 
-        role, constants = node.row.role, self._factors(node)
-        if role is Role.NEGATION and role not in ones:
-            return run(below), run(above)
-        if role is Role.DIFFERENCE and role not in ones:
-            first, second = node.inputs
-            plus = {v: env[v] for v, env in ((first, above), (second, below)) if v in env}
-            minus = {v: env[v] for v, env in ((first, below), (second, above)) if v in env}
-            return run(plus), run(minus)
-        if role in ones or not constants:
+        constants = self._factors(node)
+        if node.info.adds and ones is _Ones.NONE:
+            up, down = [], []
+            for place, var in enumerate(node.inputs):
+                if node.info.operand(place) is Operand.SUBTRAHEND:
+                    up += [-below[var]] if var in below else []
+                    down += [-above[var]] if var in above else []
+                else:
+                    up += [above[var]] if var in above else []
+                    down += [below[var]] if var in below else []
+            shape = node.outputs[0].shape
+            joined = [[jnp.broadcast_to(reduce(add, v), shape)] if v else [] for v in (up, down)]
+            return joined[0], joined[1]
+        if _counts_as_one(node, ones) or not constants:
             return run(above), run(below)
         (constant,) = constants
         c = read(self._env, constant)
         folded = self._folded if node in self._layer.mixing else None
-        if is_kernel(node) and (folded is not None or not ones):
+        if node.info.multiplies and (folded is not None or not ones):
             weights = c if folded is None else folded
-            up, down = {constant: _up(weights)}, {constant: _down(weights)}
-            kept = _sum(run(above, up), run(below, down))
-            return kept, _sum(run(above, down), run(below, up))
+            positive, negative = {constant: _up(weights)}, {constant: _down(weights)}
+            kept = _sum(run(above, positive), run(below, negative))
+            return kept, _sum(run(above, negative), run(below, positive))
         factors = {constant: jnp.ones_like(c) if ones else c}
         kept, crossed = run(above, factors), run(below, factors)
         value = literal_value(constant)
@@ -405,25 +423,21 @@ def _share(scale: Any) -> jax.Array:
     return jnp.where((scale == 0) | jnp.isinf(scale), scale, 1)
 
 
-def _is_factor(node: Node) -> bool:
-    """Whether the operation multiplies by its constants."""
-    return node.row.role in (Role.PRODUCT, Role.QUOTIENT, Role.DOT, Role.CONVOLUTION)
-
-
-def _offsets(node: Node) -> bool:
-    """Whether the operation may add its constants."""
-    sums = node.row.cls is Class.MIXING and node.row.role is not Role.SCATTER_SUM
-    return not _is_factor(node) and not sums
+def _counts_as_one(node: Node, ones: _Ones) -> bool:
+    """Whether all factors of an operation are taken for one."""
+    turns = Operand.SUBTRAHEND in node.info.operands
+    return (turns and ones >= _Ones.SIGNS) or (node.info.scales and ones >= _Ones.SCALES)
 
 
 def _is_scale(node: Node, layer: Layer) -> bool:
-    """Whether the operation multiplies its live operand by something else than one."""
-    role = node.row.role
-    if role is Role.DIFFERENCE:
-        return node.inputs[1] in layer.live
-    if role is Role.DOT:  # an einsum without a sum
-        return node not in layer.mixing
-    return role in (Role.NEGATION, Role.PRODUCT, Role.QUOTIENT)
+    """Whether the operation multiplies its input by something else than one."""
+    if node.info.adds:
+        return any(
+            node.info.operand(place) is Operand.SUBTRAHEND and var in layer.affine_vars
+            for place, var in enumerate(node.inputs)
+        )
+    einsum = node.info.multiplies and node not in layer.mixing  # without a sum
+    return node.info.scales or einsum
 
 
 def is_splittable(layer: Layer) -> bool:

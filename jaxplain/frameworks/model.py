@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from jaxplain.graph.program import flatten
+from jaxplain.graph.flatten import flatten
 
 Arrays = dict[str, Any]
 

@@ -1,38 +1,40 @@
 """The graph of a function: its layers, read off its jaxpr.
 
-program (flatten) -> activity -> dominators -> regions, chains -> layers -> blocks
+flatten -> analyses -> rewrites -> recognizers and boundaries -> assemble -> describe
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxplain import targets
-from jaxplain.graph import activity, bounds, ends, lookups, naming
-from jaxplain.graph.axes import Axes
-from jaxplain.graph.blocks import Block
-from jaxplain.graph.layers import RULELESS, Layer
-from jaxplain.graph.lookups import Lookup
-from jaxplain.graph.program import Program, Var, flatten
-from jaxplain.graph.regions import Regions
+from jaxplain.graph.analyses.axes import Axes
+from jaxplain.graph.analyses.flow import Flow, flow_of
+from jaxplain.graph.analyses.integer_inputs import Lookup, lookups_of
+from jaxplain.graph.assemble import assemble
+from jaxplain.graph.describe import describe, ends_in_probabilities
+from jaxplain.graph.examples import counts_examples
+from jaxplain.graph.flatten import flatten
+from jaxplain.graph.ir import Program, Var
+from jaxplain.graph.layer import RULELESS, Block, Layer
+from jaxplain.graph.recognizers import RECOGNIZERS
+from jaxplain.graph.recognizers.facts import Facts
+from jaxplain.graph.rewrites.output_activation import without_softmax
 
 __all__ = ["Graph", "Layer", "trace"]
 
-_ROUNDING = 1e-6  # of a factor such as 1 / 6, which makes of 6 a little more than 1
 
-
-class Graph(Block):
+class Graph:
     """The layers of a traced function.
 
     Attributes:
         program: the flat operations.
+        flow: where relevance flows in them.
         explained: the values that are explained: floating inputs, and the numbers that are made of
             integers.
         inputs: the function's inputs that are explained.
-        lookups: the numbers that are made of those which hold integers.
+        lookups: the numbers that are made of integer inputs.
         explained_outputs: the values that relevance starts from: the function's outputs, with a
             trailing softmax left out when `trace` was asked to.
         steps: every layer of the function itself in execution order: structure, loops and branches
@@ -42,6 +44,7 @@ class Graph(Block):
         softmax: what was left out at the outputs ("softmax", "log_softmax" or "").
         axes: along which axis of the explained input the axes of every value run.
         batched: whether the leading axis of the explained inputs counts examples.
+        probabilities: whether some outputs are those of a softmax.
     """
 
     def __init__(
@@ -52,31 +55,29 @@ class Graph(Block):
         normalizations: bool = True,
     ):
         self.inputs = inputs
-        self.lookups = _looked_up(program, inputs)
+        self.lookups: tuple[Lookup, ...] = lookups_of(program, inputs)
         floating = (v for v in inputs if v.floating)
-        self.explained = explained = (*floating, *(found.value for found in self.lookups))
-        activity.mark(program, explained, program.outputs)
-        regions = Regions(program, explained, normalizations)
-        found = [ends.of(v, program, regions) for v in program.outputs] if logits else []
-        self.softmax = next((end.softmax for end in found if end.softmax), "")
-        heads = program.outputs
+        self.explained = (*floating, *(lookup.value for lookup in self.lookups))
+        self.softmax, outputs = "", tuple(program.outputs)
+        facts = self._facts(program, outputs, normalizations)
+        if logits:
+            program, outputs, self.softmax = without_softmax(program, facts)
         if self.softmax:
-            heads = [end.logits() for end in found]
-            activity.mark(program, explained, heads)
-            regions = Regions(program, explained, normalizations)
-        super().__init__(program, heads, regions)
-        self.all_steps = tuple(self.walk())
+            facts = self._facts(program, outputs, normalizations)
+        self.program: Program = program
+        self.flow: Flow = facts.flow
+        self.axes = Axes(program, self.explained)
+        self.batched = counts_examples([v.aval for v in outputs], [v.aval for v in inputs])
+        steps = assemble(program, outputs, facts)
+        self.block: Block[Layer] = describe(steps, facts.flow, self.axes, self.batched)
+        self.steps, self.explained_outputs = self.block.steps, outputs
+        self.all_steps = tuple(self.block.walk())
         self.layers = tuple(step for step in self.all_steps if step.kind not in RULELESS)
-        self.axes = Axes(program, explained)
-        self.batched = targets.counts_examples(
-            [v.aval for v in self.explained_outputs], [v.aval for v in inputs]
-        )
-        _describe(self)
+        self.probabilities = ends_in_probabilities(self.block, facts.flow)
 
-    @property
-    def probabilities(self) -> bool:
-        """Whether some outputs are those of a softmax."""
-        return ends.are_probabilities(self.steps, self.explained_outputs)
+    def _facts(self, program: Program, outputs: Sequence[Var], normalizations: bool) -> Facts:
+        flow = flow_of(program, self.explained, outputs)
+        return Facts(program, self.explained, flow, RECOGNIZERS, normalizations)
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.layers))
@@ -120,53 +121,6 @@ def trace(
     return Graph(program, tuple(program.inputs[i] for i in positions), logits)
 
 
-def _looked_up(program: Program, inputs: Sequence[Var]) -> tuple[Lookup, ...]:
-    """The numbers that integer inputs become.
-
-    Raises:
-        TypeError: no output depends on those of an input, they belong to several integers at once,
-            or come from a table that is explained too.
-    """
-    integers = [v for v in inputs if not v.floating]
-    if not integers:
-        return ()
-    found = lookups.of(program, integers)
-    floating = [v for v in inputs if v.floating]
-    activity.mark(program, [*floating, *(lookup.value for lookup in found)], program.outputs)
-    found = tuple(lookup for lookup in found if lookup.value.carries)
-    for lookup in found:
-        if lookup.ambiguous and lookup.value.producer is not None:
-            raise TypeError(
-                f"{lookup.value.producer.primitive} at "
-                f"{lookup.value.producer.location or 'unknown place'} makes numbers of several "
-                "explained integers at once, and their relevance would be that of all of them: "
-                "explain the numbers (split the model behind them) or one of the inputs, or cast "
-                "integers to floats before (images)"
-            )
-    for var, start in zip(integers, lookups.starts(integers), strict=True):
-        if not any(lookup.has(start, var) for lookup in found):
-            raise TypeError(
-                f"{var.path or 'an input'} is explained, and its integers become no numbers that "
-                "reach the output: integers are explained where they pick rows of a table, "
-                "choose a class or are cast to floats; masks and places are constants"
-            )
-    _check_tables(found, floating)
-    return found
-
-
-def _check_tables(lookups: Sequence[Lookup], floating: Sequence[Var]) -> None:
-    """Raises TypeError for a table that is explained, as the integers that pick its rows are."""
-    pending = [v for lookup in lookups for v in lookup.tables]
-    while pending:
-        var = pending.pop()
-        if var in floating:
-            raise TypeError(
-                f"{var.path} is explained, and so are the integers that pick its rows: their "
-                "relevance is that of the rows. Explain one of them"
-            )
-        pending += var.producer.inputs if var.producer is not None else ()
-
-
 def explained_leaves(args: Sequence[Any], argnums: int | Sequence[int]) -> tuple[int, ...]:
     """The positions of the explained arrays among all flat arguments.
 
@@ -201,46 +155,3 @@ def explained_leaves(args: Sequence[Any], argnums: int | Sequence[int]) -> tuple
             positions += range(offset, offset + len(leaves))
         offset += len(leaves)
     return tuple(positions)
-
-
-def _describe(graph: Graph) -> None:
-    """Gives every layer its index, name, place and what is known of its inputs."""
-    softmax = (s for s in graph.all_steps if s.kind == "Softmax" and s.op == "softmax")
-    known = bounds.of(graph.program, {s.output: bounds.UNIT for s in softmax})
-    for layer in graph.all_steps:
-        within = [known.get(v, bounds.ANYTHING) for v in layer.inputs]
-        layer.nonnegative = tuple(b.low >= 0 for b in within)
-        layer.gates = tuple(b.low >= 0 and b.high <= 1 + _ROUNDING for b in within)
-        if graph.batched:
-            layer.examples = tuple(graph.axes.examples_of(v) for v in (*layer.inputs, layer.output))
-    _mark_first(graph.steps, set())
-    _mark_last(graph.steps, set())
-    naming.name(graph.steps)
-    for index, layer in enumerate(graph.layers):
-        layer.index = index
-
-
-def _mark_first(steps: Iterable[Layer], below: set[Var]) -> None:
-    """Marks the kernel layers that are below none; `below` are the values that are."""
-    for layer in steps:
-        if layer.control is not None:
-            through = [partial(_mark_first, block.steps, below) for block in layer.blocks]
-            layer.control.spread(below, through)
-            continue
-        reached = any(v in below for v in layer.inputs)
-        layer.first = layer.is_kernel and not reached
-        if reached or layer.is_kernel:
-            below.update(layer.outputs)
-
-
-def _mark_last(steps: Sequence[Layer], above: set[Var]) -> None:
-    """Marks the kernel layers that are above none; `above` are the values that are."""
-    for layer in reversed(steps):
-        if layer.control is not None:
-            through = [partial(_mark_last, block.steps, above) for block in layer.blocks]
-            layer.control.spread_back(above, through, lambda var: var.carries)
-            continue
-        reached = any(v in above for v in layer.outputs)
-        layer.last = layer.is_kernel and not reached
-        if reached or layer.is_kernel:
-            above.update(layer.inputs)

@@ -1,7 +1,7 @@
 """Bottlenecks: the values that everything passes through."""
 
 from jaxplain.graph import Graph
-from jaxplain.graph.program import Var
+from jaxplain.graph.ir import Var
 
 
 def bottlenecks(graph: Graph) -> tuple[Var, ...]:

@@ -5,18 +5,23 @@ no more than sums and products is looked through, as is what does anything else.
 """
 
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxplain.graph.primitives import CUSTOM_ELEMENTWISE, CUSTOM_RECTIFIER, Class, Role, Row
+from jaxplain.graph.ir import Node, Program, Var
+from jaxplain.graph.primitives import (
+    CUSTOM_ELEMENTWISE,
+    CUSTOM_RECTIFIER,
+    PrimitiveInfo,
+    PrimitiveKind,
+)
+from jaxplain.graph.primitives import PrimitiveRole as Role
 
-if TYPE_CHECKING:
-    from jaxplain.graph.program import Node, Program, Var
+_KINKS = (Role.SELECT, Role.COMPARISON, Role.EQUALITY)
 
 
-def row(body: "Program") -> Row | None:
-    """What the table of primitives would say of the function; None when it is no activation."""
+def info(body: Program) -> PrimitiveInfo | None:
+    """The row of the table of primitives that the function would have; None for no activation."""
     (output, *others) = body.outputs
     if others or not all(_is_elementwise(node, output) for node in body.nodes):
         return None
@@ -26,24 +31,24 @@ def row(body: "Program") -> Row | None:
         inputs = [v for v in node.inputs if v in flowing]
         if not inputs:
             continue
-        discrete = node.row.cls is Class.DISCRETE
+        discrete = node.info.kind is PrimitiveKind.DISCRETE
         if not discrete:
             flowing.update(node.outputs)
-        elementwise = node.row.cls is Class.ELEMENTWISE
-        kink = node.row.piecewise or node.row.role in (Role.SELECT, Role.COMPARISON)
+        elementwise = node.info.kind is PrimitiveKind.ELEMENTWISE
+        kink = node.info.piecewise or node.info.role in _KINKS
         nonlinear |= elementwise or discrete or kink
         bent |= kink
-        curved |= (elementwise and not node.row.piecewise) or _is_curve(node, inputs)
+        curved |= (elementwise and not node.info.piecewise) or _is_curve(node, inputs)
     if bent and not curved:
         return CUSTOM_RECTIFIER
     return CUSTOM_ELEMENTWISE if nonlinear else None
 
 
-def signature(body: "Program") -> Hashable:
+def signature(body: Program) -> Hashable:
     """What functions that compute the same have in common; arrays that they hold are their own."""
     names: dict[Var, Hashable] = {v: i for i, v in enumerate(body.inputs)}
 
-    def named(values: "Sequence[Var]") -> Hashable:
+    def named(values: Sequence[Var]) -> Hashable:
         return tuple(names.get(v, v if v.literal is None else _literal(v)) for v in values)
 
     found: list[Hashable] = []
@@ -53,18 +58,22 @@ def signature(body: "Program") -> Hashable:
     return (*found, named(body.outputs))
 
 
-def _literal(var: "Var") -> Hashable:
+def _literal(var: Var) -> Hashable:
     return str(var.aval), np.asarray(var.literal).tobytes()
 
 
-def _is_elementwise(node: "Node", output: "Var") -> bool:
-    bends = node.row.cls in (Class.DIAGONAL, Class.ELEMENTWISE, Class.DISCRETE)
-    moves = node.row.role in (Role.CAST, Role.SELECT, Role.BROADCAST)
+def _is_elementwise(node: Node, output: Var) -> bool:
+    bends = node.info.kind in (
+        PrimitiveKind.DIAGONAL,
+        PrimitiveKind.ELEMENTWISE,
+        PrimitiveKind.DISCRETE,
+    )
+    moves = node.info.role in (Role.CAST, Role.SELECT, Role.BROADCAST)
     shapes = {v.shape for v in node.outputs}
-    return node.row.local and (bends or moves) and shapes <= {output.shape, ()}
+    return node.info.local and (bends or moves) and shapes <= {output.shape, ()}
 
 
-def _is_curve(node: "Node", flowing: "list[Var]") -> bool:
+def _is_curve(node: Node, flowing: list[Var]) -> bool:
     """Whether the operation multiplies or divides two values that the input flows to."""
-    divides = node.row.role is Role.QUOTIENT and node.inputs[-1] in flowing
-    return divides or (node.row.role is Role.PRODUCT and len(flowing) > 1)
+    divides = node.info.role is Role.QUOTIENT and node.inputs[-1] in flowing
+    return divides or (node.info.role is Role.PRODUCT and len(flowing) > 1)

@@ -3,41 +3,47 @@
 from collections.abc import Iterable
 from itertools import takewhile
 
-from jaxplain.graph.layers import Layer
-from jaxplain.graph.program import Var
+from jaxplain.graph.analyses.flow import Flow
+from jaxplain.graph.ir import Var
+from jaxplain.graph.layer import Step
 
 
-def name(steps: Iterable[Layer]) -> None:
-    """Gives every step but structure its name; names are unique.
+def names_of(steps: Iterable[Step], flow: Flow) -> dict[Step, str]:
+    """The names of all steps but structure, and of those inside of them; names are unique.
 
     The module path of a layer with weights, else the path around it and what it does. Where the
     framework writes no module paths, the path of its parameters; without any, the module that its
-    latest source comes from and what it does.
+    latest input comes from and what it does.
     """
-    _Names().give(steps)
+    names = _Names(flow)
+    names.give(steps)
+    return names.names
 
 
 class _Names:
     """The names so far.
 
     Attributes:
+        names: the name of each step.
         counts: how often each name was wanted.
         modules: the modules that values come from, as far as parameters alone tell.
         outside: for the inputs of bodies, the values that they are.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, flow: Flow) -> None:
+        self.flow = flow
+        self.names: dict[Step, str] = {}
         self.counts: dict[str, int] = {}
         self.modules: dict[Var, str] = {}
         self.outside: dict[Var, Var] = {}
 
-    def give(self, steps: Iterable[Layer]) -> None:
+    def give(self, steps: Iterable[Step]) -> None:
         for layer in steps:
-            wanted, module = self.of(layer)
+            wanted, module = self.name_and_module(layer)
             self.modules |= dict.fromkeys(layer.outputs, module)
             if layer.kind != "Structure":
                 count = self.counts[wanted] = self.counts.get(wanted, 0) + 1
-                layer.name = wanted if count == 1 else f"{wanted}@{count}"
+                self.names[layer] = wanted if count == 1 else f"{wanted}@{count}"
             if layer.control is not None:
                 for link in layer.control.enters:
                     self.outside[link.inner] = link.outer
@@ -47,7 +53,7 @@ class _Names:
                 for link in layer.control.leaves:
                     self.modules[link.outer] = self.modules.get(link.inner, "")
 
-    def of(self, layer: Layer) -> tuple[str, str]:
+    def name_and_module(self, layer: Step) -> tuple[str, str]:
         """A layer's name, and the module that it stands in as far as parameters alone tell."""
         nodes = (layer.main, *reversed(layer.nodes))
         path = next((name for node in nodes for name in node.names if name), "")
@@ -62,19 +68,19 @@ class _Names:
         module = self.modules.get(latest, "")
         return f"{module}/{layer.op}" if module else layer.op, module
 
-    def parameter_path(self, layer: Layer) -> str:
+    def parameter_path(self, layer: Step) -> str:
         """The module that the arguments stand in from which a layer's weights are computed."""
-        found: set[Var] = set()
+        seen: set[Var] = set()
         nodes = layer.nodes if layer.kind == "Activation" else (layer.main,)
-        pending = [v for node in nodes for v in node.inputs if not v.active]
+        pending = [v for node in nodes for v in node.inputs if v not in self.flow.active]
         while pending:
             var = pending.pop()
             while var in self.outside:
                 var = self.outside[var]
-            if var not in found and not var.active:
-                found.add(var)
+            if var not in seen and var not in self.flow.active:
+                seen.add(var)
                 pending += var.producer.inputs if var.producer is not None else ()
-        paths = [v.path for v in found if v.path]
+        paths = [v.path for v in seen if v.path]
         if len(paths) == 1:
             return paths[0].rpartition("/")[0] or paths[0]
         parts = takewhile(

@@ -1,14 +1,20 @@
 """What each primitive is: the one table that knows primitives by name.
 
-A primitive that JAX adds is one more row. Everything else in the library speaks of `Class` (how
-relevance may cross the operation) and `Role` (what the operation means to the analyses).
+A primitive that JAX or another library adds is one more row (`register_primitive`). Everything else
+in the library speaks of `PrimitiveKind` (how relevance may cross the operation), `PrimitiveRole`
+(what the operation means to the analyses) and `Operand` (what the operation does with an operand).
 """
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from jaxplain.graph import intervals
+from jaxplain.graph.intervals import POSITIVE, SIGNED_UNIT, UNIT, Bounds, within
 
 
-class Class(enum.Enum):
+class PrimitiveKind(enum.Enum):
     """How an operation treats the values that carry relevance."""
 
     DIAGONAL = "one output per input, scaled or shifted by constants"
@@ -20,8 +26,8 @@ class Class(enum.Enum):
     UNKNOWN = "anything else"
 
 
-class Role(enum.Enum):
-    """What an operation means to the analyses that read more than its class."""
+class PrimitiveRole(enum.Enum):
+    """What an operation means to the analyses that read more than its kind."""
 
     NONE = enum.auto()
     SUM = enum.auto()
@@ -38,12 +44,10 @@ class Role(enum.Enum):
     SUM_REDUCTION = enum.auto()
     SELECT = enum.auto()
     COMPARISON = enum.auto()
+    EQUALITY = enum.auto()
     FINITE = enum.auto()
     STOP = enum.auto()
-    DOT = enum.auto()
-    CONVOLUTION = enum.auto()
-    POOLING = enum.auto()
-    CUMULATIVE = enum.auto()
+    CONTRACTION = enum.auto()
     DEVICE_SUM = enum.auto()
     SCATTER_SUM = enum.auto()
     RESHAPE = enum.auto()
@@ -51,150 +55,333 @@ class Role(enum.Enum):
     BROADCAST = enum.auto()
     CAST = enum.auto()
     CONCATENATION = enum.auto()
-    POSITIVE = enum.auto()
+    SPLIT = enum.auto()
+    SLICE = enum.auto()
+    REVERSAL = enum.auto()
+    LOOKUP = enum.auto()
+
+
+class Operand(enum.Enum):
+    """What a linear operation does with one of its operands.
+
+    An operation is linear in the operands that carry relevance. Where one of the others is a
+    constant, its kind tells the affine map that a layer is (`affine.matrix`) how to treat it.
+    """
+
+    FACTOR = "multiplied: each output is a sum of products with one entry of each factor"
+    DIVISOR = "divided by, entry by entry"
+    TERM = "added: a constant one is part of the bias"
+    SUBTRAHEND = "subtracted: a constant one, negated, is part of the bias"
+    MOVED = "moved to the outputs: a constant one is part of the bias"
+    INDEX = "says where values go or come from"
+    CONDITION = "says which of the others is taken"
+    SETTING = "shapes the linear map in a way of its own, so that its entries are not known"
+
+
+_Kind, _Role = PrimitiveKind, PrimitiveRole
+_FACTOR, _DIVISOR, _TERM, _SUBTRAHEND, _MOVED, _INDEX, _CONDITION, _SETTING = Operand
+_LINEAR = (_Kind.DIAGONAL, _Kind.STRUCTURAL, _Kind.MIXING)
 
 
 @dataclass(frozen=True)
-class Row:
-    """One primitive.
+class PrimitiveInfo:
+    """One row of the table.
 
     Attributes:
-        cls: how relevance may cross it.
-        role: what it means to the analyses.
-        degree: f(c x) = c^degree f(x) for c > 0, where that holds (Role.POWER).
+        kind: how relevance may cross the operation.
+        role: what the operation means to the analyses.
+        operands: for a linear operation, what it does with each operand; the last entry stands for
+            all operands that follow: `(CONDITION, MOVED)` for `select_n(which, *cases)`.
+        op: for a mixing operation, what its layers are called ("dense", "pooling").
+        degree: f(c x) = c^degree f(x) for c > 0, where that holds (`PrimitiveRole.POWER`).
         piecewise: a nonlinearity made of straight lines, as rectifiers are.
         local: may stand inside an activation, normalisation or softmax (has no kernel, keeps every
             value it is given).
+        largest: whether an extremum is a maximum; None for operations that are no extremum.
+        keeps_places: whether an output stands where its input stood (no lookup, no sort).
+        separable: whether several operands are treated one by one, as by as many operations.
+        bounds: the interval of the outputs, from those of the operands.
+        rounds: makes steps of a value, through which nothing flows.
+        irreversible: cannot be differentiated in reverse, and so not explained.
     """
 
-    cls: Class
-    role: Role = Role.NONE
+    kind: PrimitiveKind
+    role: PrimitiveRole = PrimitiveRole.NONE
+    operands: tuple[Operand, ...] = ()
+    op: str = ""
     degree: float | None = None
     piecewise: bool = False
     local: bool = True
+    largest: bool | None = None
+    keeps_places: bool = True
+    separable: bool = False
+    bounds: intervals.Rule | None = None
+    rounds: bool = False
+    irreversible: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kind in _LINEAR and not self.operands:
+            raise ValueError(
+                f"a primitive that is linear ({self.kind.name}) needs operands=: for each operand "
+                f"one of {', '.join(kind.name for kind in Operand)}; the last stands for all that "
+                "follow. Without them a constant operand would be left out of the map"
+            )
+
+    def operand(self, place: int) -> Operand | None:
+        """The operation's treatment of an operand; None for an operation that is not linear."""
+        return self.operands[min(place, len(self.operands) - 1)] if self.operands else None
+
+    @property
+    def multiplies(self) -> bool:
+        """Whether the operation sums products of its operands, as dot products do."""
+        return self.kind is _Kind.MIXING and _FACTOR in self.operands
+
+    @property
+    def adds(self) -> bool:
+        """Whether the operation adds, subtracts or negates, entry by entry."""
+        return self.kind is _Kind.DIAGONAL and not {_FACTOR, _DIVISOR}.intersection(self.operands)
+
+    @property
+    def scales(self) -> bool:
+        """Whether the operation multiplies or divides, entry by entry."""
+        return self.kind is _Kind.DIAGONAL and not self.adds
 
 
-_D, _S, _M, _E = Class.DIAGONAL, Class.STRUCTURAL, Class.MIXING, Class.ELEMENTWISE
+def _scales(role: PrimitiveRole, *operands: Operand, bounds: intervals.Rule) -> PrimitiveInfo:
+    return PrimitiveInfo(_Kind.DIAGONAL, role, operands, bounds=bounds)
 
-TABLE: dict[str, Row] = {
+
+def _moves(role: PrimitiveRole = _Role.NONE, *operands: Operand, **more: Any) -> PrimitiveInfo:
+    """An operation that moves its first operand; `local` only where it keeps every value."""
+    options: dict[str, Any] = {"local": False} | more
+    return PrimitiveInfo(
+        _Kind.STRUCTURAL, role, operands or (_MOVED,), bounds=intervals.joined, **options
+    )
+
+
+def _mixes(
+    op: str, role: PrimitiveRole = _Role.NONE, *operands: Operand, **more: bool
+) -> PrimitiveInfo:
+    """A weighted sum: of products where there are two factors."""
+    operands = operands or (_TERM,)
+    bounds = intervals.contracted if _FACTOR in operands else intervals.summed
+    options: dict[str, Any] = {"local": False} | more
+    return PrimitiveInfo(_Kind.MIXING, role, operands, op, bounds=bounds, **options)
+
+
+def _power(degree: float, bounds: intervals.Rule | None = None, **more: Any) -> PrimitiveInfo:
+    return PrimitiveInfo(
+        _Kind.ELEMENTWISE,
+        _Role.POWER,
+        degree=degree,
+        bounds=bounds or intervals.power(degree),
+        **more,
+    )
+
+
+def _bends(role: PrimitiveRole = _Role.NONE, bounds: intervals.Rule | None = None) -> PrimitiveInfo:
+    return PrimitiveInfo(_Kind.ELEMENTWISE, role, bounds=bounds)
+
+
+def _extremum(
+    largest: bool,
+    role: PrimitiveRole,
+    kind: PrimitiveKind = _Kind.SELECTION,
+    *,
+    local: bool = False,
+) -> PrimitiveInfo:
+    elementwise = kind is _Kind.ELEMENTWISE
+    ends = intervals.largest if largest else intervals.smallest
+    bounds = ends if elementwise else intervals.joined
+    return PrimitiveInfo(
+        kind, role, piecewise=elementwise, local=local, largest=largest, bounds=bounds
+    )
+
+
+def _discrete(role: PrimitiveRole = _Role.NONE, **more: Any) -> PrimitiveInfo:
+    return PrimitiveInfo(_Kind.DISCRETE, role, **more)
+
+
+_CAST = _moves(_Role.CAST, local=True)
+_SELECTS = PrimitiveInfo(_Kind.SELECTION, local=False, keeps_places=False, bounds=intervals.joined)
+
+TABLE: dict[str, PrimitiveInfo] = {
     # diagonal
-    "add": Row(_D, Role.SUM),
-    "add_any": Row(_D, Role.SUM),
-    "sub": Row(_D, Role.DIFFERENCE),
-    "mul": Row(_D, Role.PRODUCT),
-    "div": Row(_D, Role.QUOTIENT),
-    "neg": Row(_D, Role.NEGATION),
+    "add": _scales(_Role.SUM, _TERM, bounds=intervals.add),
+    "add_any": _scales(_Role.SUM, _TERM, bounds=intervals.add),
+    "sub": _scales(_Role.DIFFERENCE, _TERM, _SUBTRAHEND, bounds=intervals.subtract),
+    "mul": _scales(_Role.PRODUCT, _FACTOR, bounds=intervals.multiply),
+    "div": _scales(_Role.QUOTIENT, _FACTOR, _DIVISOR, bounds=intervals.divide),
+    "neg": _scales(_Role.NEGATION, _SUBTRAHEND, bounds=intervals.negate),
     # structural
-    "reshape": Row(_S, Role.RESHAPE),
-    "squeeze": Row(_S, Role.RESHAPE),
-    "transpose": Row(_S, Role.TRANSPOSE),
-    "broadcast_in_dim": Row(_S, Role.BROADCAST),
-    "convert_element_type": Row(_S, Role.CAST),
-    "reduce_precision": Row(_S, Role.CAST),
-    "copy": Row(_S, Role.CAST),
-    "optimization_barrier": Row(_S, Role.CAST),
-    "sharding_constraint": Row(_S, Role.CAST),
-    "device_put": Row(_S, Role.CAST),
-    "name": Row(_S, Role.CAST),
-    "pvary": Row(_S, Role.CAST),
-    "reshard": Row(_S, Role.CAST),
-    "select_n": Row(_S, Role.SELECT),
-    "pad": Row(_S, local=False),
-    "slice": Row(_S, local=False),
-    "dynamic_slice": Row(_S, local=False),
-    "dynamic_update_slice": Row(_S, local=False),
-    "gather": Row(_S, local=False),
-    "scatter": Row(_S, local=False),
-    "rev": Row(_S, local=False),
-    "split": Row(_S, local=False),
-    "unstack": Row(_S, local=False),
-    "concatenate": Row(_S, Role.CONCATENATION, local=False),
-    "stack": Row(_S, Role.CONCATENATION, local=False),
-    "tile": Row(_S, local=False),
-    "all_gather": Row(_S, local=False),
-    "all_gather_invariant": Row(_S, local=False),
-    "all_to_all": Row(_S, local=False),
-    "ppermute": Row(_S, local=False),
+    "reshape": _moves(_Role.RESHAPE, local=True),
+    "squeeze": _moves(_Role.RESHAPE, local=True),
+    "transpose": _moves(_Role.TRANSPOSE, local=True),
+    "broadcast_in_dim": _moves(_Role.BROADCAST, local=True),
+    "convert_element_type": _CAST,
+    "reduce_precision": _CAST,
+    "copy": _CAST,
+    "optimization_barrier": _moves(_Role.CAST, local=True, separable=True),
+    "sharding_constraint": _CAST,
+    "device_put": _CAST,
+    "name": _CAST,
+    "pvary": _CAST,
+    "reshard": _CAST,
+    "select_n": _moves(_Role.SELECT, _CONDITION, _MOVED, local=True),
+    "pad": _moves(_Role.NONE, _MOVED),
+    "slice": _moves(_Role.SLICE),
+    "dynamic_slice": _moves(_Role.LOOKUP, _MOVED, _INDEX),
+    "dynamic_update_slice": _moves(_Role.NONE, _MOVED, _MOVED, _INDEX),
+    "gather": _moves(_Role.LOOKUP, _MOVED, _INDEX, keeps_places=False),
+    "scatter": _moves(_Role.NONE, _MOVED, _INDEX, _MOVED, keeps_places=False),
+    "rev": _moves(_Role.REVERSAL, local=True),
+    "split": _moves(_Role.SPLIT),
+    "unstack": _moves(),
+    "concatenate": _moves(_Role.CONCATENATION),
+    "stack": _moves(_Role.CONCATENATION),
+    "tile": _moves(),
+    "all_gather": _moves(),
+    "all_gather_invariant": _moves(),
+    "all_to_all": _moves(),
+    "ppermute": _moves(),
     # mixing
-    "dot_general": Row(_M, Role.DOT),
-    "conv_general_dilated": Row(_M, Role.CONVOLUTION, local=False),
-    "reduce_sum": Row(_M, Role.SUM_REDUCTION),
-    "reduce_window_sum": Row(_M, Role.POOLING, local=False),
-    "cumsum": Row(_M, Role.CUMULATIVE, local=False),
-    "scatter-add": Row(_M, Role.SCATTER_SUM, local=False),
-    "psum": Row(_M, Role.DEVICE_SUM, local=False),
-    "psum_invariant": Row(_M, Role.DEVICE_SUM, local=False),
-    "reduce_scatter": Row(_M, Role.DEVICE_SUM, local=False),
+    "dot_general": _mixes("dense", _Role.CONTRACTION, _FACTOR, local=True),
+    "ragged_dot_general": _mixes("dense", _Role.NONE, _FACTOR, _FACTOR, _INDEX),
+    "conv_general_dilated": _mixes("convolution", _Role.CONTRACTION, _FACTOR),
+    "reduce_sum": _mixes("sum", _Role.SUM_REDUCTION, local=True),
+    "reduce_window_sum": _mixes("pooling"),
+    "cumsum": _mixes("cumulative"),
+    "scatter-add": _mixes("sum", _Role.SCATTER_SUM, _TERM, _INDEX, _TERM, keeps_places=False),
+    "psum": _mixes("sum", _Role.DEVICE_SUM, separable=True),
+    "psum_invariant": _mixes("sum", _Role.DEVICE_SUM, separable=True),
+    "reduce_scatter": _mixes("sum", _Role.DEVICE_SUM),
+    "triangular_solve": _mixes("linear", _Role.NONE, _SETTING, _TERM),
     # nonlinear, one output per input
-    "abs": Row(_E, Role.POWER, degree=1, piecewise=True),
-    "square": Row(_E, Role.POWER, degree=2),
-    "sqrt": Row(_E, Role.POWER, degree=0.5),
-    "rsqrt": Row(_E, Role.POWER, degree=-0.5),
-    "cbrt": Row(_E, Role.POWER, degree=1 / 3),
-    "integer_pow": Row(_E, Role.POWER),
-    "pow": Row(_E, Role.POWER),
-    "exp": Row(_E, Role.EXP),
-    "exp2": Row(_E, Role.POSITIVE),
-    "log": Row(_E, Role.LOG),
-    "logistic": Row(_E, Role.POSITIVE),
-    "erfc": Row(_E, Role.POSITIVE),
-    "max": Row(_E, Role.EXTREMUM, piecewise=True),
-    "min": Row(_E, Role.EXTREMUM, piecewise=True),
-    "clamp": Row(_E, piecewise=True),
+    "abs": _power(1, intervals.magnitude, piecewise=True),
+    "square": _power(2),
+    "sqrt": _power(0.5),
+    "rsqrt": _power(-0.5, within(POSITIVE)),
+    "cbrt": _power(1 / 3),
+    "integer_pow": _bends(_Role.POWER, intervals.power_of_parameter),
+    "pow": _bends(_Role.POWER, intervals.power_of_operand),
+    "exp": _bends(_Role.EXP, intervals.increasing(intervals.exp)),
+    "exp2": _bends(bounds=within(POSITIVE)),
+    "expm1": _bends(bounds=intervals.increasing(lambda v: intervals.exp(v) - 1)),
+    "log": _bends(_Role.LOG, intervals.increasing(intervals.log)),
+    "log1p": _bends(bounds=intervals.increasing(lambda v: intervals.log(1 + v))),
+    "logistic": _bends(bounds=within(UNIT)),
+    "tanh": _bends(bounds=within(SIGNED_UNIT)),
+    "sin": _bends(bounds=within(SIGNED_UNIT)),
+    "cos": _bends(bounds=within(SIGNED_UNIT)),
+    "erf": _bends(bounds=within(SIGNED_UNIT)),
+    "erfc": _bends(bounds=within(Bounds(0.0, 2.0))),
+    "max": _extremum(True, _Role.EXTREMUM, _Kind.ELEMENTWISE, local=True),
+    "min": _extremum(False, _Role.EXTREMUM, _Kind.ELEMENTWISE, local=True),
+    "clamp": PrimitiveInfo(_Kind.ELEMENTWISE, piecewise=True, bounds=intervals.clamp),
     **{
-        name: Row(_E)
+        name: _bends()
         for name in (
-            "expm1 log1p log2 tanh tan sin cos sinh cosh asin acos atan asinh acosh atanh erf "
-            "erf_inv lgamma digamma bessel_i0e bessel_i1e polynomial one_minus_square rem atan2 "
-            "igamma igammac igamma_grad_a regularized_incomplete_beta polygamma zeta"
+            "log2 tan sinh cosh asin acos atan asinh acosh atanh erf_inv lgamma digamma bessel_i0e "
+            "bessel_i1e polynomial one_minus_square rem atan2 igamma igammac igamma_grad_a "
+            "regularized_incomplete_beta polygamma zeta"
         ).split()
     },
     # selections
-    "reduce_max": Row(Class.SELECTION, Role.EXTREMUM_REDUCTION),
-    "reduce_min": Row(Class.SELECTION, Role.EXTREMUM_REDUCTION),
-    "reduce_window_max": Row(Class.SELECTION, Role.POOLING, local=False),
-    "reduce_window_min": Row(Class.SELECTION, Role.POOLING, local=False),
-    "sort": Row(Class.SELECTION, local=False),
-    "top_k": Row(Class.SELECTION, local=False),
-    "approx_top_k": Row(Class.SELECTION, local=False),
-    "cummax": Row(Class.SELECTION, Role.RUNNING_EXTREMUM, local=False),
-    "cummin": Row(Class.SELECTION, Role.RUNNING_EXTREMUM, local=False),
+    "reduce_max": _extremum(True, _Role.EXTREMUM_REDUCTION, local=True),
+    "reduce_min": _extremum(False, _Role.EXTREMUM_REDUCTION, local=True),
+    "reduce_window_max": _extremum(True, _Role.NONE),
+    "reduce_window_min": _extremum(False, _Role.NONE),
+    "cummax": _extremum(True, _Role.RUNNING_EXTREMUM),
+    "cummin": _extremum(False, _Role.RUNNING_EXTREMUM),
+    "sort": _SELECTS,
+    "top_k": _SELECTS,
+    "approx_top_k": _SELECTS,
     # no relevance flows
-    "stop_gradient": Row(Class.DISCRETE, Role.STOP),
-    "is_finite": Row(Class.DISCRETE, Role.FINITE),
+    "stop_gradient": _discrete(_Role.STOP),
+    "is_finite": _discrete(_Role.FINITE),
+    "eq": _discrete(_Role.EQUALITY),
+    **{name: _discrete(_Role.COMPARISON) for name in "ne ge gt le lt eq_to le_to lt_to".split()},
+    **{name: _discrete(rounds=True) for name in "sign round floor ceil".split()},
     **{
-        name: Row(Class.DISCRETE, Role.COMPARISON)
-        for name in "eq ne ge gt le lt eq_to le_to lt_to".split()
-    },
-    **{
-        name: Row(Class.DISCRETE)
+        name: _discrete()
         for name in (
-            "sign round floor ceil and or not xor nextafter shift_left shift_right_arithmetic "
-            "shift_right_logical population_count clz iota"
+            "and or not xor nextafter shift_left shift_right_arithmetic shift_right_logical "
+            "population_count clz iota"
         ).split()
     },
-    **{
-        name: Row(Class.DISCRETE, local=False)
-        for name in "argmax argmin reduce_and reduce_or reduce_xor".split()
-    },
+    **{name: _discrete(local=False, keeps_places=False) for name in "argmax argmin".split()},
+    **{name: _discrete(local=False) for name in "reduce_and reduce_or reduce_xor".split()},
+    # what no derivative goes backward through
+    "while": PrimitiveInfo(_Kind.UNKNOWN, local=False, irreversible=True),
 }
 
-UNKNOWN = Row(Class.UNKNOWN, local=False)
+UNKNOWN = PrimitiveInfo(PrimitiveKind.UNKNOWN, local=False)
 
 #: Functions with a derivative of their own whose body is elementwise: executed as written.
-CUSTOM_ELEMENTWISE = Row(_E)
-CUSTOM_RECTIFIER = Row(_E, piecewise=True)
+CUSTOM_ELEMENTWISE = PrimitiveInfo(PrimitiveKind.ELEMENTWISE)
+CUSTOM_RECTIFIER = PrimitiveInfo(PrimitiveKind.ELEMENTWISE, piecewise=True)
 
-#: What cannot be differentiated in reverse, and so not explained.
-IRREVERSIBLE = frozenset({"while"})
-
-#: What makes steps of a value, through which nothing flows.
-ROUNDING = frozenset({"round", "floor", "ceil", "sign"})
-
-#: The largest of their operands, where the others of their role are the smallest.
-MAXIMA = frozenset({"max", "reduce_max", "reduce_window_max", "cummax"})
+#: The names of the maxima and of the minima.
+MAXIMA = frozenset(name for name, info in TABLE.items() if info.largest is True)
+MINIMA = frozenset(name for name, info in TABLE.items() if info.largest is False)
 
 
-def row(name: str) -> Row:
+def lookup(name: str) -> PrimitiveInfo:
     """The table's row for a primitive; `UNKNOWN` when there is none."""
     return TABLE.get(name, UNKNOWN)
+
+
+def register_primitive(
+    name: str, kind: str, operands: Sequence[str] = (), *, op: str = "", **facts: Any
+) -> None:
+    """Tells jaxplain what a primitive of your own, or of another library, is.
+
+    A layer made of it then gets its rule like any other. Register before the first explanation:
+    plans that were made before do not change.
+
+    Args:
+        name: the primitive's name, as a jaxpr shows it.
+        kind: how relevance may cross it: "diagonal", "structural", "mixing" (these are linear),
+            "elementwise", "selection" or "discrete" (see `PrimitiveKind`).
+        operands: for a linear primitive, what it does with each operand: "factor", "divisor",
+            "term", "subtrahend", "moved", "index", "condition" or "setting" (see `Operand`); the
+            last stands for all that follow.
+        op: what a mixing primitive's layers are called ("dense" by default for products of
+            factors, "sum" for terms, "linear" with a setting).
+        **facts: other attributes of `PrimitiveInfo`, such as `piecewise=True` for a rectifier.
+
+    Raises:
+        TypeError: a fact is no attribute of `PrimitiveInfo`.
+        ValueError: the kind or an operand is of no known name, a linear primitive has no operands,
+            or the primitive has another row already.
+
+    Example:
+        Equinox writes into the buffers of its loops with a primitive of its own,
+        `maybe_set(condition, buffer, value, *index)`:
+
+        >>> import jaxplain as jxp
+        >>> jxp.register_primitive(
+        ...     "maybe_set", "structural", ("condition", "moved", "moved", "index")
+        ... )
+    """
+    kinds = _named(PrimitiveKind, [kind], "kind")
+    treated = _named(Operand, operands, "operand")
+    if kinds[0] is PrimitiveKind.MIXING and not op:
+        op = "linear" if _SETTING in treated else "dense" if _FACTOR in treated else "sum"
+    given = {"local": kinds[0] is not PrimitiveKind.MIXING} | facts
+    info = PrimitiveInfo(kinds[0], operands=treated, op=op, **given)
+    if TABLE.setdefault(name, info) != info:
+        raise ValueError(f"the primitive {name!r} is known already: {TABLE[name]}")
+
+
+_Enum = TypeVar("_Enum", bound=enum.Enum)
+
+
+def _named(members: type[_Enum], names: Sequence[str], what: str) -> tuple[_Enum, ...]:
+    known = {member.name.lower(): member for member in members}
+    if isinstance(names, str):
+        names = [names]
+    for name in names:
+        if name not in known:
+            raise ValueError(f"no {what} is called {name!r}; there are: {', '.join(known)}")
+    return tuple(known[name] for name in names)

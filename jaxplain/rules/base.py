@@ -13,8 +13,8 @@ import numpy as np
 from jaxplain import _compat
 from jaxplain.affine.dtypes import wide
 from jaxplain.affine.matrix import Affine, Linear, is_splittable, pull_back
-from jaxplain.graph.layers import Layer
-from jaxplain.graph.program import Var
+from jaxplain.graph.ir import Var
+from jaxplain.graph.layer import Layer
 
 Arrays = tuple[jax.Array, ...]
 Stabilizer = float | Callable[[jax.Array], Any]

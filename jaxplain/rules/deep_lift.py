@@ -13,12 +13,10 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxplain.graph.layers import Layer
-from jaxplain.graph.primitives import MAXIMA
+from jaxplain.graph.layer import Layer
+from jaxplain.graph.primitives import MAXIMA, MINIMA
 from jaxplain.rules.base import Arrays, Rule, View, plus, reduced
 from jaxplain.rules.split import Contributions
-
-MINIMA = frozenset(name.replace("max", "min") for name in MAXIMA)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxplain.graph.layers import Layer
+from jaxplain.graph.layer import Layer
 from jaxplain.rules.base import Arrays, Rule, View
 
 
@@ -32,7 +32,8 @@ class Pass(Rule):
         problem = super().objection(layer)
         if not problem and (layer.kind == "Affine") != (layer.op == "scale"):
             problem = f"{self!r} needs one output per input, which a {layer.op} layer has not"
-        if not problem and layer.kind != "Affine" and layer.output.shape != layer.inputs[0].shape:
+        moved = layer.kind == "Normalization" and layer.output.shape != layer.inputs[0].shape
+        if not problem and moved:
             problem = f"{self!r} needs an output in the shape of the input"
         return problem
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 import jax
 
 from jaxplain.affine import kernels
-from jaxplain.graph.layers import Layer
+from jaxplain.graph.layer import Layer
 from jaxplain.rules.base import Arrays, Rule, View
 
 

@@ -11,9 +11,10 @@ from jaxplain import _compat, finite, notes, targets
 from jaxplain.affine.dtypes import wide
 from jaxplain.errors import CutOffError
 from jaxplain.graph import Graph, explained_leaves
-from jaxplain.graph.layers import Layer
-from jaxplain.graph.lookups import starts
-from jaxplain.graph.program import Program, Var, flatten
+from jaxplain.graph.analyses.integer_inputs import starts
+from jaxplain.graph.flatten import flatten
+from jaxplain.graph.ir import Program, Var
+from jaxplain.graph.layer import Layer
 from jaxplain.interpreter import evaluate, forward, values, wanted
 from jaxplain.ledger import Ledger
 from jaxplain.plan import LayerSpec, Plan
@@ -56,7 +57,8 @@ class Compiled:
         self.looks_up = bool(graph.lookups)
         if self.looks_up and explainer.prepare is not None:
             raise TypeError(NO_PATH)
-        if explainer.relevance and not any(v.carries for v in graph.explained_outputs):
+        carries = graph.flow.carries_relevance
+        if explainer.relevance and carries.isdisjoint(graph.explained_outputs):
             cuts = notes.cuts(graph)
             raise CutOffError(
                 f"no relevance can reach the explained input of {_name(explainer.f)}: its output "
@@ -189,7 +191,7 @@ class Compiled:
         counts = [len(jax.tree.leaves(arg)) for arg in args]
         number %= len(args)
         start = self.held + sum(counts[:number])
-        return self.plan.graph.program.inputs[start : start + counts[number]]
+        return list(self.plan.graph.program.inputs[start : start + counts[number]])
 
     def activations(
         self, arrays: list[Any], args: Sequence[Any], layers: tuple[Layer, ...]

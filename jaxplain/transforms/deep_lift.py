@@ -9,17 +9,18 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain.affine import log_space
+from jaxplain.affine.moves import undone
 from jaxplain.composites import Composite, Match, kind
 from jaxplain.errors import NotAnalyzableError
 from jaxplain.graph import Graph, explained_leaves
-from jaxplain.graph.layers import Layer
-from jaxplain.graph.primitives import MAXIMA
-from jaxplain.graph.program import Var
+from jaxplain.graph.analyses.flow import Flow
+from jaxplain.graph.ir import Var
+from jaxplain.graph.layer import Layer
+from jaxplain.graph.primitives import MAXIMA, MINIMA
 from jaxplain.interpreter import apply
 from jaxplain.plan import Plan
 from jaxplain.rules import Gradient, Pass, Rule
 from jaxplain.rules.deep_lift import (
-    MINIMA,
     LogMeans,
     Rescale,
     RevealCancel,
@@ -170,7 +171,7 @@ def _function(layer: Layer | None, values: Mapping[Var, Any]) -> jax.tree_util.P
     def function(constants: Mapping[Var, Any], x: jax.Array) -> jax.Array:
         narrow = x.astype(layer.inputs[0].aval.dtype)
         (z,) = apply(layer, constants, [narrow])
-        return z.astype(x.dtype)
+        return undone(layer.moves, z).astype(x.dtype)
 
     return _holding_constants(layer, values, function)
 
@@ -218,8 +219,12 @@ class _DeepLift(Composite):
         """
         assigned = super().assign(graph)
         ruleless = {layer for layer, rule, _ in assigned if rule is None}
-        found = [(layer, _obstacle(layer, layer in ruleless)) for layer in graph.all_steps]
-        if obstacles := [(layer, why) for layer, why in found if why]:
+        obstacles = [
+            (layer, why)
+            for layer in graph.all_steps
+            if (why := _obstacle(layer, graph.flow, layer in ruleless))
+        ]
+        if obstacles:
             raise _not_analyzable(obstacles)
         if not self.reveal_cancel:
             return assigned
@@ -246,17 +251,15 @@ def _activation(graph: Graph, layer: Layer) -> Layer | None:
     if not (layer.is_kernel or layer.kind == "Merge"):
         return None
     readers = [step for step in graph.steps if layer.output in step.inputs]
-    if len(readers) != 1 or readers[0].kind != "Activation":
-        return None
-    return readers[0] if readers[0].output.shape == layer.output.shape else None
+    return readers[0] if len(readers) == 1 and readers[0].kind == "Activation" else None
 
 
-def _obstacle(layer: Layer, ruleless: bool) -> str:
+def _obstacle(layer: Layer, flow: Flow, ruleless: bool) -> str:
     """Why DeepLIFT cannot cross a layer; "" when it can."""
     if layer.blocks:
         way_out = "explain jaxplain.unroll(f)" if layer.kind == "Loop" else "write out its case"
         return f"is a {layer.kind.lower()}, which DeepLIFT does not go into: {way_out}"
-    if any(v.active for v in layer.constants):
+    if not flow.active.isdisjoint(layer.constants):
         return "is switched by a value that depends on the input but has no derivative"
     if layer.kind == "Softmax":
         return log_space.objection(layer)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain.composites import Composite, Match, kernel, kind
-from jaxplain.graph.layers import Layer
+from jaxplain.graph.layer import Layer
 from jaxplain.rules import Epsilon, Norm, Rule
 from jaxplain.targets import Target
 from jaxplain.transforms.compiled import Compiled

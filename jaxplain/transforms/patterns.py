@@ -12,7 +12,7 @@ from jaxplain.affine import kernels
 from jaxplain.composites import DIFFERENTIATED, Composite, Match, kernel, kind, op
 from jaxplain.graph import Graph
 from jaxplain.graph.bottlenecks import bottlenecks
-from jaxplain.graph.layers import Layer
+from jaxplain.graph.layer import Layer
 from jaxplain.plan import Plan
 from jaxplain.rules import PatternAttribution, PatternNet
 from jaxplain.taps import Reverse

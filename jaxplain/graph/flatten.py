@@ -1,12 +1,11 @@
-"""From a function to a flat list of operations: `Var`s joined by `Node`s.
+"""From a function to a flat list of operations: a `Program`.
 
-`flatten` inlines jit and remat, merges common subexpressions, drops dead code and hoists every
-array the function closed over into an input, so that weights are never compile-time constants.
-Loops and branches are operations that own a program for each of their bodies.
+`flatten` inlines jit and remat, merges common subexpressions, drops dead code and moves that undo
+each other, and hoists every array the function closed over into an input, so that weights are never
+compile-time constants. Loops and branches are operations that own a program for each body.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,198 +17,11 @@ from jax import lax
 from jaxplain import _compat
 from jaxplain.errors import NotAnalyzableError
 from jaxplain.graph import custom, primitives
-from jaxplain.graph.control import Control
-from jaxplain.graph.known import Known
-from jaxplain.graph.primitives import Class, Row
-
-
-class Var:
-    """One value of the program.
-
-    Attributes:
-        aval: shape and dtype.
-        producer: the node that computes it; None for inputs and literals.
-        index: position in topological order.
-        literal: the value of a literal (None otherwise).
-        path: for inputs, where the value stands in the arguments ("params/conv/kernel").
-        uniform: a constant known to have the same value everywhere, from literals only.
-        active: the value depends on an explained input.
-        carries: relevance flows through it (active, floating, and on a path to an output).
-        consumers: the carrying nodes that read it as a carrying operand.
-        wanted: its relevance comes from others than its consumers too: it is an output, or the same
-            in every iteration of a loop.
-    """
-
-    __slots__ = (
-        "active",
-        "aval",
-        "carries",
-        "consumers",
-        "index",
-        "literal",
-        "path",
-        "producer",
-        "uniform",
-        "wanted",
-    )
-
-    def __init__(self, aval: Any, producer: "Node | None" = None, literal: Any = None):
-        self.aval = aval
-        self.producer = producer
-        self.literal = literal
-        self.index = -1
-        self.path = ""
-        self.uniform = literal is not None and np.ndim(literal) == 0
-        self.active = False
-        self.carries = False
-        self.wanted = False
-        self.consumers: list[Node] = []
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The value's shape."""
-        return tuple(getattr(self.aval, "shape", ()))
-
-    @property
-    def floating(self) -> bool:
-        """Whether the value is of a real or complex floating dtype."""
-        return _compat.floating(self)
-
-    @property
-    def shared(self) -> bool:
-        """Whether someone else than one carrying consumer also wants this value's relevance."""
-        return self.wanted or len(self.consumers) != 1
-
-    def __repr__(self) -> str:
-        return f"v{self.index}:{self.aval}"
-
-
-def read(env: Mapping[Var, Any], var: Var) -> Any:
-    """The value of `var`, where `env` holds those of all but literals."""
-    return var.literal if var.literal is not None else env[var]
-
-
-def compute(nodes: "Iterable[Node]", env: dict[Var, Any]) -> None:
-    """Evaluates operations in order; what they make is added to `env`."""
-    for node in nodes:
-        outputs = node.evaluate([read(env, v) for v in node.inputs])
-        env.update(zip(node.outputs, outputs, strict=True))
-
-
-class Node:
-    """One operation: a primitive applied to values.
-
-    Attributes:
-        eqn: the jaxpr equation, evaluated as it stands.
-        row: what the table of primitives says of it.
-        inputs, outputs: its values.
-        names: every module path under which the operation was written.
-        origins: the equation that stands in the user's code: `eqn`, or the call of the library
-            function that holds it; behind it the loops and branches around, the innermost first.
-        control: the programs of a loop or branch; None for everything else.
-        remat: the calls of `jax.checkpoint` that it was written in, the outermost first.
-    """
-
-    __slots__ = ("control", "eqn", "inputs", "names", "origins", "outputs", "remat", "row")
-
-    def __init__(
-        self,
-        eqn: _compat.Eqn,
-        row: Row,
-        inputs: Sequence[Var],
-        name: str,
-        origins: tuple[_compat.Eqn, ...],
-    ):
-        self.eqn = eqn
-        self.origins = origins
-        self.row = row
-        self.inputs = tuple(inputs)
-        self.outputs = tuple(Var(v.aval, self) for v in eqn.outvars)
-        self.names = [name]
-        self.control: Control | None = None
-        self.remat: tuple[_compat.Eqn, ...] = ()
-
-    @property
-    def primitive(self) -> str:
-        """The primitive's name."""
-        return self.eqn.primitive.name
-
-    @property
-    def params(self) -> dict[str, Any]:
-        """The equation's parameters."""
-        return self.eqn.params
-
-    @property
-    def location(self) -> str:
-        """`file.py:line` of the user's code."""
-        return _compat.source_line(*self.origins)
-
-    @property
-    def carrying(self) -> tuple[Var, ...]:
-        """The distinct operands through which relevance flows."""
-        return tuple(dict.fromkeys(v for v in self.inputs if v.carries))
-
-    @property
-    def active(self) -> tuple[Var, ...]:
-        """The distinct operands that depend on an explained input."""
-        return tuple(dict.fromkeys(v for v in self.inputs if v.active))
-
-    def evaluate(self, values: Sequence[Any], dtype: Any = None, linear: bool = False) -> list[Any]:
-        """Applies the operation to concrete or traced values; see `_compat.bind`."""
-        return _compat.bind(self.eqn, values, self.names[0], dtype, linear)
-
-    def __repr__(self) -> str:
-        return f"{self.primitive}{self.inputs}->{self.outputs}"
-
-
-@dataclass(frozen=True)
-class Custom:
-    """A call of a function with a derivative of its own.
-
-    Attributes:
-        inputs, outputs: its values.
-        location: `file.py:line` of the user's code.
-    """
-
-    inputs: Sequence[Var]
-    outputs: Sequence[Var]
-    location: str
-
-
-class Program:
-    """A function as a flat list of nodes, in topological order.
-
-    Attributes:
-        inputs: one `Var` per flat argument.
-        constants: `(Var, value)` of the arrays that the function closed over; none of a body.
-        outputs: one `Var` per flat output.
-        nodes: the live operations.
-        customs: the functions with a derivative of their own that were looked through.
-        out_tree: the function's output as a tree of `jax.ShapeDtypeStruct`.
-    """
-
-    def __init__(
-        self,
-        inputs: list[Var],
-        constants: list[tuple[Var, Any]],
-        outputs: list[Var],
-        nodes: list[Node],
-        customs: "Sequence[Custom]",
-        out_tree: Any,
-    ):
-        self.inputs = inputs
-        self.constants = constants
-        self.outputs = outputs
-        self.nodes = nodes
-        self.customs = customs
-        self.out_tree = out_tree
-
-    def walk(self) -> Iterator[Node]:
-        """All operations, those inside of loops and branches included."""
-        for node in self.nodes:
-            yield node
-            for body in node.control.bodies if node.control else ():
-                yield from body.walk()
+from jaxplain.graph.analyses.constants import Known
+from jaxplain.graph.identities import Identities
+from jaxplain.graph.ir import Control, CustomCall, Node, Program, Var
+from jaxplain.graph.primitives import PrimitiveInfo, PrimitiveKind
+from jaxplain.graph.primitives import PrimitiveRole as Role
 
 
 def flatten(f: Callable[..., Any], args: Sequence[Any], *, keep_derivatives: bool) -> Program:
@@ -234,13 +46,11 @@ def flatten(f: Callable[..., Any], args: Sequence[Any], *, keep_derivatives: boo
         jax.tree_util.keystr(path, simple=True, separator="/")
         for path, _ in jax.tree_util.tree_flatten_with_path(tuple(args))[0]
     ]
-    inputs = [Var(v.aval) for v in jaxpr.invars]
-    for var, path in zip(inputs, paths, strict=True):
-        var.path = path
+    inputs = [Var(v.aval, path=path) for v, path in zip(jaxpr.invars, paths, strict=True)]
     flattener = _Flattener(keep_derivatives)
     outputs = flattener.inline(jaxpr, flattener.hoisted(jaxpr, consts), inputs)
     nodes = _live(flattener.nodes, outputs)
-    return Program(inputs, flattener.constants, outputs, nodes, flattener.customs, out_tree)
+    return Program(inputs, flattener.constants, outputs, nodes, flattener.custom_calls, out_tree)
 
 
 class _Flattener:
@@ -251,8 +61,9 @@ class _Flattener:
         self.constants: list[tuple[Var, Any]] = []
         self.literals: dict[Any, Var] = {}
         self.seen: dict[Any, Node] = {}
-        self.customs: list[Custom] = []
+        self.custom_calls: list[CustomCall] = []
         self.known = Known(_is_arithmetic, {})
+        self.identities = Identities()
         self.remat: tuple[_compat.Eqn, ...] = ()
         self.around: tuple[_compat.Eqn, ...] = ()
 
@@ -281,7 +92,7 @@ class _Flattener:
         self, eqn: _compat.Eqn, operands: list[Var], path: tuple[str, ...], origin: _compat.Eqn
     ) -> Sequence[Var]:
         name = eqn.primitive.name
-        row = primitives.row(name)
+        info = primitives.lookup(_compat.primitive_name(eqn))
         container = _compat.TRANSPARENT.get(name)
         if name in _compat.CUSTOM_DERIVATIVE:
             container = _compat.CUSTOM_DERIVATIVE[name]
@@ -290,7 +101,7 @@ class _Flattener:
                 if activation is not None:
                     return activation.outputs
             if self.keep_derivatives:
-                row, container = primitives.UNKNOWN, None
+                info, container = primitives.UNKNOWN, None
         if container is not None:
             inner, consts = _compat.body(eqn, container)
             caller = origin if _compat.is_library(inner) or origin is not eqn else None
@@ -300,7 +111,7 @@ class _Flattener:
             outputs = self.inline(inner, self.hoisted(inner, consts), operands, path, caller)
             self.remat = around
             if name in _compat.CUSTOM_DERIVATIVE:
-                self.customs.append(Custom(operands, outputs, _compat.source_line(origin)))
+                self.custom_calls.append(CustomCall(operands, outputs, _compat.source_line(origin)))
             return outputs
         if _compat.writes(eqn):
             raise NotAnalyzableError(
@@ -317,11 +128,14 @@ class _Flattener:
             unrolled = _compat.UNROLLED in path
             if flow.length is not None and (flow.length <= 1 or unrolled):
                 return self.iterations(eqn, flow, operands, path)
-        node = self.node(eqn, row, operands, _joined(path), origin)
-        if flow is not None and node.control is None:
-            bodies = [self.body(flow, body, path, node) for body in flow.bodies]
-            node.control = Control(flow, eqn, bodies, node.inputs, node.outputs)
-        return node.outputs
+        outputs = []
+        for each, values in _apart(eqn, info, operands):
+            node = self.node(each, info, values, _joined(path), origin)
+            if flow is not None and node.control is None:
+                bodies = [self.body(flow, body, path, node) for body in flow.bodies]
+                node.control = Control(node, flow, bodies)
+            outputs += self.identities.outputs(node)
+        return outputs
 
     def case(self, flow: _compat.ControlFlow, operands: list[Var]) -> Any:
         """The only case of a branch that can run; None where several can."""
@@ -374,7 +188,7 @@ class _Flattener:
         body: tuple[_compat.Jaxpr, Sequence[Any]],
         path: tuple[str, ...],
         owner: Node,
-    ) -> "Program":
+    ) -> Program:
         """The program of a loop's or branch's body; its constants are those of the whole.
 
         A number that a loop carries, such as its counter, is uniform when it is so throughout.
@@ -401,13 +215,13 @@ class _Flattener:
         consts: Sequence[Any],
         path: tuple[str, ...] = (),
         uniform: Sequence[bool] = (),
-    ) -> "Program":
+    ) -> Program:
         """A jaxpr as a program of its own, whose constants are kept here."""
         inputs = [Var(v.aval) for v in jaxpr.invars]
         for var, same in zip(inputs, uniform, strict=False):
             var.uniform = same
         outputs = self.inline(jaxpr, self.hoisted(jaxpr, consts), inputs, path)
-        return Program(inputs, [], outputs, _live(self.nodes, outputs), self.customs, None)
+        return Program(inputs, [], outputs, _live(self.nodes, outputs), self.custom_calls, None)
 
     def activation(
         self, eqn: _compat.Eqn, operands: list[Var], name: str, origin: _compat.Eqn
@@ -415,11 +229,11 @@ class _Flattener:
         """A function with a derivative of its own, where it is an activation."""
         jaxpr, consts = _compat.body(eqn, _compat.CUSTOM_DERIVATIVE[eqn.primitive.name])
         body = _Flattener(keep_derivatives=False, whole=True).program(jaxpr, consts)
-        row = custom.row(body)
-        if row is None:
+        info = custom.info(body)
+        if info is None:
             return None
         same = None if self.keep_derivatives else custom.signature(body)  # derivatives may differ
-        return self.node(eqn, row, operands, name, origin, same)
+        return self.node(eqn, info, operands, name, origin, same)
 
     def hoisted(self, jaxpr: _compat.Jaxpr, consts: Sequence[Any]) -> list[Var]:
         """The constants of an inner jaxpr, as constants of the whole."""
@@ -430,14 +244,14 @@ class _Flattener:
     def node(
         self,
         eqn: _compat.Eqn,
-        row: Row,
+        info: PrimitiveInfo,
         operands: list[Var],
         name: str,
         origin: _compat.Eqn,
         same: Hashable = None,
     ) -> Node:
         key = None
-        written = self.keep_derivatives and row.piecewise  # modified gradients act on each of them
+        written = self.keep_derivatives and info.piecewise  # modified gradients act on each of them
         if not eqn.effects and not written:
             key = _key(eqn, operands, same)
         if key is not None and key in self.seen:
@@ -445,10 +259,9 @@ class _Flattener:
             if name not in node.names:
                 node.names.append(name)
             return node
-        node = Node(eqn, row, operands, name, (origin, *self.around))
-        node.remat = self.remat
+        node = Node(eqn, info, operands, name, (origin, *self.around), self.remat)
         for var in node.outputs:
-            var.uniform = all(v.uniform for v in operands) and row.cls in _UNIFORM
+            var.uniform = all(v.uniform for v in operands) and info.kind in _UNIFORM
         self.nodes.append(node)
         if key is not None:
             self.seen[key] = node
@@ -462,7 +275,18 @@ class _Flattener:
         return self.literals[key]
 
 
-_UNIFORM = (Class.DIAGONAL, Class.STRUCTURAL, Class.ELEMENTWISE)
+_UNIFORM = (PrimitiveKind.DIAGONAL, PrimitiveKind.STRUCTURAL, PrimitiveKind.ELEMENTWISE)
+
+
+def _apart(
+    eqn: _compat.Eqn, info: PrimitiveInfo, operands: list[Var]
+) -> Iterator[tuple[_compat.Eqn, list[Var]]]:
+    """An equation that treats several operands one by one, as one equation for each of them."""
+    if not info.separable or len(operands) == 1:
+        yield eqn, operands
+        return
+    for atom, out, value in zip(eqn.invars, eqn.outvars, operands, strict=True):
+        yield eqn.replace(invars=[atom], outvars=[out]), [value]
 
 
 def _stack(*values: Any) -> Any:
@@ -475,9 +299,13 @@ def _joined(path: tuple[str, ...]) -> str:
 
 def _is_arithmetic(node: Node) -> bool:
     """Whether an operation makes a number of numbers, the same everywhere."""
-    computes = node.row.cls in (Class.DIAGONAL, Class.ELEMENTWISE, Class.DISCRETE)
+    computes = node.info.kind in (
+        PrimitiveKind.DIAGONAL,
+        PrimitiveKind.ELEMENTWISE,
+        PrimitiveKind.DISCRETE,
+    )
     number = bool(node.inputs) and not any(v.shape for v in node.outputs)
-    return number and (computes or node.primitive == "convert_element_type")
+    return number and (computes or node.info.role is Role.CAST)
 
 
 def _key(eqn: _compat.Eqn, operands: list[Var], same: Hashable) -> Any:

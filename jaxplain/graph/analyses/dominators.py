@@ -7,21 +7,29 @@ node goes through: the one candidate for the source of a region that ends at the
 
 from collections.abc import Iterable
 
-from jaxplain.graph.program import Node, Program, Var
+from jaxplain.graph.analyses.flow import Flow
+from jaxplain.graph.ir import Node, Program, Var
 
 _Vertex = Var | Node | None  # None is the virtual root over all explained inputs
 
 
 class Dominators:
-    """The dominator tree of the active values and operations of a program."""
+    """The dominator tree of the active values and operations of a program.
 
-    def __init__(self, program: Program, explained: Iterable[Var]):
+    Args:
+        program: the program.
+        flow: which values are active.
+        sources: the values that it is a function of.
+    """
+
+    def __init__(self, program: Program, flow: Flow, sources: Iterable[Var]):
+        self._active_inputs = flow.active_inputs
         self._idom: dict[_Vertex, _Vertex] = {}
         self._depth: dict[_Vertex, int] = {None: 0}
-        for var in explained:
+        for var in sources:
             self._add(var, None)
         for node in program.nodes:
-            active = node.active
+            active = flow.active_inputs[node]
             if not active:
                 continue
             common: _Vertex = active[0]
@@ -44,7 +52,8 @@ class Dominators:
         """As `of`, or the value that an operation with several outputs takes apart."""
         vertex = self._idom.get(node)
         if isinstance(vertex, Node):
-            return vertex.active[0] if len(vertex.active) == 1 else None
+            active = self._active_inputs[vertex]
+            return active[0] if len(active) == 1 else None
         return vertex
 
     def _add(self, vertex: _Vertex, dominator: _Vertex) -> None:

@@ -6,9 +6,10 @@ channels run along nothing. Axes that a reshape merges or splits are lost.
 
 from collections.abc import Iterable, Sequence
 
-from jaxplain.graph.control import Control
-from jaxplain.graph.primitives import Class, Role
-from jaxplain.graph.program import Node, Program, Var
+from jaxplain.graph.contractions import Contraction, contraction
+from jaxplain.graph.ir import Control, Node, Program, Var
+from jaxplain.graph.primitives import PrimitiveKind
+from jaxplain.graph.primitives import PrimitiveRole as Role
 
 #: For each axis of a value, an axis of the input, or None.
 Labels = tuple[int | None, ...]
@@ -74,7 +75,7 @@ class Axes:
         return not known or before != after
 
     def _through(self, node: Node, out: Var) -> Labels:
-        role, rank = node.row.role, len(out.shape)
+        role, rank = node.info.role, len(out.shape)
         known = [v for v in node.inputs if v in self._labels]
         first = self.of(known[0])
         if role is Role.TRANSPOSE:
@@ -87,43 +88,24 @@ class Axes:
         if role in (Role.SUM_REDUCTION, Role.EXTREMUM_REDUCTION):
             gone = node.params["axes"]
             return tuple(v for i, v in enumerate(first) if i not in gone)
-        if role is Role.CONVOLUTION:
-            return self._convolved(node)
-        if role is Role.DOT:
-            return self._contracted(node)
-        positional = node.row.cls is not Class.UNKNOWN and node.primitive not in _SHUFFLING
+        product = contraction(node)
+        if product is not None:
+            return self._contracted(node, product, rank)
+        positional = node.info.kind is not PrimitiveKind.UNKNOWN and node.info.keeps_places
         if positional and all(len(v.shape) == rank for v in known):
             return tuple(map(_common, zip(*map(self.of, known), strict=True)))
         return (None,) * rank
 
-    def _convolved(self, node: Node) -> Labels:
-        numbers = node.params["dimension_numbers"]
-        labels = self.of(node.inputs[0])
-        found: list[int | None] = [None] * len(labels)
-        for there, here in zip(numbers.out_spec[2:], numbers.lhs_spec[2:], strict=True):
-            found[there] = labels[here]
-        if node.params["batch_group_count"] == 1:
-            batch = labels[numbers.lhs_spec[0]]
-            found[numbers.out_spec[0]] = batch
-            if batch is not None:
-                self.examples.add(batch)
-        return tuple(found)
-
-    def _contracted(self, node: Node) -> Labels:
-        (contract, batch) = node.params["dimension_numbers"]
-        labels = [self.of(v) for v in node.inputs]
-        found = [
-            _common((labels[0][i], labels[1][j])) for i, j in zip(batch[0], batch[1], strict=True)
+    def _contracted(self, node: Node, product: Contraction, rank: int) -> Labels:
+        operands = node.inputs[:1] if product.slides else node.inputs
+        along = [
+            {out: self.of(v)[axis] for out, axis in axes.items()}
+            for v, axes in zip(operands, product.runs_along, strict=False)
         ]
-        for k, own in enumerate(labels):
-            found += [v for i, v in enumerate(own) if i not in (*contract[k], *batch[k])]
-        return tuple(found)
-
-
-#: Operations whose outputs do not stand where their inputs stood.
-_SHUFFLING = frozenset(
-    {"gather", "scatter", "scatter-add", "sort", "top_k", "approx_top_k", "argmax", "argmin"}
-)
+        batch = None if product.batch is None else self.of(node.inputs[0])[product.batch]
+        if batch is not None:
+            self.examples.add(batch)
+        return tuple(_common(labels.get(axis) for labels in along) for axis in range(rank))
 
 
 def reshaped(before: Sequence[int], after: Sequence[int], labels: Sequence[int | None]) -> Labels:

@@ -15,9 +15,12 @@ import jax
 import numpy as np
 
 from jaxplain import _compat
-from jaxplain.graph.known import Known, run
-from jaxplain.graph.primitives import Class, Role
-from jaxplain.graph.program import Node, Program, Var
+from jaxplain.graph.analyses.constants import Known, run
+from jaxplain.graph.analyses.flow import flow_of
+from jaxplain.graph.contractions import contraction
+from jaxplain.graph.ir import Node, Program, Var
+from jaxplain.graph.primitives import Operand, PrimitiveKind
+from jaxplain.graph.primitives import PrimitiveRole as Role
 
 #: For each entry of a value, the place among all integers of the one it was made of, or one of the
 #: numbers below; None where every entry may be made of several.
@@ -25,10 +28,7 @@ _Origins = np.ndarray | None
 _NOWHERE = -1
 _SEVERAL = -2
 
-_ENTRYWISE = (Class.DIAGONAL, Class.ELEMENTWISE, Class.DISCRETE)
-
-#: Which operands are moved, where it is not the first alone; the others say where to.
-_MOVED = {"scatter": (0, 2), "dynamic_update_slice": (0, 1), "pad": (0, 1)}
+_ENTRYWISE = (PrimitiveKind.DIAGONAL, PrimitiveKind.ELEMENTWISE, PrimitiveKind.DISCRETE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,19 +75,58 @@ class Lookup:
         return zeros.at[places].add(summed, mode="drop").reshape(shape)
 
 
-def of(program: Program, integers: Sequence[Var]) -> tuple[Lookup, ...]:
-    """What is made of the integer inputs.
+def lookups_of(program: Program, inputs: Sequence[Var]) -> tuple[Lookup, ...]:
+    """The numbers that integer inputs become.
 
     Raises:
-        TypeError: something is looked up inside of a loop or branch.
+        TypeError: no output depends on those of an input, they belong to several integers at once,
+            or come from a table that is explained too.
     """
-    return tuple(_Search(program, integers).found)
+    integers = [v for v in inputs if not v.floating]
+    if not integers:
+        return ()
+    made = _Search(program, integers).lookups
+    floating = [v for v in inputs if v.floating]
+    explained = [*floating, *(lookup.value for lookup in made)]
+    carries = flow_of(program, explained, program.outputs).carries_relevance
+    lookups = tuple(lookup for lookup in made if lookup.value in carries)
+    for lookup in lookups:
+        if lookup.ambiguous and lookup.value.producer is not None:
+            raise TypeError(
+                f"{lookup.value.producer.primitive} at "
+                f"{lookup.value.producer.location or 'unknown place'} makes numbers of several "
+                "explained integers at once, and their relevance would be that of all of them: "
+                "explain the numbers (split the model behind them) or one of the inputs, or cast "
+                "integers to floats before (images)"
+            )
+    for var, start in zip(integers, starts(integers), strict=True):
+        if not any(lookup.has(start, var) for lookup in lookups):
+            raise TypeError(
+                f"{var.path or 'an input'} is explained, and its integers become no numbers that "
+                "reach the output: integers are explained where they pick rows of a table, "
+                "choose a class or are cast to floats; masks and places are constants"
+            )
+    _check_tables(lookups, floating)
+    return lookups
 
 
 def starts(integers: Sequence[Var]) -> list[int]:
     """The place of each input's first integer among all."""
     sizes = [math.prod(v.shape) for v in integers]
     return [sum(sizes[:i]) for i in range(len(sizes))]
+
+
+def _check_tables(lookups: Sequence[Lookup], floating: Sequence[Var]) -> None:
+    """Raises TypeError for a table that is explained, as the integers that pick its rows are."""
+    pending = [v for lookup in lookups for v in lookup.tables]
+    while pending:
+        var = pending.pop()
+        if var in floating:
+            raise TypeError(
+                f"{var.path} is explained, and so are the integers that pick its rows: their "
+                "relevance is that of the rows. Explain one of them"
+            )
+        pending += var.producer.inputs if var.producer is not None else ()
 
 
 class _Search:
@@ -101,7 +140,7 @@ class _Search:
         self.known = Known(lambda node: node.control is None, dict(program.constants))
         self.classes: set[Var] = set()  # which class it is, as truth values or counts
         self.hot: dict[Var, Lookup] = {}  # and as numbers
-        self.found: list[Lookup] = []
+        self.lookups: list[Lookup] = []
         self.numbers: set[Var] = set()  # that were made of something found
         for node in program.nodes:
             self.visit(node)
@@ -135,7 +174,7 @@ class _Search:
 
     def add(self, lookup: Lookup) -> None:
         """Numbers were found."""
-        self.found.append(lookup)
+        self.lookups.append(lookup)
         self.numbers.add(lookup.value)
 
     def mix(self, node: Node, vectors: Sequence[Var]) -> None:
@@ -144,7 +183,7 @@ class _Search:
         rows = _product(node, self.hot)
         if rows is not None:
             self.add(rows)
-        elif node.row.role is Role.CAST and out.floating:
+        elif node.info.role is Role.CAST and out.floating:
             self.hot[out] = replace(self.hot[vectors[0]], value=out)
         else:
             self.use(vectors, node)
@@ -152,7 +191,7 @@ class _Search:
     def use(self, vectors: Sequence[Var], node: Node) -> None:
         """One-hot vectors are numbers."""
         for vector in vectors:
-            if self.hot[vector] not in self.found:
+            if self.hot[vector] not in self.lookups:
                 self.add(self.hot[vector])
         self.numbers.update(node.outputs if vectors else ())
 
@@ -160,16 +199,16 @@ class _Search:
         """The outputs' origins, where they are neither truth values nor places."""
         compares = self.compares_classes(node, made)
         of_classes = compares or not self.classes.isdisjoint(made)
-        row, out = node.row, node.outputs[0]
+        info, out = node.info, node.outputs[0]
         if _compat.boolean(out) and not of_classes:
             return
-        if row.cls is Class.DISCRETE and not row.local:
+        if info.kind is PrimitiveKind.DISCRETE and not info.local:
             return
         self.origins |= zip(node.outputs, self.through(node), strict=True)
         if of_classes:
             self.classes.update(node.outputs)
         elif self.makes_numbers(node, made):
-            one = row.role in (Role.CAST, Role.SELECT)
+            one = info.role in (Role.CAST, Role.SELECT)
             self.add(_lookup(out, (), self.origins[out] if one else None))
 
     def makes_numbers(self, node: Node, made: Collection[Var]) -> bool:
@@ -180,7 +219,7 @@ class _Search:
     def compares_classes(self, node: Node, made: Collection[Var]) -> bool:
         """Whether the integers are compared with all classes: `ids == arange(n)`."""
         others = [v for v in node.inputs if v not in made]
-        if node.primitive != "eq" or len(others) != 1:
+        if node.info.role is not Role.EQUALITY or len(others) != 1:
             return False
         (other,) = others
         value = self.known.of(other)
@@ -188,11 +227,11 @@ class _Search:
 
     def through(self, node: Node) -> Sequence[_Origins]:
         """The origins of the outputs of an operation."""
-        row = node.row
-        if row.role is Role.CAST:
+        info = node.info
+        if info.role is Role.CAST:
             return [self.of(v) for v in node.inputs]
-        if row.role is Role.SELECT or (row.cls in _ENTRYWISE and row.local):
-            chosen = row.role is Role.SELECT and _compat.boolean(node.inputs[0])
+        if info.role is Role.SELECT or (info.kind in _ENTRYWISE and info.local):
+            chosen = info.role is Role.SELECT and _compat.boolean(node.inputs[0])
             cases = node.inputs[1:] if chosen else node.inputs
             return [_joined([self.of(v) for v in cases], node.outputs[0].shape)]
         return self.moved(node) or [None for _ in node.outputs]
@@ -203,24 +242,23 @@ class _Search:
 
     def moved(self, node: Node) -> Sequence[_Origins] | None:
         """The origins of what an operation moves; None where it is not known where to."""
-        if node.row.cls is not Class.STRUCTURAL:
+        if node.info.kind is not PrimitiveKind.STRUCTURAL:
             return None
-        every = range(len(node.inputs)) if node.row.role is Role.CONCATENATION else (0,)
-        moved = _MOVED.get(node.primitive, every)
+        moved = [i for i in range(len(node.inputs)) if node.info.operand(i) is Operand.MOVED]
         values: list[Any] = [
             self.of(v) if i in moved else self.known.of(v) for i, v in enumerate(node.inputs)
         ]
         if any(value is None for value in values):
             return None
         others = [v + 1 if i in moved else v for i, v in enumerate(values)]
-        found, others = ([np.asarray(v) for v in run(node, each)] for each in (values, others))
+        places, others = ([np.asarray(v) for v in run(node, each)] for each in (values, others))
         # what fills up was not moved
-        return [np.where(b == a + 1, a, _NOWHERE) for a, b in zip(found, others, strict=True)]
+        return [np.where(b == a + 1, a, _NOWHERE) for a, b in zip(places, others, strict=True)]
 
     def picked(self, node: Node) -> _Origins:
         """The origins of what an operation picks from a table, by the integers that pick it."""
         places = [self.of(v) for v in node.inputs[1:]]
-        if node.primitive == "dynamic_slice":
+        if _is_slice(node):
             return _joined(places, ())
         (index,) = places
         if index is None:
@@ -266,15 +304,20 @@ def _joined(origins: Sequence[_Origins], shape: tuple[int, ...]) -> _Origins:
 
 def _picks(node: Node, made: Collection[Var]) -> bool:
     """Whether an operation picks from a table, at places in `made`."""
-    picks = node.primitive in ("gather", "dynamic_slice")
+    picks = node.info.role is Role.LOOKUP
     return picks and any(v in made for v in node.inputs[1:])
 
 
 def _features(node: Node) -> tuple[int, ...]:
     """The axes of the output that run inside of what was picked."""
-    if node.primitive == "dynamic_slice":  # by one integer
+    if _is_slice(node):  # by one integer
         return tuple(range(len(node.outputs[0].shape)))
     return tuple(node.params["dimension_numbers"].offset_dims)
+
+
+def _is_slice(node: Node) -> bool:
+    """Whether a lookup picks a slice that begins at integers, and no rows of a table."""
+    return "dimension_numbers" not in node.params
 
 
 def _lookup(
@@ -301,17 +344,17 @@ def _makes_vectors(node: Node, classes: set[Var]) -> bool:
     """Whether numbers are made of which class it is: by a cast, or chosen by it."""
     if not node.outputs[0].floating or node.inputs[0] not in classes:
         return False
-    return node.row.role in (Role.CAST, Role.SELECT)
+    return node.info.role in (Role.CAST, Role.SELECT)
 
 
 def _product(node: Node, hot: Mapping[Var, Lookup]) -> Lookup | None:
     """The rows that a product with one-hot vectors picks; None for anything else."""
-    if node.row.role is not Role.DOT or sum(v in hot for v in node.inputs) > 1:
+    axes = contraction(node)
+    if axes is None or axes.slides or sum(v in hot for v in node.inputs) > 1:
         return None
     side = 0 if node.inputs[0] in hot else 1
-    contracted, batch = node.params["dimension_numbers"]
     vectors, table = hot[node.inputs[side]], node.inputs[1 - side]
-    if set(contracted[side]) != set(vectors.features) or batch[side]:
+    if set(axes.contracted[side]) != set(vectors.features) or axes.shared[side]:
         return None
     own, every = vectors.origins.ndim, range(len(node.outputs[0].shape))
     features = tuple(every[own:] if side == 0 else every[: len(every) - own])

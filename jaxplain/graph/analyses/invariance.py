@@ -9,11 +9,12 @@ property.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import jax.numpy as jnp
 import numpy as np
 
-from jaxplain.graph.primitives import Class, Role
-from jaxplain.graph.program import Node, Var
+from jaxplain.graph.analyses.constants import literal_value
+from jaxplain.graph.ir import Node, Var
+from jaxplain.graph.primitives import PrimitiveKind
+from jaxplain.graph.primitives import PrimitiveRole as Role
 
 _KEEP = (
     Role.RESHAPE,
@@ -23,29 +24,31 @@ _KEEP = (
     Role.SUM_REDUCTION,
     Role.EXTREMUM_REDUCTION,
     Role.STOP,
+    Role.REVERSAL,
 )
-_COPIES = (Role.BROADCAST, Role.CAST, Role.RESHAPE)
+_REDUCTIONS = (Role.SUM_REDUCTION, Role.EXTREMUM_REDUCTION, Role.CONTRACTION)
+_COMPARISONS = (Role.COMPARISON, Role.EQUALITY)
 _TINY = 1e-2  # literals up to this size count as the epsilon of a division, their inverse as a cap
-
-
-def literal_value(var: Var) -> float | None:
-    """The number that a uniform constant is, seen through casts and broadcasts."""
-    while var.producer is not None and var.producer.row.role in _COPIES:
-        var = var.producer.inputs[0]
-    if var.literal is None:
-        return None
-    value = np.asarray(var.literal)
-    real = value.dtype.kind in "iub" or jnp.issubdtype(value.dtype, jnp.floating)  # bfloat16 too
-    return float(value) if value.ndim == 0 and real else None
 
 
 def degree(node: Node) -> float | None:
     """d where f(c x) = c^d f(x) for the powers; None when unknown."""
-    if node.row.degree is not None:
-        return node.row.degree
+    if node.info.degree is not None:
+        return node.info.degree
     if "y" in node.params:
         return float(node.params["y"])
     return literal_value(node.inputs[1]) if len(node.inputs) == 2 else None
+
+
+def reduces(nodes: Sequence[Node]) -> bool:
+    """Whether some of the operations are reductions, such as a sum or a norm."""
+    return any(n.info.role in _REDUCTIONS for n in nodes)
+
+
+def of_norm(nodes: Sequence[Node], source: Var, end: Var) -> dict[Var, float] | None:
+    """The scale weights of a subgraph with a reduction; None where it is not scale-invariant."""
+    weights = scale_weights(nodes, source) if reduces(nodes) else None
+    return None if weights is None or weights[end] != 0 else weights
 
 
 def scale_weights(nodes: Sequence[Node], source: Var) -> dict[Var, float] | None:
@@ -69,7 +72,7 @@ def scale_weights(nodes: Sequence[Node], source: Var) -> dict[Var, float] | None
         return None if wildcard else 0.0
 
     for node in nodes:
-        role = node.row.role
+        role = node.info.role
         operands = [weight(v, role is Role.EXTREMUM) for v in node.inputs]
         result: float | None = None
         if role in (Role.SUM, Role.DIFFERENCE, Role.EXTREMUM, Role.SELECT):
@@ -77,7 +80,7 @@ def scale_weights(nodes: Sequence[Node], source: Var) -> dict[Var, float] | None
             known = {w for w in terms if w is not None}
             if len(known) == 1 and (role is not Role.SELECT or operands[0] == 0):
                 result = known.pop()
-        elif role in (Role.PRODUCT, Role.DOT):
+        elif role in (Role.PRODUCT, Role.CONTRACTION):
             result = sum(w or 0.0 for w in operands)
         elif role is Role.QUOTIENT:
             result = (operands[0] or 0.0) - (operands[1] or 0.0)
@@ -87,7 +90,7 @@ def scale_weights(nodes: Sequence[Node], source: Var) -> dict[Var, float] | None
             result = None if power is None or base is None else power * base
         elif role in _KEEP or role is Role.NEGATION:
             result = operands[0]
-        elif role is Role.COMPARISON:
+        elif role in _COMPARISONS:
             result = 0.0 if len({w for w in operands if w is not None}) <= 1 else None
         elif role is Role.FINITE or all((w or 0.0) == 0 for w in operands):
             result = 0.0
@@ -131,7 +134,7 @@ def shift_weights(nodes: Sequence[Node], source: Var) -> dict[Var, float | None]
 
 
 def _shift(node: Node, operands: list[_Response | None]) -> _Response | None:
-    role = node.row.role
+    role = node.info.role
     known = [w for w in operands if w is not None]
     first = operands[0] or _Response(0.0)
     invariant = all(w.amount == 0 for w in known)
@@ -141,13 +144,13 @@ def _shift(node: Node, operands: list[_Response | None]) -> _Response | None:
         return _Response(_total(operands, role is Role.DIFFERENCE))
     if role is Role.SELECT:
         predicate = node.inputs[0].producer
-        guard = predicate is not None and predicate.row.role is Role.FINITE
+        guard = predicate is not None and predicate.info.role is Role.FINITE
         cases = operands[2:] if guard else operands[1:]
         known = [w for w in cases if w is not None]
         return known[0] if known and all(w == known[0] for w in known) else None
     if role is Role.EXTREMUM:
         return known[0] if known and all(w == known[0] for w in known) else None
-    if role in (Role.PRODUCT, Role.QUOTIENT, Role.DOT):
+    if role in (Role.PRODUCT, Role.QUOTIENT, Role.CONTRACTION):
         if any(w.amount and not w.exponential for w in known):
             return None
         total = _total(operands, role is Role.QUOTIENT)
@@ -185,7 +188,7 @@ def affine_path(nodes: Sequence[Node], exit_: Var, weights: dict[Var, float]) ->
     for node in reversed(nodes):
         if not any(v in live for v in node.outputs):
             continue
-        role, row = node.row.role, node.row
+        role, info = node.info.role, node.info
         operands = [v for v in node.inputs if v in weights]
         if role is Role.PRODUCT:
             frozen = [v for v in operands if weights[v] < 0]
@@ -198,9 +201,12 @@ def affine_path(nodes: Sequence[Node], exit_: Var, weights: dict[Var, float]) ->
             operands = [v for v in node.inputs[:1] if v in weights]
         elif role is Role.SELECT:
             operands = [v for v in node.inputs[1:] if v in weights]
-        elif row.cls is Class.DISCRETE:
+        elif info.kind is PrimitiveKind.DISCRETE:
             continue
-        elif row.cls not in (Class.DIAGONAL, Class.STRUCTURAL) and role is not Role.SUM_REDUCTION:
+        elif (
+            info.kind not in (PrimitiveKind.DIAGONAL, PrimitiveKind.STRUCTURAL)
+            and role is not Role.SUM_REDUCTION
+        ):
             return None
         live.update(operands)
     return live if statistic and live.isdisjoint(statistic) else None

@@ -1,0 +1,207 @@
+"""Who owns the scales, offsets, casts and moves between two cores: decided here and nowhere else.
+
+A *gap* holds the operations between a core and a value behind it that are linear in one value and
+mix nothing. The first line of the table that fits says whose they are; moves and casts (a reshape,
+a transpose, an axis of size one) are looked through on every line, and go with what is behind them.
+
+    where                           what                                     owner
+    1  before a softmax             temperature, mask, stabilising shift     the softmax
+    2  before an activation         offsets that are one number              the activation
+    3  behind a curved activation   scales, offsets that are one number      the activation
+       or a clipped line, as of hard_sigmoid
+    4  behind a normalisation       scales, offsets (gain and offset)        the normalisation
+    5  behind a weighted sum,       everything (bias, BatchNorm)             the weighted sum
+       until somebody else reads the value
+    6  behind a sum of several,     offsets                                  the sum
+       or behind one of its terms
+    7  before a kernel              what is left, copied to each kernel      the kernel
+       before a pooling or mean     what is left and nobody else reads       the pooling or mean
+    8  behind a sum of several      what is left                             the sum
+    9  elsewhere                    what is left                             a layer of its own
+
+Line 1 is applied by `recognizers.softmax`, which finds the shift between the scales. On line 2 a
+scale is not the activation's, as the z+ rule must see its sign; on line 3 a rectifier has nothing,
+as guided backprop and deconvnet act on the rectifier alone. Activations with numbers and moves
+between them that nobody else reads are one. On lines 3 and 4 and 7 an operation may belong to
+several layers: each has its own copy.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from jaxplain.graph.ir import Node, Var
+from jaxplain.graph.layouts import is_move
+from jaxplain.graph.primitives import PrimitiveKind
+from jaxplain.graph.primitives import PrimitiveRole as Role
+from jaxplain.graph.recognizers import linear_subgraph
+from jaxplain.graph.recognizers.core import Before, Behind, Core
+from jaxplain.graph.recognizers.facts import Facts
+from jaxplain.graph.recognizers.mixing import sums_copies
+
+
+@dataclass(frozen=True)
+class Gap:
+    """The operations between a core (or an input) and a value behind it.
+
+    Attributes:
+        start: the value of the core, or an input.
+        nodes: the operations, each of which reads the value before it.
+        core: the core; None behind an input.
+        behind: how many of the operations belong to the core.
+        unshared: from which operation on nobody else reads the values between them.
+    """
+
+    start: Var
+    nodes: tuple[Node, ...]
+    core: Core | None
+    behind: int
+    unshared: int
+
+    def value(self, count: int) -> Var:
+        """The value behind so many of the operations."""
+        return self.nodes[count - 1].outputs[0] if count else self.start
+
+
+def gap_before(end: Var, facts: Facts) -> Gap:
+    """The gap that ends at a value."""
+    nodes = tuple(_steps_back(end, facts))[::-1]
+    start = facts.flow.inputs[nodes[0]][0] if nodes else end
+    values = [start, *(n.outputs[0] for n in nodes[:-1])] if nodes else []
+    shared = [i for i, v in enumerate(values) if facts.flow.shared(v)]
+    core = facts.core(start)
+    behind = _behind(core, nodes, shared, facts) if core is not None and nodes else 0
+    return Gap(start, nodes, core, behind, max(shared, default=0))
+
+
+def taken_before(core: Core, end: Var, facts: Facts) -> tuple[Node, ...]:
+    """The operations before an input of a core that belong to it."""
+    if core.before is Before.NOTHING:
+        return ()
+    if core.before is Before.NUMBERS_ADDED:
+        return _numbers_added(end, facts)
+    gap = gap_before(end, facts)
+    if core.before is Before.CONSTANTS_ADDED:
+        return _added_to_term(core, gap, end, facts)
+    first = gap.behind if core.before is Before.ALL else max(gap.behind, gap.unshared)
+    left = _apart(gap.nodes[first:], core, facts)
+    if core.before is Before.ALL and len(left) == len(gap.nodes):
+        left = (*_rearranged(gap.start, core, facts), *left)
+    return left
+
+
+def continues_kernel(node: Node, facts: Facts) -> bool:
+    """Whether a sum over devices ends a kernel that is split over them."""
+    if node.info.role is not Role.DEVICE_SUM:
+        return False
+    (operand,) = facts.flow.inputs[node]
+    return ends_with(operand, lambda core: core.behind is Behind.ALL, facts)
+
+
+def ends_with(end: Var, wanted: Callable[[Core], bool], facts: Facts) -> bool:
+    """Whether a value is that of a wanted core and its neighbours, read by one operation only."""
+    if facts.flow.shared(end):
+        return False
+    gap = gap_before(end, facts)
+    return gap.core is not None and wanted(gap.core) and gap.behind == len(gap.nodes)
+
+
+def in_a_line(gap: Gap, end: Var, core: Core, facts: Facts) -> bool:
+    """Whether only numbers and moves stand before a core, and nobody else reads their values."""
+    if not all(is_move(n) or _is_number(n, facts) for n in gap.nodes):
+        return False
+    flow, readers = facts.flow, {*gap.nodes, *core.nodes}
+    values = (gap.start, end, *(n.outputs[0] for n in gap.nodes))
+    return all(v not in flow.must_end and readers.issuperset(flow.readers[v]) for v in values)
+
+
+def _steps_back(end: Var, facts: Facts) -> Iterator[Node]:
+    """The operations of the gap that ends at a value, the last one first."""
+    flow = facts.flow
+    while end in flow.carries_relevance and end not in flow.explained and not facts.core(end):
+        node = end.producer
+        if node is None:
+            return
+        yield node
+        (end,) = flow.inputs[node]
+
+
+def _behind(core: Core, nodes: Sequence[Node], shared: Sequence[int], facts: Facts) -> int:
+    """How many operations behind a core belong to it."""
+    alone = min(shared, default=len(nodes))
+    if core.behind is Behind.ALL:
+        return alone
+    if core.behind is Behind.CONSTANTS:
+        return _last(nodes, facts.is_diagonal)
+    if core.behind is Behind.CONSTANTS_ADDED:
+        return _last(nodes[:alone], facts.adds)
+    if core.behind is Behind.NUMBERS or _is_clipped_line(core, facts):
+        return _last(nodes, lambda n: _is_number(n, facts))
+    return 0
+
+
+def _is_clipped_line(core: Core, facts: Facts) -> bool:
+    """Whether a rectifier has a number added before it, as `relu6(x + 3) / 6`: it is a gate."""
+    return core.kind == "Activation" and bool(_numbers_added(core.inputs[0], facts))
+
+
+def _numbers_added(end: Var, facts: Facts) -> tuple[Node, ...]:
+    """The operations before a value from the first number on that is added, moves between."""
+    before: list[Node] = []
+    count = 0
+    for node in _steps_back(end, facts):
+        adds = node.info.role in (Role.SUM, Role.DIFFERENCE) and _is_number(node, facts)
+        if not adds and not is_move(node):
+            break
+        before.append(node)
+        count = len(before) if adds else count
+    return tuple(before[:count])[::-1]
+
+
+def _last(nodes: Iterable[Node], owned: Callable[[Node], bool]) -> int:
+    """How many operations there are up to the last owned one, with none but moves between."""
+    count = 0
+    for place, node in enumerate(nodes, start=1):
+        if owned(node):
+            count = place
+        elif not is_move(node):
+            break
+    return count
+
+
+def _is_number(node: Node, facts: Facts) -> bool:
+    """Whether an operation scales by, or adds, a constant that is one number."""
+    carries = facts.flow.carries_relevance
+    return facts.is_diagonal(node) and all(v.uniform for v in node.inputs if v not in carries)
+
+
+def _added_to_term(core: Core, gap: Gap, end: Var, facts: Facts) -> tuple[Node, ...]:
+    """Offsets behind a term of a sum, which nobody else reads; none where there is a scale too."""
+    first = max(gap.behind, gap.unshared)
+    if facts.flow.shared(end) or not all(is_move(n) or facts.adds(n) for n in gap.nodes[first:]):
+        return ()
+    while first < len(gap.nodes) and is_move(gap.nodes[first]):
+        first += 1
+    return () if gap.value(first) in core.inputs else gap.nodes[first:]
+
+
+def _apart(nodes: tuple[Node, ...], core: Core, facts: Facts) -> tuple[Node, ...]:
+    """The operations behind the last broadcast whose copies the core would add up."""
+    while nodes and any(sums_copies(nodes, n, facts.flow) for n in core.mixing):
+        nodes = nodes[1:]
+    return nodes
+
+
+def _rearranged(start: Var, core: Core, facts: Facts) -> tuple[Node, ...]:
+    """Scales before a kernel with moves of pieces between them, as of reflecting padding."""
+    taken: tuple[Node, ...] = ()
+    held: tuple[Node, ...] = ()
+    while (pieces := linear_subgraph.moved_pieces(start, facts)) is not None:
+        gap = gap_before(pieces.input, facts)
+        left = _apart(gap.nodes[gap.behind :], core, facts)
+        held = (*left, *pieces.nodes, *held)
+        if any(n.info.kind is not PrimitiveKind.STRUCTURAL for n in held):
+            taken = held
+        if len(left) < len(gap.nodes):
+            break
+        start = gap.start
+    return taken

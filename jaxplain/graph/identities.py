@@ -1,0 +1,100 @@
+"""Moves and casts that undo each other: `x.T.T`, `concatenate(split(x))`, a cast up and back.
+
+Their output is the value itself. Moves with something in between, as in `(x.T + 1).T`, are none of
+these: `boundaries` looks through them.
+"""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from jaxplain.graph import layouts
+from jaxplain.graph.ir import Node, Var
+from jaxplain.graph.layouts import Layout
+from jaxplain.graph.primitives import PrimitiveRole as Role
+
+
+class _Moved(NamedTuple):
+    """A value that is `base`, moved to a layout and in a dtype that holds all its numbers."""
+
+    base: Var
+    layout: Layout
+
+
+class _Piece(NamedTuple):
+    """A value that is `base[start:stop]` along an axis."""
+
+    base: Var
+    axis: int
+    start: int
+    stop: int
+
+
+class Identities:
+    """The moved values and pieces so far."""
+
+    def __init__(self) -> None:
+        self._moved: dict[Var, _Moved] = {}
+        self._pieces: dict[Var, _Piece] = {}
+
+    def outputs(self, node: Node) -> tuple[Var, ...]:
+        """The operation's outputs, or the value that an output is again."""
+        role = node.info.role
+        if role in (Role.SLICE, Role.SPLIT):
+            self._cut(node)
+        elif role is Role.CONCATENATION and "dimension" in node.params:
+            return (self._whole(node.inputs, node.params["dimension"]) or node.outputs[0],)
+        elif layouts.is_move(node) and (role is not Role.CAST or _widens(node)):
+            return (self._back(node) or node.outputs[0],)
+        return node.outputs
+
+    def _back(self, node: Node) -> Var | None:
+        (operand,), (out,) = node.inputs, node.outputs
+        base, layout = self._moved.get(operand, (operand, layouts.original(operand.shape)))
+        moved = layouts.after(node, layout)
+        if moved is None:
+            return None
+        same = out.shape == base.shape and out.aval.dtype == base.aval.dtype
+        if same and moved == layouts.original(base.shape):
+            return base
+        if _holds(out.aval.dtype, base.aval.dtype):
+            self._moved[out] = _Moved(base, moved)
+        return None
+
+    def _cut(self, node: Node) -> None:
+        base, params = node.inputs[0], node.params
+        if "sizes" in params:
+            start = 0
+            for var, size in zip(node.outputs, params["sizes"], strict=True):
+                self._pieces[var] = _Piece(base, params["axis"], start, start + size)
+                start += size
+            return
+        (out,), starts, strides = node.outputs, params["start_indices"], params["strides"]
+        axes = [i for i, (n, m) in enumerate(zip(base.shape, out.shape, strict=True)) if n != m]
+        if len(axes) == 1 and (strides is None or strides[axes[0]] == 1):
+            start = starts[axes[0]]
+            self._pieces[out] = _Piece(base, axes[0], start, start + out.shape[axes[0]])
+
+    def _whole(self, parts: tuple[Var, ...], axis: int) -> Var | None:
+        """The value that parts are all pieces of, in order."""
+        pieces = [self._pieces.get(v) for v in parts]
+        base = pieces[0].base if pieces[0] is not None else None
+        end = 0
+        for piece in pieces:
+            if piece is None or piece[:3] != (base, axis, end):
+                return None
+            end = piece.stop
+        return base if base is not None and end == base.shape[axis] else None
+
+
+def _widens(node: Node) -> bool:
+    """Whether a cast converts between floating dtypes; the other ones do more than move."""
+    return "new_dtype" in node.params and node.inputs[0].floating and node.outputs[0].floating
+
+
+def _holds(wide: Any, narrow: Any) -> bool:
+    """Whether every number of one dtype is one of another."""
+    if wide == narrow:
+        return True
+    a, b = jnp.finfo(wide), jnp.finfo(narrow)
+    return bool(a.nmant >= b.nmant and a.maxexp >= b.maxexp and a.minexp <= b.minexp)

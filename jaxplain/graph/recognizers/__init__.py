@@ -1,0 +1,33 @@
+"""Recognizers: each finds the operations that mean one thing, ending at a value.
+
+`match(end, facts)` gives the core that ends at a value, or None. The first one that finds any
+counts, in the order of `RECOGNIZERS`.
+"""
+
+from jaxplain.graph.recognizers import (
+    activation,
+    complex_values,
+    fixed_kernel,
+    kernel,
+    linear_subgraph,
+    merge,
+    normalization,
+    operation,
+    softmax,
+    sum_of_kernels,
+    weighted_sum,
+)
+
+RECOGNIZERS = (
+    complex_values.match,
+    fixed_kernel.match,
+    softmax.match,
+    activation.match,
+    normalization.match,
+    linear_subgraph.match,
+    weighted_sum.match,
+    kernel.match,
+    sum_of_kernels.match,
+    merge.match,
+    operation.match,
+)

@@ -1,0 +1,68 @@
+"""Cores: the operations that make a layer the layer it is."""
+
+import enum
+from dataclasses import dataclass
+
+from jaxplain.graph.ir import Node, Var
+
+
+class Before(enum.Enum):
+    """Which scales, offsets and moves before it a core takes (see `boundaries`)."""
+
+    NOTHING = "none"
+    NUMBERS_ADDED = "offsets that are one number"
+    CONSTANTS_ADDED = "offsets, where there is nothing else"
+    UNSHARED = "all that nobody else reads"
+    ALL = "all, copied where somebody else reads them"
+
+
+class Behind(enum.Enum):
+    """Which scales, offsets and moves behind it a core takes (see `boundaries`)."""
+
+    NOTHING = "none"
+    NUMBERS = "scales and offsets that are one number"
+    CONSTANTS = "scales and offsets, numbers or arrays"
+    CONSTANTS_ADDED = "offsets, numbers or arrays, until somebody else reads the value"
+    ALL = "all, until somebody else reads the value"
+
+
+@dataclass(frozen=True, eq=False)
+class Core:
+    """Operations that mean one thing, found from their last value backward.
+
+    Attributes:
+        kind, op: the kind and operation of the layer (see `layer.Layer`).
+        nodes: the operations in topological order.
+        inputs: the values that they are a function of.
+        outputs: the values that they produce (one, but for operations with several outputs).
+        affine_vars: the values on the affine path; all others are constants to the layer.
+        mixing: the operations that mix inputs.
+        before, behind: which of its neighbours the core takes.
+        logits: for a softmax, its earliest value that has the shape of the output.
+    """
+
+    kind: str
+    op: str
+    nodes: tuple[Node, ...]
+    inputs: tuple[Var, ...]
+    outputs: tuple[Var, ...]
+    affine_vars: frozenset[Var]
+    mixing: tuple[Node, ...] = ()
+    before: Before = Before.NOTHING
+    behind: Behind = Behind.NOTHING
+    logits: Var | None = None
+
+
+def linear_core(
+    kind: str,
+    op: str,
+    nodes: tuple[Node, ...],
+    inputs: tuple[Var, ...],
+    mixing: tuple[Node, ...] = (),
+    before: Before = Before.NOTHING,
+    behind: Behind = Behind.NOTHING,
+) -> Core:
+    """A core whose every value is on the affine path."""
+    outputs = nodes[-1].outputs
+    path = frozenset((*inputs, *(v for n in nodes for v in n.outputs)))
+    return Core(kind, op, nodes, inputs, outputs, path, mixing, before, behind)

@@ -1,0 +1,152 @@
+"""What a recognizer reads: the program, its analyses, and the cores that were found already."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from jaxplain.graph.analyses.dominators import Dominators
+from jaxplain.graph.analyses.flow import Flow
+from jaxplain.graph.ir import Node, Program, Var
+from jaxplain.graph.primitives import PrimitiveKind
+from jaxplain.graph.primitives import PrimitiveRole as Role
+from jaxplain.graph.recognizers.core import Core
+
+_LARGEST = 2000  # nodes; bounds the work on deep elementwise subgraphs
+
+
+class Subgraph(NamedTuple):
+    """The operations between one input and one output, in topological order."""
+
+    nodes: tuple[Node, ...]
+    input: Var
+
+
+class Facts:
+    """A program, or the body of a loop or branch, and what is known of it.
+
+    Args:
+        program: the program.
+        sources: the values that it is a function of.
+        flow: where relevance flows in it, and in the program around it.
+        recognizers: find the core that ends at a value; the first one that finds any counts.
+        normalizations: whether a normalisation is one layer; else the layers that it is made of.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        sources: Iterable[Var],
+        flow: Flow,
+        recognizers: "Sequence[Recognizer]",
+        normalizations: bool = True,
+    ):
+        self.flow = flow
+        self.dominators = Dominators(program, flow, sources)
+        self.normalizations = normalizations
+        self._recognizers = recognizers
+        self._cores: dict[Var, Core | None] = {}
+        self._local: dict[Var, Subgraph | None] = {}
+
+    def body(self, program: Program) -> "Facts":
+        """The facts of the body of a loop or branch."""
+        sources = [v for v in program.inputs if v in self.flow.active]
+        return Facts(program, sources, self.flow, self._recognizers, self.normalizations)
+
+    def core(self, end: Var) -> Core | None:
+        """The core that ends at a value; None at inputs, and behind scales, offsets and moves."""
+        if end not in self._cores:
+            self._cores[end] = self._find(end)
+        return self._cores[end]
+
+    def _find(self, end: Var) -> Core | None:
+        ends = end.producer is None or end in self.flow.explained
+        if ends or end not in self.flow.carries_relevance:
+            return None
+        return next(filter(None, (match(end, self) for match in self._recognizers)), None)
+
+    def local_subgraph(self, end: Var) -> Subgraph | None:
+        """The operations that join at a value, where none of them is a kernel or drops entries.
+
+        They reach back to the value that dominates the last of them. None where nothing joins.
+        """
+        if end not in self._local:
+            node = end.producer
+            joins = (
+                node is not None
+                and len(node.outputs) == 1
+                and len(self.flow.active_inputs[node]) > 1
+            )
+            self._local[end] = self.subgraph(end, self.is_local) if joins else None
+        return self._local[end]
+
+    def subgraph(self, end: Var, allowed: Callable[[Node], bool]) -> Subgraph | None:
+        """As `local_subgraph`, of operations of any kind that is `allowed`."""
+        assert end.producer is not None
+        start = self.dominators.of(end.producer)
+        if start is None or start not in self.flow.carries_relevance:
+            return None
+        nodes = self.between(start, end, allowed)
+        return None if nodes is None else Subgraph(nodes, start)
+
+    def between(
+        self, start: Var, end: Var, allowed: Callable[[Node], bool]
+    ) -> tuple[Node, ...] | None:
+        """The operations from one value to another; None when one of them is not allowed."""
+        nodes: set[Node] = set()
+        stack = [end]
+        while stack:
+            var = stack.pop()
+            node = var.producer
+            if var is start or node is None or node in nodes:
+                continue
+            if not allowed(node) or len(nodes) > _LARGEST:
+                return None
+            nodes.add(node)
+            stack.extend(self.flow.active_inputs[node])
+        return in_order(nodes)
+
+    def is_local(self, node: Node) -> bool:
+        """Whether an operation may stand inside an activation, a normalisation or a softmax."""
+        if node.info.multiplies:  # a norm; with a constant operand it is a kernel
+            return node.info.local and all(v in self.flow.active for v in node.inputs)
+        return node.info.local and len(node.outputs) == 1
+
+    def is_diagonal(self, node: Node) -> bool:
+        """Whether an operation scales one value by constants or adds some, entry by entry."""
+        flow = self.flow
+        if node.info.kind is not PrimitiveKind.DIAGONAL or len(flow.active_inputs[node]) != 1:
+            return False
+        (operand,) = flow.active_inputs[node]
+        if operand not in flow.carries_relevance or node.outputs[0].shape != operand.shape:
+            return False
+        once = sum(v is operand for v in node.inputs) == 1
+        return once and (node.info.role is not Role.QUOTIENT or node.inputs[0] is operand)
+
+    def adds(self, node: Node) -> bool:
+        """Whether an operation only adds constants to one value (`c - x` also turns its sign)."""
+        first = node.inputs[0] in self.flow.carries_relevance
+        added = node.info.role is Role.SUM or (node.info.role is Role.DIFFERENCE and first)
+        return added and self.is_diagonal(node)
+
+    def is_linear(self, node: Node) -> bool:
+        """Whether an operation is linear in one value: a kernel, scale, offset or move."""
+        flow = self.flow
+        if node.info.kind not in _LINEAR or len(node.outputs) != 1 or len(flow.inputs[node]) != 1:
+            return False
+        (operand,) = flow.inputs[node]
+        if node.info.role is Role.QUOTIENT and node.inputs[1] is operand:
+            return False
+        if node.info.role is Role.SELECT and node.inputs[0] in flow.active:
+            return False
+        once = sum(v is operand for v in node.inputs) == 1
+        return once or node.info.role in (Role.SUM, Role.DIFFERENCE)
+
+
+_LINEAR = (PrimitiveKind.DIAGONAL, PrimitiveKind.STRUCTURAL, PrimitiveKind.MIXING)
+
+#: Finds the core that ends at a value.
+Recognizer = Callable[[Var, Facts], Core | None]
+
+
+def in_order(nodes: Iterable[Node]) -> tuple[Node, ...]:
+    """Operations in topological order, each once."""
+    return tuple(sorted(set(nodes), key=lambda n: n.outputs[0].index))

@@ -1,0 +1,73 @@
+"""Kernels whose numbers the function itself spells out, as resizing and cutting patches out do.
+
+Taken, as each output is one entry of the input, or none:
+
+    k = eq iota iota; w = convert_element_type k; b = conv_general_dilated a w
+
+Refused, as the kernel averages (it is a layer of its own, a "filter"):
+
+    w = broadcast_in_dim 0.25; b = conv_general_dilated a w
+"""
+
+import numpy as np
+
+from jaxplain.graph.analyses.constants import Known
+from jaxplain.graph.analyses.flow import Flow
+from jaxplain.graph.contractions import summed_axes
+from jaxplain.graph.ir import Node, Var
+from jaxplain.graph.primitives import PrimitiveKind
+from jaxplain.graph.primitives import PrimitiveRole as Role
+from jaxplain.graph.recognizers.core import Core
+from jaxplain.graph.recognizers.facts import Facts
+from jaxplain.graph.recognizers.operation import single
+
+_MOVES = (Role.CAST, Role.RESHAPE, Role.BROADCAST, Role.TRANSPOSE)
+
+
+def match(end: Var, facts: Facts) -> Core | None:
+    """The kernel that only moves values, and ends at a value."""
+    node = end.producer
+    assert node is not None
+    return single("Structure", node, facts) if _picks(node, facts.flow) else None
+
+
+def has_weights(node: Node, flow: Flow) -> bool:
+    """Whether the constants of a kernel come from outside of the function."""
+    pending = [v for v in node.inputs if v not in flow.carries_relevance]
+    seen = set(pending)
+    while pending:
+        var = pending.pop()
+        maker = var.producer
+        if var in flow.active or (var.literal is None and maker is None):
+            return True
+        if maker is not None:
+            if maker.info.kind is PrimitiveKind.UNKNOWN:
+                return True  # random numbers
+            pending += [v for v in maker.inputs if v not in seen]
+            seen.update(maker.inputs)
+    return False
+
+
+def _picks(node: Node, flow: Flow) -> bool:
+    """Whether every output of a kernel is one entry of its input, or none: it moves values.
+
+    Its numbers are then truth values, and of those that make an output at most one is true.
+    """
+    if not node.info.multiplies:
+        return False
+    constants = [(i, v) for i, v in enumerate(node.inputs) if v not in flow.carries_relevance]
+    if len(constants) != 1 or not _is_boolean(constants[0][1]) or has_weights(node, flow):
+        return False
+    ((place, weight),) = constants
+    summed = summed_axes(node, place)
+    value = None if summed is None else Known(lambda _: True, {}).of(weight)
+    return value is not None and bool((np.asarray(value).sum(summed) <= 1).all())
+
+
+def _is_boolean(var: Var) -> bool:
+    """Whether a value is made of truth values, by casts and moves alone."""
+    while var.producer is not None and var.producer.info.role in _MOVES:
+        var = var.producer.inputs[0]
+        if var.aval.dtype == bool:
+            return True
+    return False

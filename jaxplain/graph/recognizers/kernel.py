@@ -1,0 +1,29 @@
+"""Kernels and other weighted sums of one value: dot products, convolutions, pooling, means.
+
+Taken, a dense layer's product (its bias is a neighbour, see `boundaries`):
+
+    b = dot_general[contracting=([1], [0])] a w
+
+Refused, as nothing is summed and the operation scales, entry by entry:
+
+    b = dot_general[batch=([0], [0])] a w
+"""
+
+from jaxplain.graph import boundaries
+from jaxplain.graph.ir import Var
+from jaxplain.graph.recognizers.core import Core
+from jaxplain.graph.recognizers.facts import Facts
+from jaxplain.graph.recognizers.fixed_kernel import has_weights
+from jaxplain.graph.recognizers.mixing import mixes, mixing_core
+
+
+def match(end: Var, facts: Facts) -> Core | None:
+    """The kernel that ends at a value."""
+    node = end.producer
+    assert node is not None
+    if not facts.is_linear(node) or not mixes(node, facts.flow):
+        return None
+    if boundaries.continues_kernel(node, facts):
+        return None
+    fixed = node.info.multiplies and not has_weights(node, facts.flow)
+    return mixing_core("filter" if fixed else node.info.op, (node,), facts)

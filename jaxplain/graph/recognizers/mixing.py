@@ -1,0 +1,57 @@
+"""Operations whose outputs are weighted sums of many inputs."""
+
+from collections.abc import Sequence
+
+from jaxplain.graph.analyses.flow import Flow
+from jaxplain.graph.contractions import contraction
+from jaxplain.graph.ir import Node
+from jaxplain.graph.primitives import PrimitiveKind
+from jaxplain.graph.primitives import PrimitiveRole as Role
+from jaxplain.graph.recognizers.core import Before, Behind, Core, linear_core
+from jaxplain.graph.recognizers.facts import Facts
+
+#: What affine layers without weights of their own are called.
+WITHOUT_WEIGHTS = ("filter", "pooling", "sum", "cumulative", "linear", "scale")
+
+
+def mixing_core(op: str, nodes: tuple[Node, ...], facts: Facts) -> Core:
+    """A core of operations in a row, the last of which mixes."""
+    inputs = facts.flow.inputs[nodes[0]]
+    before = Before.ALL if op not in WITHOUT_WEIGHTS else Before.UNSHARED
+    return linear_core("Affine", op, nodes, inputs, nodes[-1:], before, Behind.ALL)
+
+
+def mixes(node: Node, flow: Flow) -> bool:
+    """Whether outputs are sums over inputs; an einsum without a sum is a scale."""
+    if node.info.role is Role.SCATTER_SUM and node.inputs[0] in flow.carries_relevance:
+        return False  # constants are added
+    axes = contraction(node)
+    if axes is not None and not axes.slides:
+        return bool(axes.contracted[0])
+    return node.info.kind is PrimitiveKind.MIXING
+
+
+def sums_copies(nodes: Sequence[Node], mixing: Node, flow: Flow) -> bool:
+    """Whether `mixing` would add up copies that a broadcast before it made.
+
+    Then an entry of the joint matrix would be a sum of weights, and its sign no product of signs.
+    Copies that stay apart (`(x[:, :, None] * W).sum(1)`) are fine.
+    """
+    expanded: set[int] = set()
+    for node in nodes:
+        operand = flow.inputs[node][0]
+        if node.info.role is Role.BROADCAST:
+            mapped = node.params["broadcast_dimensions"]
+            kept = {d for i, d in enumerate(mapped) if operand.shape[i] > 1}
+            expanded = {d for d, n in enumerate(node.params["shape"]) if n > 1 and d not in kept}
+        elif node.info.kind is PrimitiveKind.DIAGONAL:
+            before, after = operand.shape, node.outputs[0].shape
+            before = before or (1,) * len(after)  # a scalar goes with any shape
+            expanded |= {d for d, (a, b) in enumerate(zip(before, after, strict=True)) if a < b}
+        elif expanded:
+            return True
+    if not expanded:
+        return False
+    if mixing.info.role is not Role.SUM_REDUCTION:
+        return True
+    return bool(expanded & set(mixing.params["axes"]))

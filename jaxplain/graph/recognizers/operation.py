@@ -1,0 +1,68 @@
+"""Single operations that no other recognizer takes: products, selections, loops, moves of several.
+
+Taken, a product of two values that both carry relevance:
+
+    c = mul a b
+
+Refused, as it is a scale, which stands between two cores (see `boundaries`):
+
+    b = mul a 2.0
+"""
+
+from jaxplain.graph.ir import Control, Node, Var
+from jaxplain.graph.primitives import PrimitiveKind
+from jaxplain.graph.primitives import PrimitiveRole as Role
+from jaxplain.graph.recognizers.core import Core
+from jaxplain.graph.recognizers.facts import Facts
+
+
+def match(end: Var, facts: Facts) -> Core | None:
+    """The operation that ends at a value; None for scales, offsets and moves."""
+    node = end.producer
+    assert node is not None
+    if node.control is not None:
+        return _control(node, node.control, facts)
+    if facts.is_linear(node):
+        return None
+    kind, op = _kind(node, facts)
+    return single(kind, node, facts, op)
+
+
+def single(kind: str, node: Node, facts: Facts, op: str = "") -> Core:
+    """A core of one operation."""
+    inputs = facts.flow.inputs[node]
+    outputs = tuple(v for v in node.outputs if v in facts.flow.carries_relevance)
+    path = frozenset((*inputs, *node.outputs))
+    return Core(kind, op or node.primitive, (node,), inputs, outputs, path)
+
+
+def _kind(node: Node, facts: Facts) -> tuple[str, str]:
+    """The kind and operation of a layer of one operation; "" for the name of the primitive."""
+    kind, role = node.info.kind, node.info.role
+    if kind is PrimitiveKind.UNKNOWN:
+        return "Unknown", ""
+    if role in _PRODUCTS:
+        return "Product", _PRODUCTS[role]
+    if node.info.multiplies:
+        return "Matmul", ""
+    if kind is PrimitiveKind.SELECTION or role is Role.EXTREMUM:
+        return "Selection", ""
+    if role is Role.SELECT and node.inputs[0] in facts.flow.active:
+        return "Selection", "select"
+    if kind is PrimitiveKind.STRUCTURAL:
+        return "Structure", ""
+    inputs = facts.flow.inputs[node]
+    fits = [v.shape for v in inputs] == [node.outputs[0].shape]
+    return ("Activation" if kind is PrimitiveKind.ELEMENTWISE and fits else "Unknown"), ""
+
+
+_PRODUCTS = {Role.PRODUCT: "product", Role.QUOTIENT: "quotient"}
+
+
+def _control(node: Node, control: Control, facts: Facts) -> Core:
+    """A loop or branch, which sends relevance where its bodies do."""
+    carries = facts.flow.carries_relevance
+    inside = [v.outer for v in control.enters if v.inner in carries and v.outer in carries]
+    inputs = tuple(dict.fromkeys(inside))
+    path = frozenset((*inputs, *node.outputs))
+    return Core(control.kind, node.primitive, (node,), inputs, node.outputs, path)

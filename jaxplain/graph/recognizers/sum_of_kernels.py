@@ -1,0 +1,48 @@
+"""Sums of dense kernels, `x W + h U`: one layer with several inputs and one stabiliser.
+
+As separate layers, a recurrence would differ between its scanned and unrolled spellings.
+
+Taken, each term ending in a dot product of its own:
+
+    c = dot_general a w; d = dot_general b u; e = add c d
+
+Refused, as one term has no kernel (a residual connection, which is a merge), and so is a sum of
+convolutions, which the literature splits first:
+
+    c = dot_general a w; d = add a c
+"""
+
+from jaxplain.graph import boundaries
+from jaxplain.graph.ir import Var
+from jaxplain.graph.primitives import PrimitiveRole as Role
+from jaxplain.graph.recognizers.core import Before, Behind, Core, linear_core
+from jaxplain.graph.recognizers.facts import Facts, in_order
+
+
+def match(end: Var, facts: Facts) -> Core | None:
+    """The sum of kernels that ends at a value."""
+    node = end.producer
+    assert node is not None
+    terms = facts.flow.inputs[node]
+    if node.info.role not in (Role.SUM, Role.DIFFERENCE) or len(terms) < 2:
+        return None
+    if not all(boundaries.ends_with(v, _is_dense, facts) for v in terms):
+        return None
+    gaps = [boundaries.gap_before(v, facts) for v in terms]
+    cores = [gap.core for gap in gaps if gap.core is not None]
+    nodes = in_order(
+        (node, *(n for core in cores for n in core.nodes), *(n for gap in gaps for n in gap.nodes))
+    )
+    return linear_core(
+        "Affine",
+        "dense",
+        nodes,
+        tuple(dict.fromkeys(v for core in cores for v in core.inputs)),
+        tuple(n for core in cores for n in core.mixing),
+        Before.ALL,
+        Behind.ALL,
+    )
+
+
+def _is_dense(core: Core) -> bool:
+    return core.kind == "Affine" and core.op == "dense"

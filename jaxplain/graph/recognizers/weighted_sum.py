@@ -1,0 +1,63 @@
+"""Dot products spelled out: a sum over an axis along which the weights of a product vary.
+
+Taken, a dense layer:
+
+    b = broadcast_in_dim[shape=(2, 3, 4)] a; c = mul b w; d = reduce_sum[axes=(1,)] c
+
+Refused, as the weight is the same along the axis: a scale before a sum:
+
+    b = mul a 2.0; c = reduce_sum[axes=(1,)] b
+"""
+
+from jaxplain.graph import boundaries
+from jaxplain.graph.ir import Node, Var
+from jaxplain.graph.primitives import PrimitiveKind
+from jaxplain.graph.primitives import PrimitiveRole as Role
+from jaxplain.graph.recognizers.core import Core
+from jaxplain.graph.recognizers.facts import Facts
+from jaxplain.graph.recognizers.fixed_kernel import has_weights
+from jaxplain.graph.recognizers.mixing import mixing_core, sums_copies
+
+
+def match(end: Var, facts: Facts) -> Core | None:
+    """The weighted sum that ends at a value."""
+    total = end.producer
+    assert total is not None
+    if total.info.role is not Role.SUM_REDUCTION or not facts.is_linear(total):
+        return None
+    weights = _weights(total, facts)
+    if not weights or sums_copies(weights, total, facts.flow):
+        return None
+    products = [n for n in weights if n.info.role is Role.PRODUCT]
+    op = "dense" if any(has_weights(n, facts.flow) for n in products) else "filter"
+    return mixing_core(op, (*weights, total), facts)
+
+
+def _weights(total: Node, facts: Facts) -> tuple[Node, ...]:
+    """The operations before a sum from the products with its weights on; none without weights.
+
+    The last product may be taken from a kernel before it, those before that may not. A broadcast
+    right before the products makes the copies that the weights tell apart.
+    """
+    (value,) = facts.flow.inputs[total]
+    if facts.flow.shared(value):
+        return ()
+    gap = boundaries.gap_before(value, facts)
+    start = len(gap.nodes)
+    first = None
+    while start > gap.unshared and gap.nodes[start - 1].info.kind is PrimitiveKind.DIAGONAL:
+        start -= 1
+        product = gap.nodes[start].info.role is Role.PRODUCT
+        free = first is None or start >= gap.behind
+        if product and free and _vary(gap.nodes[start], total.params["axes"], facts):
+            first = start
+    if first is None:
+        return ()
+    copies = first > gap.unshared and gap.nodes[first - 1].info.role is Role.BROADCAST
+    return gap.nodes[first - copies :]
+
+
+def _vary(product: Node, axes: tuple[int, ...], facts: Facts) -> bool:
+    """Whether the weights of a product vary along one of the axes."""
+    weights = [v.shape for v in product.inputs if v not in facts.flow.carries_relevance]
+    return any(len(w) > axis and w[axis] > 1 for w in weights for axis in axes)

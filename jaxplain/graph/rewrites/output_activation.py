@@ -1,0 +1,185 @@
+"""The program without the softmax that its outputs end in: the outputs become logits.
+
+The softmax may stand before casts, reshapes and concatenations, and at the end of a body: of a loop
+that stacks it, of every case of a branch, of a program that runs on many devices.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from jaxplain.graph.ir import Control, Node, Program, Var
+from jaxplain.graph.primitives import PrimitiveRole as Role
+from jaxplain.graph.recognizers.facts import Facts
+
+_MOVES = (Role.CAST, Role.RESHAPE, Role.TRANSPOSE)
+
+
+class WithoutSoftmax(NamedTuple):
+    """A program with other outputs.
+
+    Attributes:
+        program: the program, which computes the logits too; its outputs are those of the function.
+        logits: the values that take the place of its outputs.
+        softmax: what was left out: "softmax" or "log_softmax"; "" for nothing.
+    """
+
+    program: Program
+    logits: tuple[Var, ...]
+    softmax: str
+
+
+def without_softmax(program: Program, facts: Facts) -> WithoutSoftmax:
+    """Leaves a trailing softmax out of a program."""
+    ends = [_end(v, program, facts, whole=True) for v in program.outputs]
+    softmax = next((end.softmax for end in ends if end.softmax), "")
+    if not softmax:
+        return WithoutSoftmax(program, tuple(program.outputs), "")
+    rewriter = _Rewriter(program)
+    logits = [end.logits(rewriter) for end in ends]
+    rewritten, renewed = rewriter.finish(program.outputs)
+    return WithoutSoftmax(rewritten, tuple(renewed.get(v, v) for v in logits), softmax)
+
+
+class _Rewriter:
+    """A program with operations added, and some replaced."""
+
+    def __init__(self, program: Program):
+        self._program = program
+        self._added: list[Node] = []
+        self._replaced: dict[Node, Node] = {}
+        self._next = 1 + max((v.index for n in program.nodes for v in n.outputs), default=-1)
+
+    def again(self, node: Node, operands: Sequence[Var]) -> Var:
+        """The output of an operation on other operands."""
+        copy = node.rebuilt(operands)
+        (var,) = copy.outputs
+        var.index, self._next = self._next, self._next + 1
+        self._added.append(copy)
+        return var
+
+    def moved(self, var: Var, moves: Iterable[Node]) -> Var:
+        """A value, moved as another one is (a model of batches under vmap drops an axis)."""
+        for node in moves:
+            var = self.again(node, [var])
+        return var
+
+    def bodies(self, node: Node) -> tuple[Program, ...]:
+        """The bodies that a loop or branch has by now."""
+        control = self._replaced.get(node, node).control
+        assert control is not None
+        return control.bodies
+
+    def replace_bodies(self, node: Node, bodies: Sequence[Program]) -> None:
+        """Gives a loop or branch other bodies."""
+        assert node.control is not None
+        self._replaced[node] = _copy(node, node.inputs, bodies)
+
+    def finish(self, outputs: Sequence[Var]) -> tuple[Program, dict[Var, Var]]:
+        """The program, and for values behind a replaced operation those that take their place."""
+        renewed: dict[Var, Var] = {}
+        nodes = []
+        for node in (*self._program.nodes, *self._added):
+            new = self._replaced.get(node, node)
+            if not renewed.keys().isdisjoint(node.inputs):
+                inputs = [renewed.get(v, v) for v in node.inputs]
+                new = _copy(new, inputs, new.control.bodies if new.control else ())
+            if new is not node:
+                renewed.update(zip(node.outputs, new.outputs, strict=True))
+            nodes.append(new)
+        outputs = [renewed.get(v, v) for v in outputs]
+        return replace(self._program, nodes=nodes, outputs=outputs), renewed
+
+
+def _copy(node: Node, inputs: Sequence[Var], bodies: Sequence[Program]) -> Node:
+    copy = node.rebuilt(inputs)
+    for new, old in zip(copy.outputs, node.outputs, strict=True):
+        new.index, new.uniform = old.index, old.uniform
+    if node.control is not None:
+        copy.control = Control(copy, node.control.flow, bodies)
+    return copy
+
+
+class _End(NamedTuple):
+    """How an output ends.
+
+    Attributes:
+        softmax: "softmax", "log_softmax", or "" for something else.
+        logits: makes the output without it; the output itself where there is none.
+    """
+
+    softmax: str
+    logits: Callable[[_Rewriter], Var]
+
+
+def _end(var: Var, program: Program, facts: Facts, *, whole: bool, readers: int = 0) -> _End:
+    """How a value ends.
+
+    Args:
+        var: an output, or a part of one.
+        program: the program.
+        facts: what is known of it.
+        whole: it is no part: the logits may keep their own, better precision.
+        readers: how many operations on the way to the output read it.
+    """
+    nothing = _End("", lambda rewriter: var)
+    carries = facts.flow.carries_relevance
+    end, moves = var, list[Node]()
+    while end in carries and end.producer is not None and end.producer.info.role in _MOVES:
+        moves.insert(0, end.producer)
+        end = end.producer.inputs[0]
+    node = end.producer
+    if node is None or end not in carries:
+        return nothing
+    if node.control is not None:
+        between = {end, *(v for move in moves for v in move.outputs)}
+        reads = sum(v in between for other in program.nodes for v in other.inputs)
+        alone = reads == len(moves) + readers  # nothing else sees the probabilities
+        return _inside(end, var, node, facts) if alone else nothing
+    if node.info.role is Role.CONCATENATION:
+        parts = [_end(v, program, facts, whole=False, readers=1) for v in node.inputs]
+        op = _common(parts)
+
+        def joined(rewriter: _Rewriter) -> Var:
+            operands = [part.logits(rewriter) for part in parts]
+            return rewriter.moved(rewriter.again(node, operands), moves)
+
+        return _End(op, joined) if op else nothing
+    core = facts.core(end)
+    if core is None or core.kind != "Softmax" or core.op == "logsumexp" or core.logits is None:
+        return nothing
+    logits = core.logits
+    if whole and all(move.info.role is Role.CAST for move in moves):
+        moves = []
+    return _End(core.op, lambda rewriter: rewriter.moved(logits, moves))
+
+
+def _inside(output: Var, var: Var, node: Node, facts: Facts) -> _End:
+    """How all bodies of a loop, branch or mesh end; `var` is its output, perhaps moved."""
+    control = node.control
+    assert control is not None
+    place = node.outputs.index(output)
+    if place < control.flow.carried:
+        return _End("", lambda rewriter: var)
+    parts = [
+        _end(body.outputs[place], body, facts.body(body), whole=False) for body in control.bodies
+    ]
+
+    def leave_out(rewriter: _Rewriter) -> Var:
+        bodies = []
+        for body, part in zip(rewriter.bodies(node), parts, strict=True):
+            inner = _Rewriter(body)
+            outputs = list(body.outputs)
+            outputs[place] = part.logits(inner)
+            bodies.append(inner.finish(outputs)[0])
+        rewriter.replace_bodies(node, bodies)
+        return var
+
+    op = _common(parts)
+    return _End(op, leave_out if op else lambda rewriter: var)
+
+
+def _common(parts: Sequence[_End]) -> str:
+    """The softmax that all of them end in; "" where they do not."""
+    names = {part.softmax for part in parts}
+    return names.pop() if len(names) == 1 else ""
