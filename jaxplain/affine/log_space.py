@@ -18,7 +18,7 @@ from jaxplain.graph.primitives import PrimitiveRole as Role
 #: log sum exp: of exponents and the axes summed over.
 Total = Callable[[jax.Array, tuple[int, ...]], jax.Array]
 
-_SAME = (Role.RESHAPE, Role.TRANSPOSE, Role.BROADCAST, Role.SELECT)
+_SAME = (Role.RESHAPE, Role.TRANSPOSE, Role.BROADCAST, Role.SELECT, Role.REVERSAL)
 
 
 def run(

@@ -11,9 +11,7 @@ from dataclasses import replace
 from jaxplain.graph import boundaries
 from jaxplain.graph.ir import Control, Node, Program, Var
 from jaxplain.graph.layer import Block, Step
-from jaxplain.graph.layouts import is_move
 from jaxplain.graph.primitives import PrimitiveKind
-from jaxplain.graph.primitives import PrimitiveRole as Role
 from jaxplain.graph.recognizers import activation
 from jaxplain.graph.recognizers.core import Core, linear_core
 from jaxplain.graph.recognizers.facts import Facts, in_order
@@ -83,7 +81,8 @@ def _with_neighbours(core: Core, behind: Sequence[Node], facts: Facts) -> Step:
     step = Step(core.kind, core.op, nodes, tuple(dict.fromkeys(inputs)), outputs, path, core.mixing)
     if core.kind == "Activation":
         op = "elementwise" if behind and core.op == "rectifier" else core.op
-        moves = _moves(step.inputs[0], step.output, facts)
+        moves = facts.moves_between(step.inputs[0], step.output)
+        assert moves is not None
         return replace(step, op=op, moves=moves, argument=core.inputs[0])
     if step.control is not None:
         return replace(step, blocks=_blocks(step.control, facts))
@@ -104,15 +103,3 @@ def _in_a_line(core: Core, facts: Facts) -> Core:
         if not boundaries.in_a_line(gap, value, core, facts):
             return core
         core = activation.joined(gap.core, gap.nodes, core)
-
-
-def _moves(start: Var, end: Var, facts: Facts) -> tuple[Node, ...]:
-    """The moves on a way from one value to another; all ways have the same."""
-    moves: list[Node] = []
-    while end is not start:
-        node = end.producer
-        assert node is not None
-        if is_move(node) and node.info.role is not Role.CAST:
-            moves.insert(0, node)
-        end = facts.flow.inputs[node][0]
-    return tuple(moves)

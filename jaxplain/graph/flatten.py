@@ -5,7 +5,7 @@ each other, and hoists every array the function closed over into an input, so th
 compile-time constants. Loops and branches are operations that own a program for each body.
 """
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import Any
 
@@ -128,13 +128,23 @@ class _Flattener:
             unrolled = _compat.UNROLLED in path
             if flow.length is not None and (flow.length <= 1 or unrolled):
                 return self.iterations(eqn, flow, operands, path)
-        outputs = []
-        for each, values in _apart(eqn, info, operands):
-            node = self.node(each, info, values, _joined(path), origin)
-            if flow is not None and node.control is None:
-                bodies = [self.body(flow, body, path, node) for body in flow.bodies]
-                node.control = Control(node, flow, bodies)
-            outputs += self.identities.outputs(node)
+        if info.separable and len(operands) > 1:
+            return self.each(eqn, operands, path, origin)
+        node = self.node(eqn, info, operands, _joined(path), origin)
+        if flow is not None and node.control is None:
+            bodies = [self.body(flow, body, path, node) for body in flow.bodies]
+            node.control = Control(node, flow, bodies)
+        structural = info.kind is PrimitiveKind.STRUCTURAL
+        return self.identities.outputs(node) if structural else node.outputs
+
+    def each(
+        self, eqn: _compat.Eqn, operands: list[Var], path: tuple[str, ...], origin: _compat.Eqn
+    ) -> list[Var]:
+        """An equation that treats its operands one by one, as an equation for each of them."""
+        outputs: list[Var] = []
+        for atom, out, operand in zip(eqn.invars, eqn.outvars, operands, strict=True):
+            part = eqn.replace(invars=[atom], outvars=[out])
+            outputs += self.equation(part, [operand], path, origin)
         return outputs
 
     def case(self, flow: _compat.ControlFlow, operands: list[Var]) -> Any:
@@ -275,18 +285,8 @@ class _Flattener:
         return self.literals[key]
 
 
+_COMPUTES = (PrimitiveKind.DIAGONAL, PrimitiveKind.ELEMENTWISE, PrimitiveKind.DISCRETE)
 _UNIFORM = (PrimitiveKind.DIAGONAL, PrimitiveKind.STRUCTURAL, PrimitiveKind.ELEMENTWISE)
-
-
-def _apart(
-    eqn: _compat.Eqn, info: PrimitiveInfo, operands: list[Var]
-) -> Iterator[tuple[_compat.Eqn, list[Var]]]:
-    """An equation that treats several operands one by one, as one equation for each of them."""
-    if not info.separable or len(operands) == 1:
-        yield eqn, operands
-        return
-    for atom, out, value in zip(eqn.invars, eqn.outvars, operands, strict=True):
-        yield eqn.replace(invars=[atom], outvars=[out]), [value]
 
 
 def _stack(*values: Any) -> Any:
@@ -299,11 +299,7 @@ def _joined(path: tuple[str, ...]) -> str:
 
 def _is_arithmetic(node: Node) -> bool:
     """Whether an operation makes a number of numbers, the same everywhere."""
-    computes = node.info.kind in (
-        PrimitiveKind.DIAGONAL,
-        PrimitiveKind.ELEMENTWISE,
-        PrimitiveKind.DISCRETE,
-    )
+    computes = node.info.kind in _COMPUTES
     number = bool(node.inputs) and not any(v.shape for v in node.outputs)
     return number and (computes or node.info.role is Role.CAST)
 

@@ -40,6 +40,8 @@ class Identities:
     def outputs(self, node: Node) -> tuple[Var, ...]:
         """The operation's outputs, or the value that an output is again."""
         role = node.info.role
+        if role is Role.SLICE and node.outputs[0].shape == node.inputs[0].shape:
+            return node.inputs
         if role in (Role.SLICE, Role.SPLIT):
             self._cut(node)
         elif role is Role.CONCATENATION and "dimension" in node.params:

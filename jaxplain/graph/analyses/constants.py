@@ -46,7 +46,7 @@ def run(node: Node, values: Sequence[Any]) -> Sequence[Any]:
         return node.evaluate([jnp.asarray(v) for v in values])
 
 
-_COPIES = (Role.BROADCAST, Role.CAST, Role.RESHAPE)
+_COPIES = (Role.BROADCAST, Role.CAST, Role.RESHAPE, Role.TRANSPOSE, Role.REVERSAL)
 
 
 def literal_value(var: Var) -> float | None:

@@ -113,4 +113,4 @@ def _is_elementwise(nodes: Sequence[Node], source: Var, flow: Flow) -> bool:
         bends |= info.kind in _BENDS
         bends |= info.role is Role.PRODUCT and all(v in flow.active for v in node.inputs)
         bends |= info.role is Role.QUOTIENT and node.inputs[1] in flow.active
-    return bends and layout_of[nodes[-1].outputs[0]] == layouts.original(source.shape)
+    return bends

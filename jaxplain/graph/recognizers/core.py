@@ -38,7 +38,6 @@ class Core:
         affine_vars: the values on the affine path; all others are constants to the layer.
         mixing: the operations that mix inputs.
         before, behind: which of its neighbours the core takes.
-        logits: for a softmax, its earliest value that has the shape of the output.
     """
 
     kind: str
@@ -50,7 +49,6 @@ class Core:
     mixing: tuple[Node, ...] = ()
     before: Before = Before.NOTHING
     behind: Behind = Behind.NOTHING
-    logits: Var | None = None
 
 
 def linear_core(

@@ -1,11 +1,13 @@
 """What a recognizer reads: the program, its analyses, and the cores that were found already."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from jaxplain.graph.analyses.dominators import Dominators
 from jaxplain.graph.analyses.flow import Flow
 from jaxplain.graph.ir import Node, Program, Var
+from jaxplain.graph.layouts import is_move
 from jaxplain.graph.primitives import PrimitiveKind
 from jaxplain.graph.primitives import PrimitiveRole as Role
 from jaxplain.graph.recognizers.core import Core
@@ -61,7 +63,10 @@ class Facts:
         ends = end.producer is None or end in self.flow.explained
         if ends or end not in self.flow.carries_relevance:
             return None
-        return next(filter(None, (match(end, self) for match in self._recognizers)), None)
+        for match in self._recognizers:
+            if (core := match(end, self)) is not None:
+                return core
+        return None
 
     def local_subgraph(self, end: Var) -> Subgraph | None:
         """The operations that join at a value, where none of them is a kernel or drops entries.
@@ -104,6 +109,27 @@ class Facts:
             stack.extend(self.flow.active_inputs[node])
         return in_order(nodes)
 
+    def moves_between(self, start: Var, end: Var) -> tuple[Node, ...] | None:
+        """The moves on a way from one value to another, entry by entry; None where there is none.
+
+        All ways have the same, between the ends of an activation or a softmax.
+        """
+        pending: list[tuple[Var, tuple[Node, ...]]] = [(end, ())]
+        seen = {end}
+        while pending:
+            var, moves = pending.pop()
+            if var is start:
+                return moves
+            node = var.producer
+            if node is None or not (is_move(node) or node.info.kind in _ENTRYWISE):
+                continue
+            behind = (node, *moves) if is_move(node) and node.info.role is not Role.CAST else moves
+            for value in reversed(self.flow.inputs[node]):
+                if value not in seen and math.prod(value.shape) == math.prod(var.shape):
+                    seen.add(value)
+                    pending.append((value, behind))
+        return None
+
     def is_local(self, node: Node) -> bool:
         """Whether an operation may stand inside an activation, a normalisation or a softmax."""
         if node.info.multiplies:  # a norm; with a constant operand it is a kernel
@@ -141,6 +167,7 @@ class Facts:
         return once or node.info.role in (Role.SUM, Role.DIFFERENCE)
 
 
+_ENTRYWISE = (PrimitiveKind.DIAGONAL, PrimitiveKind.ELEMENTWISE, PrimitiveKind.STRUCTURAL)
 _LINEAR = (PrimitiveKind.DIAGONAL, PrimitiveKind.STRUCTURAL, PrimitiveKind.MIXING)
 
 #: Finds the core that ends at a value.

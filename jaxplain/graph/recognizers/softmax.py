@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 from jaxplain.graph.analyses import invariance
 from jaxplain.graph.ir import Node, Var
+from jaxplain.graph.layouts import is_move
 from jaxplain.graph.primitives import PrimitiveKind
 from jaxplain.graph.primitives import PrimitiveRole as Role
 from jaxplain.graph.recognizers.core import Core
@@ -24,7 +25,6 @@ from jaxplain.graph.recognizers.facts import Facts, in_order
 
 #: An operation that turns the one softmax into the other.
 _INVERSE = {Role.EXP: ("log_softmax", "softmax"), Role.LOG: ("softmax", "log_softmax")}
-_MOVES = (Role.CAST, Role.SELECT, Role.TRANSPOSE, Role.RESHAPE, Role.REVERSAL)
 
 
 def match(end: Var, facts: Facts) -> Core | None:
@@ -52,9 +52,12 @@ def _of_one_value(node: Node, end: Var, facts: Facts) -> Core | None:
     if node.info.role not in _INVERSE or source not in facts.flow.carries_relevance:
         return None
     before, op = _INVERSE[node.info.role]
-    inner = facts.core(source)
+    nodes, value = [node], source
+    while (move := value.producer) is not None and is_move(move):
+        nodes, value = [move, *nodes], move.inputs[0]
+    inner = facts.core(value)
     if inner is not None and inner.op == before:
-        return _core(op, (*inner.nodes, node), inner.inputs[0], end, inner.logits)
+        return _core(op, (*inner.nodes, *nodes), inner.inputs[0], end)
     summed = _exponential(source, facts, sums=True) if node.info.role is Role.LOG else None
     if summed is None:
         return None
@@ -100,7 +103,7 @@ def _exponential(var: Var, facts: Facts, sums: bool = False) -> list[Node] | Non
         if role is Role.EXP:
             return nodes if summed or not sums else None
         summed |= role is Role.SUM_REDUCTION
-        passes = role in _MOVES or (sums and role in (Role.SUM_REDUCTION, Role.BROADCAST))
+        passes = _moves(node) or (sums and role in (Role.SUM_REDUCTION, Role.BROADCAST))
         if not passes:
             return None
         (var,) = active
@@ -109,18 +112,15 @@ def _exponential(var: Var, facts: Facts, sums: bool = False) -> list[Node] | Non
 
 def _softmax(op: str, nodes: Sequence[Node], source: Var, end: Var, facts: Facts) -> Core:
     """A softmax with what stands before its exponential: stabilisation, scale and mask."""
-    logits = source if source.shape == end.shape else None
     while (step := _before(source, facts)) is not None:
         before, source = step
         nodes = [*before, *nodes]
-        if source.shape == end.shape:
-            logits = source
-    return _core(op, in_order(nodes), source, end, logits)
+    return _core(op, in_order(nodes), source, end)
 
 
-def _core(op: str, nodes: tuple[Node, ...], source: Var, end: Var, logits: Var | None) -> Core:
+def _core(op: str, nodes: tuple[Node, ...], source: Var, end: Var) -> Core:
     path = frozenset((source, *(v for n in nodes for v in n.outputs)))
-    return Core("Softmax", op, nodes, (source,), (end,), path, logits=logits)
+    return Core("Softmax", op, nodes, (source,), (end,), path)
 
 
 def _before(var: Var, facts: Facts) -> tuple[Sequence[Node], Var] | None:
@@ -142,9 +142,14 @@ def _before(var: Var, facts: Facts) -> tuple[Sequence[Node], Var] | None:
     adds = role in (Role.SUM, Role.DIFFERENCE)
     if adds and not all(v.uniform for v in node.inputs if v is not operand):
         adds = not _is_classifier(operand, facts)  # an array behind a kernel is its bias, no mask
-    if scales or adds or role in _MOVES:
+    if scales or adds or _moves(node):
         return (node,), operand
     return None
+
+
+def _moves(node: Node) -> bool:
+    """Whether an operation moves or masks one value."""
+    return is_move(node) or node.info.role is Role.SELECT
 
 
 def _is_classifier(var: Var, facts: Facts) -> bool:

@@ -9,10 +9,9 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from jaxplain.graph.ir import Control, Node, Program, Var
+from jaxplain.graph.layouts import is_move
 from jaxplain.graph.primitives import PrimitiveRole as Role
 from jaxplain.graph.recognizers.facts import Facts
-
-_MOVES = (Role.CAST, Role.RESHAPE, Role.TRANSPOSE)
 
 
 class WithoutSoftmax(NamedTuple):
@@ -125,7 +124,7 @@ def _end(var: Var, program: Program, facts: Facts, *, whole: bool, readers: int 
     nothing = _End("", lambda rewriter: var)
     carries = facts.flow.carries_relevance
     end, moves = var, list[Node]()
-    while end in carries and end.producer is not None and end.producer.info.role in _MOVES:
+    while end in carries and end.producer is not None and is_move(end.producer):
         moves.insert(0, end.producer)
         end = end.producer.inputs[0]
     node = end.producer
@@ -146,9 +145,13 @@ def _end(var: Var, program: Program, facts: Facts, *, whole: bool, readers: int 
 
         return _End(op, joined) if op else nothing
     core = facts.core(end)
-    if core is None or core.kind != "Softmax" or core.op == "logsumexp" or core.logits is None:
+    if core is None or core.kind != "Softmax" or core.op == "logsumexp":
         return nothing
-    logits = core.logits
+    (logits,) = core.inputs
+    inside = facts.moves_between(logits, end)
+    if inside is None:
+        return nothing
+    moves = [*inside, *moves]
     if whole and all(move.info.role is Role.CAST for move in moves):
         moves = []
     return _End(core.op, lambda rewriter: rewriter.moved(logits, moves))
