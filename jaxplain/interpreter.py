@@ -20,7 +20,7 @@ from jaxplain.graph.blocks import Block
 from jaxplain.graph.layers import Layer
 from jaxplain.graph.program import Program, Var, compute, read
 from jaxplain.plan import Plan
-from jaxplain.rules import Gradient, Move, Rule, View
+from jaxplain.rules import Gradient, Move, Rule, LayerView
 from jaxplain.taps import Taps, booked, change, hang, widen
 from jaxplain.weights import Weights
 
@@ -88,7 +88,7 @@ def evaluate(
         relevance: whether the backward pass carries relevance: it is then kept in float32 between
             half precision layers, and so are the heads.
         taps: what is read on the way.
-        states: for layers whose rule wants it, a pytree of arrays: `View.state`.
+        states: for layers whose rule wants it, a pytree of arrays: `LayerView.state`.
         weights: the inputs, not explained, that get their relevance all the same.
 
     Returns:
@@ -311,10 +311,12 @@ def _ruled(
         else:
             (z,), (r,) = zs, rs
             wider = partial(jnp.asarray, dtype=wide(*(v.dtype for v in (z, r, *xs))))
-            view = View(layer, lambda *x: apply(layer, env, x)[0], env, xs, state, bool(entries))
+            view = LayerView(
+                layer, lambda *x: apply(layer, env, x)[0], env, xs, state, bool(entries)
+            )
             received = rule.relevance(view, tuple(map(wider, xs)), wider(z), wider(r))
             _check(layer, rule, received, xs)
-            absorbed = view.booked or {}
+            absorbed = view.recorded or {}
             shares = weights.shares(layer, rule, lambda env: apply(layer, env, xs)[0], env, r)
         received = tuple(
             a.astype(wide(x.dtype) if relevance else x.dtype)

@@ -186,7 +186,7 @@ def _check(graph: Graph, weight: Var) -> None:
 
 def _check_rule(layer: Layer, rule: Rule, constants: Sequence[Var]) -> None:
     """Raises NotAnalyzableError for a kernel whose rule is no rule for weights."""
-    if not layer.is_kernel or rule.exchangeable:
+    if not layer.is_kernel or rule.weights_like_inputs:
         return
     end = max(map(layer.nodes.index, layer.mixing)) + 1
     if any(v in constants for node in layer.nodes[:end] for v in node.inputs):
@@ -195,5 +195,5 @@ def _check_rule(layer: Layer, rule: Rule, constants: Sequence[Var]) -> None:
             f"{rule!r} of layer {layer.index} ({layer.name}){where} treats inputs otherwise than "
             "weights, which have no relevance under it: give the layer a rule that shares by "
             "contribution, e.g. Epsilon or ZPlus; a rule of your own that does says so by "
-            "exchangeable = True"
+            "weights_like_inputs = True"
         )

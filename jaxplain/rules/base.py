@@ -29,17 +29,17 @@ TERMS = {
 }
 
 
-class View:
+class LayerView:
     """A layer as a rule sees it: the function, and its affine map where it has one.
 
     A rule tells the ledger where the relevance went that it does not hand to the inputs: with
-    `divide` for what a stabiliser takes, with `book` for the rest.
+    `divide` for what a stabiliser takes, with `record` for the rest.
 
     Attributes:
         function: the layer itself, a function of its inputs.
         kind, op, name, axes, compares, running, nonnegative, gates, examples: as in `Layer`.
         state: what the method gave the layer to read, a pytree of arrays or None.
-        booked: what was booked; None when nobody reads the ledger.
+        recorded: what was recorded; None when nobody reads the ledger.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class View:
         self._xs = xs
         self.function = function
         self.state = state
-        self.booked: dict[str, jax.Array] | None = {} if audited else None
+        self.recorded: dict[str, jax.Array] | None = {} if audited else None
         self.kind, self.op, self.name = layer.kind, layer.op, layer.name
         self.axes, self.compares, self.running = layer.axes, layer.compares, layer.running
         self.nonnegative, self.gates, self.examples = layer.nonnegative, layer.gates, layer.examples
@@ -137,15 +137,15 @@ class View:
             sign: that sign, where it is known.
         """
         s = divide(r, z, epsilon, sign)
-        if self.booked is not None:
+        if self.recorded is not None:
             dead = z == 0  # nothing flowed here: no stabiliser is to blame
-            self.book("dead", lambda: jnp.where(dead, r, 0))
+            self.record("dead", lambda: jnp.where(dead, r, 0))
             taken = lambda: s * (stabilize(z, epsilon, sign) - z)  # noqa: E731
-            self.book("stabilizer", lambda: jnp.where(dead, 0, taken()))
-            self.book("flow", lambda: jnp.abs(s) * (jnp.abs(z) if flow is None else flow()))
+            self.record("stabilizer", lambda: jnp.where(dead, 0, taken()))
+            self.record("flow", lambda: jnp.abs(s) * (jnp.abs(z) if flow is None else flow()))
         return s
 
-    def book(self, term: str, amount: Callable[[], jax.Array]) -> None:
+    def record(self, term: str, amount: Callable[[], jax.Array]) -> None:
         """Tells the ledger how much relevance of each output did not reach an input.
 
         Args:
@@ -157,9 +157,9 @@ class View:
         """
         if term not in TERMS and term != "flow":
             raise ValueError(f"the ledger has the terms {', '.join(TERMS)}, not {term!r}")
-        if self.booked is not None:
+        if self.recorded is not None:
             total = jnp.sum(amount())
-            self.booked[term] = self.booked[term] + total if term in self.booked else total
+            self.recorded[term] = self.recorded[term] + total if term in self.recorded else total
 
     def indicator(self) -> jax.Array:
         """1 where an output is one of the inputs, 0 where it is a constant."""
@@ -206,14 +206,14 @@ class Rule:
     #: The kinds of layer that the rule can be given to.
     kinds: ClassVar[frozenset[str]] = frozenset({"Affine", "Merge", "Normalization"})
     #: Whether the rule reads the signs, squares or connectivity of the layer's matrix.
-    splits: ClassVar[bool] = False
+    needs_matrix_entries: ClassVar[bool] = False
     #: Whether its shares depend on the contributions x_i A_ji alone: inputs and weights may change
     #: places.
-    exchangeable: ClassVar[bool] = False
+    weights_like_inputs: ClassVar[bool] = False
     #: Whether operations with several outputs (sort, top_k) may keep their gradient under it.
-    routes: ClassVar[bool] = False
+    multi_output: ClassVar[bool] = False
 
-    def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
+    def relevance(self, layer: LayerView, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """The relevance of the layer's inputs.
 
         Args:
@@ -233,9 +233,9 @@ class Rule:
         """Why the rule cannot be given to a layer; "" when it can."""
         if layer.kind not in self.kinds:
             return f"{self!r} is for {', '.join(sorted(self.kinds))} layers, not {layer.kind}"
-        if len(layer.outputs) > 1 and not self.routes:
+        if len(layer.outputs) > 1 and not self.multi_output:
             return f"{self!r} is for layers with one output; {layer.op} has {len(layer.outputs)}"
-        if self.splits and not is_splittable(layer):
+        if self.needs_matrix_entries and not is_splittable(layer):
             return f"{self!r} needs the entries of the layer's matrix, which {layer.kind} has not"
         return ""
 

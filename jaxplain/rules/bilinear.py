@@ -11,7 +11,7 @@ from jaxplain.rules.base import (
     Arrays,
     Rule,
     Stabilizer,
-    View,
+    LayerView,
     check_epsilon,
     reduced,
     times,
@@ -40,7 +40,7 @@ class Uniform(Rule):
     def __post_init__(self) -> None:
         check_epsilon(self.epsilon)
 
-    def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
+    def relevance(self, layer: LayerView, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""
         if layer.kind == "Matmul":
             s = layer.divide(r, z, self.epsilon, flow=lambda: layer.function(*map(jnp.abs, x)))
@@ -75,7 +75,7 @@ class SignalTake(Rule):
 
     kinds: ClassVar[frozenset[str]] = frozenset({"Product"})
 
-    def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
+    def relevance(self, layer: LayerView, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""
         if layer.op == "quotient":
             return _split(r, x, [True, *(False for _ in x[1:])])

@@ -2,7 +2,7 @@
 
 A multiplier m says how much of the explained difference a value's difference from its baseline
 makes: it makes m (x - x0). Every rule here hands on what it gets, sum m_x (x - x0) = m_z (z - z0).
-The method gives each layer its inputs at the baseline, as `View.state`. Affine layers, merges and
+The method gives each layer its inputs at the baseline, as `LayerView.state`. Affine layers, merges and
 structure need no rule of their own: their gradient does it.
 """
 
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from jaxplain.graph.layers import Layer
 from jaxplain.graph.primitives import MAXIMA
-from jaxplain.rules.base import Arrays, Rule, View, plus, reduced
+from jaxplain.rules.base import Arrays, Rule, LayerView, plus, reduced
 from jaxplain.rules.split import Contributions
 
 MINIMA = frozenset(name.replace("max", "min") for name in MAXIMA)
@@ -32,7 +32,7 @@ class Rescale(Rule):
 
     kinds: ClassVar[frozenset[str]] = frozenset({"Activation"})
 
-    def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
+    def relevance(self, layer: LayerView, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""
         (a,), (a0,), z0 = x, _baseline(layer, x), _output(layer, z)
         dx = jnp.broadcast_to(difference(a, a0), z.shape)
@@ -50,7 +50,7 @@ class Switching(Rule):
 
     kinds: ClassVar[frozenset[str]] = frozenset({"Product", "Matmul"})
 
-    def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
+    def relevance(self, layer: LayerView, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""
         x0 = _baseline(layer, x)
         here, there = layer.vjp(r), layer.vjp(r, at=x0)
@@ -72,7 +72,7 @@ class Winners(Rule):
 
     kinds: ClassVar[frozenset[str]] = frozenset({"Selection"})
 
-    def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
+    def relevance(self, layer: LayerView, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""
         x0, z0 = _baseline(layer, x), _output(layer, z)
         turn = jnp.maximum(z, z0) if layer.op in MAXIMA else jnp.minimum(z, z0)
@@ -99,13 +99,13 @@ class LogMeans(Rule):
         w_i = L(e_i, e0_i) / L(S, S0),
 
     as its gradient is z_j [u_j - sum_i z_i u_i]; w is not negative, and adds up to at most 1.
-    `View.state` holds the input at the baseline and the layer in exponents (see
+    `LayerView.state` holds the input at the baseline and the layer in exponents (see
     `affine.log_space`).
     """
 
     kinds: ClassVar[frozenset[str]] = frozenset({"Softmax"})
 
-    def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
+    def relevance(self, layer: LayerView, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""
         (a,), (a0,), run = x, _baseline(layer, x), layer.state[1]
         there: list[jax.Array] = []  # the exponents at the baseline, sum by sum
@@ -129,7 +129,7 @@ class RevealCancel(Rule):
         m+ = m [f(z0 + dz+) - f(z0) + f(z0 + dz+ + dz-) - f(z0 + dz-)] / (2 dz+),
 
     m- alike, and input i gets sum_j A_ji m+_j over its positive contributions and sum_j A_ji m-_j
-    over its negative ones. The activation itself passes its multiplier on. `View.state` holds the
+    over its negative ones. The activation itself passes its multiplier on. `LayerView.state` holds the
     inputs at the baseline and f.
 
     References:
@@ -138,9 +138,9 @@ class RevealCancel(Rule):
     """
 
     kinds: ClassVar[frozenset[str]] = frozenset({"Affine", "Merge"})
-    splits: ClassVar[bool] = True
+    needs_matrix_entries: ClassVar[bool] = True
 
-    def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
+    def relevance(self, layer: LayerView, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""
         f = layer.state[1]
         dx = tuple(map(difference, x, _baseline(layer, x)))
@@ -161,12 +161,12 @@ def difference(x: jax.Array, x0: jax.Array) -> jax.Array:
     return jnp.where(x == x0, 0, x - x0)
 
 
-def _baseline(layer: View, x: Arrays) -> Arrays:
+def _baseline(layer: LayerView, x: Arrays) -> Arrays:
     """The inputs at the baseline, in the dtypes of the rule's arithmetic."""
     return tuple(a.astype(b.dtype) for a, b in zip(layer.state[0], x, strict=True))
 
 
-def _output(layer: View, z: jax.Array) -> jax.Array:
+def _output(layer: LayerView, z: jax.Array) -> jax.Array:
     """The output at the baseline."""
     return layer.function(*layer.state[0]).astype(z.dtype)
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxplain.graph.layers import Layer
-from jaxplain.rules.base import Arrays, Rule, View, check_number, fits, times
+from jaxplain.rules.base import Arrays, Rule, LayerView, check_number, fits, times
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,11 @@ class Sign(Rule):
     high: float = 1.0
     kinds: ClassVar[frozenset[str]] = frozenset({"Affine"})
 
-    def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
+    def relevance(self, layer: LayerView, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""
         s = layer.divide(r, z, flow=lambda: layer.edges(x))
         signs = tuple(map(self.signs, x))
-        layer.book("remainder", lambda: s * (z - layer.linear(signs)))
+        layer.record("remainder", lambda: s * (z - layer.linear(signs)))
         return times(signs, layer.transpose(s))
 
     def signs(self, x: jax.Array) -> jax.Array:
@@ -86,11 +86,11 @@ class StdEpsilon(Rule):
     def __post_init__(self) -> None:
         check_number(self.factor, "factor")
 
-    def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
+    def relevance(self, layer: LayerView, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""
         epsilon = self.factor * self._deviation(layer, x, z)
         s = layer.divide(r, z, lambda z: epsilon, flow=lambda: layer.edges(x))
-        layer.book("bias", lambda: s * layer.bias)
+        layer.record("bias", lambda: s * layer.bias)
         return times(x, layer.transpose(s))
 
     def objection(self, layer: Layer) -> str:
@@ -102,7 +102,7 @@ class StdEpsilon(Rule):
             )
         return super().objection(layer)
 
-    def _deviation(self, layer: View, x: Arrays, z: jax.Array) -> jax.Array:
+    def _deviation(self, layer: LayerView, x: Arrays, z: jax.Array) -> jax.Array:
         if self.batch or not layer.examples:
             return jnp.concatenate([v.ravel() for v in x]).std()
         *sources, exit_ = layer.examples

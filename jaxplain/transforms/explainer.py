@@ -69,7 +69,7 @@ class Explainer:
         seed: what relevance starts from, a function of the selected output; None: its value for
             relevance, 1 for gradients.
         state: arrays that rules read besides their layer's own: a pytree, passed at run time.
-        prepare: gives each layer its part of `state`, which its rule sees as `View.state`. Called
+        prepare: gives each layer its part of `state`, which its rule sees as `LayerView.state`. Called
             with the plan, the state, and a function from explained arrays to the values of all
             variables of the program.
         reverse: what relevance is turned into on its way down: a function of the graph that gives,
