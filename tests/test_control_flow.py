@@ -528,7 +528,7 @@ def test_how_often_a_while_loop_runs_is_no_part_of_its_result() -> None:
     assert_same(jxp.lrp(f)(x), jxp.lrp(lambda x: (x * 8) @ W)(x))
 
 
-# Taps
+# Probes
 
 
 def test_layers_inside_of_a_loop_are_captured_by_iteration() -> None:

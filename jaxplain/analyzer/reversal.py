@@ -9,15 +9,15 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain.graph import Graph
-from jaxplain.taps import Reverse
+from jaxplain.probes import RelevanceTransforms
 from jaxplain.transforms.patterns import projections
 
 
-def clip(option: Any) -> Callable[[Graph], Reverse]:
+def clip(option: Any) -> Callable[[Graph], RelevanceTransforms]:
     """Every value's relevance is cut to a range (low, high)."""
     low, high = bounds(option, "clip_values")
 
-    def reverse(graph: Graph) -> Reverse:
+    def reverse(graph: Graph) -> RelevanceTransforms:
         change = partial(jnp.clip, min=low, max=high)
         exits = (v for step in graph.all_steps if not step.blocks for v in step.outputs)
         return dict.fromkeys((*graph.explained, *exits), change)
@@ -25,7 +25,7 @@ def clip(option: Any) -> Callable[[Graph], Reverse]:
     return reverse
 
 
-def project(option: Any) -> Callable[[Graph], Reverse]:
+def project(option: Any) -> Callable[[Graph], RelevanceTransforms]:
     """At every bottleneck, relevance is divided by its largest magnitude and spread to a range.
 
     Args:
@@ -48,13 +48,14 @@ def bounds(value: Any, option: str) -> tuple[float, float]:
 
 
 def both(
-    first: Callable[[Graph], Reverse] | None, then: Callable[[Graph], Reverse] | None
-) -> Callable[[Graph], Reverse] | None:
+    first: Callable[[Graph], RelevanceTransforms] | None,
+    then: Callable[[Graph], RelevanceTransforms] | None,
+) -> Callable[[Graph], RelevanceTransforms] | None:
     """One change after the other."""
     if first is None or then is None:
         return first or then
 
-    def reverse(graph: Graph) -> Reverse:
+    def reverse(graph: Graph) -> RelevanceTransforms:
         changes = dict(first(graph))
         for var, change in then(graph).items():
             before = changes.get(var)

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 
 from jaxplain.rules.base import (
     Arrays,
+    LayerView,
     Rule,
     Stabilizer,
-    LayerView,
     check_epsilon,
     reduced,
     times,

@@ -2,8 +2,8 @@
 
 A multiplier m says how much of the explained difference a value's difference from its baseline
 makes: it makes m (x - x0). Every rule here hands on what it gets, sum m_x (x - x0) = m_z (z - z0).
-The method gives each layer its inputs at the baseline, as `LayerView.state`. Affine layers, merges and
-structure need no rule of their own: their gradient does it.
+The method gives each layer its inputs at the baseline, as `LayerView.state`. Affine layers, merges
+and structure need no rule of their own: their gradient does it.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from jaxplain.graph.layers import Layer
 from jaxplain.graph.primitives import MAXIMA
-from jaxplain.rules.base import Arrays, Rule, LayerView, plus, reduced
+from jaxplain.rules.base import Arrays, LayerView, Rule, plus, reduced
 from jaxplain.rules.split import Contributions
 
 MINIMA = frozenset(name.replace("max", "min") for name in MAXIMA)
@@ -129,8 +129,8 @@ class RevealCancel(Rule):
         m+ = m [f(z0 + dz+) - f(z0) + f(z0 + dz+ + dz-) - f(z0 + dz-)] / (2 dz+),
 
     m- alike, and input i gets sum_j A_ji m+_j over its positive contributions and sum_j A_ji m-_j
-    over its negative ones. The activation itself passes its multiplier on. `LayerView.state` holds the
-    inputs at the baseline and f.
+    over its negative ones. The activation itself passes its multiplier on. `LayerView.state` holds
+    the inputs at the baseline and f.
 
     References:
         Shrikumar et al., "Learning Important Features Through Propagating Activation Differences",

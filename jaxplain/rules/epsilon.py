@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import jax
 
-from jaxplain.rules.base import Arrays, Rule, Stabilizer, LayerView, check_epsilon, times
+from jaxplain.rules.base import Arrays, LayerView, Rule, Stabilizer, check_epsilon, times
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxplain.rules.base import Arrays, Rule, Stabilizer, LayerView, check_epsilon, check_number
+from jaxplain.rules.base import Arrays, LayerView, Rule, Stabilizer, check_epsilon, check_number
 
 
 @dataclass(frozen=True)

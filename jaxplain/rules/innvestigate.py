@@ -6,7 +6,7 @@ from typing import ClassVar
 import jax
 
 from jaxplain.rules.alpha_beta import AlphaBeta
-from jaxplain.rules.base import Arrays, Rule, LayerView, times
+from jaxplain.rules.base import Arrays, LayerView, Rule, times
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ import numpy as np
 from jaxplain import _compat
 from jaxplain.rules.base import (
     Arrays,
+    LayerView,
     Rule,
     Stabilizer,
-    LayerView,
     check_epsilon,
     fits,
     minus,

@@ -7,7 +7,7 @@ import jax
 
 from jaxplain.affine import kernels
 from jaxplain.graph.layers import Layer
-from jaxplain.rules.base import Arrays, Rule, LayerView
+from jaxplain.rules.base import Arrays, LayerView, Rule
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxplain.graph.layers import Layer
-from jaxplain.rules.base import Arrays, Rule, LayerView, check_number, fits, times
+from jaxplain.rules.base import Arrays, LayerView, Rule, check_number, fits, times
 
 
 @dataclass(frozen=True)

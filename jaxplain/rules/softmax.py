@@ -6,7 +6,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxplain.rules.base import Arrays, Rule, LayerView
+from jaxplain.rules.base import Arrays, LayerView, Rule
 
 
 @dataclass(frozen=True)

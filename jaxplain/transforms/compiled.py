@@ -14,13 +14,13 @@ from jaxplain.graph import Graph, explained_leaves
 from jaxplain.graph.layers import Layer
 from jaxplain.graph.lookups import starts
 from jaxplain.graph.program import Program, Var, flatten
-from jaxplain.interpreter import evaluate, forward, values, wanted
+from jaxplain.interpreter import evaluate, forward, values, values_of
 from jaxplain.ledger import Ledger
+from jaxplain.parameter_messages import ParameterBatch
 from jaxplain.plan import LayerSpec, Plan
+from jaxplain.probes import COLUMNS, Probes
 from jaxplain.rules.base import fits
-from jaxplain.taps import ENTRIES, Taps
 from jaxplain.targets import Target
-from jaxplain.weights import Weights
 
 if TYPE_CHECKING:
     from jaxplain.transforms.explainer import Explainer
@@ -174,13 +174,17 @@ class Compiled:
         return Ledger(self.plan, **self._audit(self.constants, flat, index, state, kind=kind))
 
     def weights(
-        self, arrays: list[Any], args: Sequence[Any], target: Target, batches: tuple[Weights, ...]
+        self,
+        arrays: list[Any],
+        args: Sequence[Any],
+        target: Target,
+        batches: tuple[ParameterBatch, ...],
     ) -> list[jax.Array]:
         """The relevance of weights, in their order among the arguments."""
         kind, index = targets.static(target)
         flat = self._flat(arrays, args)
         found = self._weigh(self.constants, flat, index, kind=kind, batches=batches)
-        names = (v for weights in batches for v in weights.inputs)
+        names = (v for batch in batches for v in batch.inputs)
         by_weight = dict(zip(names, found, strict=True))
         return [by_weight[v] for v in self.plan.graph.program.inputs if v in by_weight]
 
@@ -236,9 +240,9 @@ class Compiled:
         constants: list[Any],
         flat: list[Any],
         explained: Sequence[Any],
-        taps: Taps,
+        probes: Probes,
         state: Any = None,
-        weights: Weights = Weights(),
+        parameters: ParameterBatch = ParameterBatch(),
     ) -> tuple[list[Any], dict[Layer, Any]]:
         prepare = self.explainer.prepare
         states = None
@@ -257,18 +261,18 @@ class Compiled:
             flat,
             explained,
             self.head_vars,
-            relevance=self.explainer.relevance,
-            taps=taps,
+            at_least_float32=self.explainer.relevance,
+            probes=probes,
             states=states,
-            weights=weights,
+            parameters=parameters,
         )
 
     def _explained(
-        self, constants: list[Any], flat: list[Any], weights: Weights = Weights()
+        self, constants: list[Any], flat: list[Any], parameters: ParameterBatch = ParameterBatch()
     ) -> list[jax.Array]:
         """The values of `graph.explained`."""
         graph = self.plan.graph
-        found = wanted(graph.program, constants, flat, graph.explained, weights)
+        found = values_of(graph.explained, graph.program, constants, flat, parameters)
         return list(map(jnp.asarray, found))
 
     def _by_input(self, arriving: Sequence[jax.Array]) -> list[jax.Array]:
@@ -286,11 +290,11 @@ class Compiled:
         self, constants: list[Any], flat: list[Any], index: Any, masks: Any, state: Any, kind: Any
     ) -> tuple[Any, list[Any], dict[str, Any]]:
         layers = tuple(dict.fromkeys((*self.captured, *((self.stop,) if self.stop else ()))))
-        hung = {self.plan.layers[i]: mask for i, mask in masks.items()}
+        factors = {self.plan.layers[i]: mask for i, mask in masks.items()}
 
         def heads_of(values: list[Any], slots: list[Any]) -> tuple[list[Any], list[Any]]:
-            taps = Taps(dict(zip(layers, slots, strict=True)), hung, reverse=self.reverse)
-            heads, outputs = self._evaluate(constants, flat, values, taps, state)
+            probes = Probes(dict(zip(layers, slots, strict=True)), factors, transforms=self.reverse)
+            heads, outputs = self._evaluate(constants, flat, values, probes, state)
             return heads, [outputs[layer] for layer in layers]
 
         explained = self._explained(constants, flat)
@@ -323,15 +327,19 @@ class Compiled:
     ) -> list[jax.Array]:
         inputs = self.plan.graph.program.inputs
         found = []
-        for weights in batches:
-            places = [inputs.index(v) for v in weights.inputs]
+        for parameters in batches:
+            places = [inputs.index(v) for v in parameters.inputs]
 
-            def heads_of(values: list[Any], places: Any = places, weights: Any = weights) -> Any:
+            def heads_of(
+                values: list[Any], places: Any = places, parameters: Any = parameters
+            ) -> Any:
                 given = list(flat)
                 for place, value in zip(places, values, strict=True):
                     given[place] = value
-                explained = self._explained(constants, given, weights)
-                return self._evaluate(constants, given, explained, Taps(), weights=weights)[0]
+                explained = self._explained(constants, given, parameters)
+                return self._evaluate(constants, given, explained, Probes(), parameters=parameters)[
+                    0
+                ]
 
             heads, pullback = jax.vjp(heads_of, [jnp.asarray(flat[i]) for i in places])
             found += self._seeded(pullback, heads, index, kind)[0]
@@ -372,38 +380,38 @@ class Compiled:
         """The fields of a ledger."""
         steps = self.plan.graph.all_steps
 
-        def heads_of(values: list[Any], entries: list[Any]) -> list[Any]:
-            taps = Taps(ledger=dict(zip(steps, entries, strict=True)))
-            return self._evaluate(constants, flat, values, taps, state)[0]
+        def heads_of(values: list[Any], columns: list[Any]) -> list[Any]:
+            probes = Probes(ledger=dict(zip(steps, columns, strict=True)))
+            return self._evaluate(constants, flat, values, probes, state)[0]
 
         explained = self._explained(constants, flat)
         dtype = wide(*(x.dtype for x in explained))
-        entries = [dict.fromkeys(ENTRIES, jnp.zeros((), dtype)) for _ in steps]
-        heads, pullback = jax.vjp(heads_of, explained, entries)
+        columns = [dict.fromkeys(COLUMNS, jnp.zeros((), dtype)) for _ in steps]
+        heads, pullback = jax.vjp(heads_of, explained, columns)
         seeds = self._seeds(heads, index, kind)
-        arriving, booked = pullback(seeds)
+        arriving, recorded = pullback(seeds)
         arriving = self._by_input(arriving)
-        columns = {key: jnp.stack([entry[key] for entry in booked]) for key in ENTRIES}
+        stacked = {key: jnp.stack([layer[key] for layer in recorded]) for key in COLUMNS}
         total = sum((jnp.sum(seed, dtype=dtype) for seed in seeds), jnp.zeros((), dtype))
         reached = sum((jnp.sum(a, dtype=dtype) for a in arriving), jnp.zeros((), dtype))
-        return {"output": total, "inputs": reached, **columns}
+        return {"output": total, "inputs": reached, **stacked}
 
     def _values(
         self, constants: list[Any], flat: list[Any], layers: tuple[Layer, ...]
     ) -> dict[str, jax.Array]:
-        taps = Taps(capture=dict.fromkeys(layers))
-        _, outputs = self._evaluate(constants, flat, self._explained(constants, flat), taps)
+        probes = Probes(capture=dict.fromkeys(layers))
+        _, outputs = self._evaluate(constants, flat, self._explained(constants, flat), probes)
         return {layer.name: outputs[layer] for layer in layers}
 
     def _heads(self, constants: list[Any], flat: list[Any]) -> list[Any]:
-        return self._evaluate(constants, flat, self._explained(constants, flat), Taps())[0]
+        return self._evaluate(constants, flat, self._explained(constants, flat), Probes())[0]
 
     def _read(self, constants: list[Any], flat: list[Any], function: Any) -> Any:
         return function(self.plan, values(self.plan.graph.program, constants, flat))
 
     def _finite(self, constants: list[Any], flat: list[Any]) -> jax.Array:
-        taps = Taps(capture=dict.fromkeys(self.plan.layers))
-        _, outputs = self._evaluate(constants, flat, self._explained(constants, flat), taps)
+        probes = Probes(capture=dict.fromkeys(self.plan.layers))
+        _, outputs = self._evaluate(constants, flat, self._explained(constants, flat), probes)
         return finite.flags(self.plan, constants, flat, outputs)
 
     def _check_seed(self, seed: Any, heads: list[Any]) -> list[Any]:

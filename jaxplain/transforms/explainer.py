@@ -14,12 +14,12 @@ from jaxplain.composites import Composite
 from jaxplain.errors import CutOffError, readable
 from jaxplain.graph import Graph, explained_leaves
 from jaxplain.ledger import Ledger
+from jaxplain.parameter_messages import ParameterBatch
 from jaxplain.plan import LayerSpec, Plan
-from jaxplain.taps import Reverse
+from jaxplain.probes import RelevanceTransforms
 from jaxplain.targets import Target
 from jaxplain.transforms.compiled import Compiled
 from jaxplain.transforms.held import key_of, split
-from jaxplain.weights import Weights
 
 _UNKNOWN = ("error", "gradient")
 
@@ -69,9 +69,9 @@ class Explainer:
         seed: what relevance starts from, a function of the selected output; None: its value for
             relevance, 1 for gradients.
         state: arrays that rules read besides their layer's own: a pytree, passed at run time.
-        prepare: gives each layer its part of `state`, which its rule sees as `LayerView.state`. Called
-            with the plan, the state, and a function from explained arrays to the values of all
-            variables of the program.
+        prepare: gives each layer its part of `state`, which its rule sees as `LayerView.state`.
+            Called with the plan, the state, and a function from explained arrays to the values of
+            all variables of the program.
         reverse: what relevance is turned into on its way down: a function of the graph that gives,
             for explained inputs and outputs of its steps, a function of their relevance.
         normalizations: whether a normalisation is one layer; else the layers that it is made of.
@@ -92,7 +92,7 @@ class Explainer:
     seed: Callable[[jax.Array], jax.Array] | None = None
     state: Any = None
     prepare: Callable[[Plan, Any, Callable[[Sequence[Any]], Any]], Mapping[Any, Any]] | None = None
-    reverse: Callable[[Graph], Reverse] | None = None
+    reverse: Callable[[Graph], RelevanceTransforms] | None = None
     normalizations: bool = True
     _cache: dict[Any, "Compiled"] = field(
         default_factory=dict, init=False, repr=False, compare=False
@@ -301,7 +301,7 @@ class Explainer:
     @readable
     def weights(
         self,
-        batches: Callable[[Compiled], tuple[Weights, ...]],
+        batches: Callable[[Compiled], tuple[ParameterBatch, ...]],
         *args: Any,
         target: Target = None,
     ) -> list[jax.Array]:

@@ -10,12 +10,12 @@ import jax.numpy as jnp
 
 from jaxplain.composites import Composite, Match, kernel, kind
 from jaxplain.graph.layers import Layer
+from jaxplain.parameter_messages import ParameterBatch, Share, parameter_batches
 from jaxplain.rules import Epsilon, Norm, Rule
 from jaxplain.targets import Target
 from jaxplain.transforms.compiled import Compiled
 from jaxplain.transforms.explainer import Explainer
 from jaxplain.transforms.lrp import lrp
-from jaxplain.weights import Share, Weights, batches
 
 
 def parameter_relevance(
@@ -74,7 +74,7 @@ def parameter_relevance(
         return _share(_before(composite, *entries, (kind("Affine"), Norm())))
 
     back = _share(_before(alone, (kernel, Epsilon())))  # no layers of lrp(f), nor first ones
-    known: WeakKeyDictionary[Compiled, tuple[Weights, ...]] = WeakKeyDictionary()
+    known: WeakKeyDictionary[Compiled, tuple[ParameterBatch, ...]] = WeakKeyDictionary()
 
     @cache
     def explainer(explained: int) -> Explainer:
@@ -85,10 +85,10 @@ def parameter_relevance(
         return lrp(partial(_of_leaf, f, argnum, number), alone)
 
     def explain(*args: Any, target: Target = None) -> Any:
-        def weights(compiled: Compiled) -> tuple[Weights, ...]:
+        def weights(compiled: Compiled) -> tuple[ParameterBatch, ...]:
             if compiled not in known:
                 inputs = compiled.inputs(args, argnum)
-                known[compiled] = batches(compiled.plan.graph, inputs, among, back)
+                known[compiled] = parameter_batches(compiled.plan.graph, inputs, among, back)
             return known[compiled]
 
         leaves, tree = jax.tree.flatten(args[argnum])

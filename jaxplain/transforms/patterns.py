@@ -14,8 +14,8 @@ from jaxplain.graph import Graph
 from jaxplain.graph.bottlenecks import bottlenecks
 from jaxplain.graph.layers import Layer
 from jaxplain.plan import Plan
+from jaxplain.probes import RelevanceTransforms
 from jaxplain.rules import PatternAttribution, PatternNet
-from jaxplain.taps import Reverse
 from jaxplain.transforms.explainer import Explainer, Options
 
 Patterns = Mapping[str, Any]
@@ -210,7 +210,7 @@ def selected_sign(output: jax.Array) -> jax.Array:
     return jnp.sign(output) if output.ndim <= 2 else output
 
 
-def projections(graph: Graph, low: float = -1.0, high: float = 1.0) -> Reverse:
+def projections(graph: Graph, low: float = -1.0, high: float = 1.0) -> RelevanceTransforms:
     """At every bottleneck, each example's signal divided by its largest magnitude.
 
     Args:
