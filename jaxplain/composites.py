@@ -182,8 +182,8 @@ class Composite:
             if not matching(match, graph.layers):
                 raise ValueError(
                     f"{self.name}: {match} -> {describe(rule)} is for no layer of this model. Its "
-                    f"layers are {spelled(graph.layers)}. For a composite that may hold more than "
-                    "one model needs: Composite(..., strict=False)"
+                    f"layers are {describe_layers(graph.layers)}. For a composite that may hold "
+                    "more than one model needs: Composite(..., strict=False)"
                 )
         return [(layer, *self._choose(layer)) for layer in graph.layers]
 
@@ -207,8 +207,8 @@ def matching(match: Callable[[Layer], bool], layers: Iterable[Layer]) -> tuple[L
     return tuple(layer for layer in layers if match(layer))
 
 
-def spelled(layers: Iterable[Layer]) -> str:
-    """The names of layers, each with what `kind` and `op` would match."""
+def describe_layers(layers: Iterable[Layer]) -> str:
+    """The names of layers with their kind and op: "head (Affine dense)"."""
     return ", ".join(f"{layer.name} ({layer.kind} {layer.op})" for layer in layers)
 
 

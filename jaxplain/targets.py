@@ -128,15 +128,3 @@ def select(output: jax.Array, target: Any) -> jax.Array:
         return jnp.moveaxis(output, -1, 0)
     hot = one_hot(output, target)
     return jnp.sum(jnp.where(hot == 0, 0, hot * output), -1)
-
-
-def counts_examples(heads: Any, explained: Sequence[Any]) -> bool:
-    """Whether the leading axis of the explained arrays counts examples: the output has it too.
-
-    Args:
-        heads: the explained output, a tree of arrays or `jax.ShapeDtypeStruct`.
-        explained: the explained inputs, likewise.
-    """
-    sizes = {v.shape[:1] for v in (*jax.tree.leaves(heads), *explained)}
-    ranks = [v.ndim for v in jax.tree.leaves(heads)]
-    return len(sizes) == 1 and sizes != {()} and all(rank > 1 for rank in ranks)

@@ -89,7 +89,7 @@ class OnePerKernel(Composite):
         if len(kernels) != len(self.listed):
             raise ValueError(
                 f"rule lists {len(self.listed)} rules; the model has {len(kernels)} kernel layers: "
-                f"{composites.spelled(kernels)}"
+                f"{composites.describe_layers(kernels)}"
             )
         by_layer = dict(zip(kernels, self.listed, strict=True))
         return [

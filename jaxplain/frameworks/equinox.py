@@ -14,7 +14,7 @@ from jaxplain.frameworks.model import (
     by_path,
     check_initialised,
     check_unchanged,
-    spelled,
+    named,
 )
 
 
@@ -62,10 +62,10 @@ def from_equinox(
     if isinstance(module, tuple) and module and isinstance(module[0], eqx.Module):
         raise TypeError("pass them as two arguments: from_equinox(module, state)")
     if not isinstance(module, eqx.Module):
-        raise TypeError(f"from_equinox needs an instance of equinox.Module, got {spelled(module)}")
+        raise TypeError(f"from_equinox needs an instance of equinox.Module, got {named(module)}")
     name = f"from_equinox({type(module).__name__})"
     if not isinstance(state, eqx.nn.State | None):
-        raise TypeError(f"state must be an equinox.nn.State, got {spelled(state)}")
+        raise TypeError(f"state must be an equinox.nn.State, got {named(state)}")
     places = by_path(module, is_leaf=lambda v: isinstance(v, eqx.nn.StateIndex))
     indices = {p: v for p, v in places.items() if isinstance(v, eqx.nn.StateIndex)}
     if indices and state is None:

@@ -58,8 +58,8 @@ def by_path(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> Arrays:
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
-def spelled(value: Any) -> str:
-    """What was given in a model's place, for messages."""
+def named(value: Any) -> str:
+    """The name of a class or function, or the type of another value, for messages: "a int"."""
     return getattr(value, "__qualname__", f"a {type(value).__name__}")
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxplain import targets
 from jaxplain.graph import activity, bounds, ends, lookups, naming
 from jaxplain.graph.axes import Axes
 from jaxplain.graph.blocks import Block
+from jaxplain.graph.examples import counts_examples
 from jaxplain.graph.layers import RULELESS, Layer
 from jaxplain.graph.lookups import Lookup
 from jaxplain.graph.program import Program, Var, flatten
@@ -68,7 +68,7 @@ class Graph(Block):
         self.all_steps = tuple(self.walk())
         self.layers = tuple(step for step in self.all_steps if step.kind not in RULELESS)
         self.axes = Axes(program, explained)
-        self.batched = targets.counts_examples(
+        self.batched = counts_examples(
             [v.aval for v in self.explained_outputs], [v.aval for v in inputs]
         )
         _describe(self)

@@ -7,7 +7,8 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxplain.rules.base import Arrays, LayerView, Rule, Stabilizer, check_epsilon, check_number
+from jaxplain.arguments import check_number
+from jaxplain.rules.base import Arrays, LayerView, Rule, Stabilizer, check_epsilon
 from jaxplain.rules.split import Contributions, Excitation
 
 

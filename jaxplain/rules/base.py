@@ -3,16 +3,15 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from numbers import Real
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxplain import _compat
 from jaxplain.affine.dtypes import wide
 from jaxplain.affine.matrix import Affine, Linear, is_splittable, pull_back
+from jaxplain.arguments import check_number, describe_value, fits
 from jaxplain.graph.layers import Layer
 from jaxplain.graph.program import Var
 
@@ -27,6 +26,17 @@ TERMS = {
     "constants": "outputs that are constants: padding, masked values",
     "remainder": "the constant term of a Taylor expansion, what a rule does not share out",
 }
+
+
+def _linear_map(attribute: Any) -> Callable[["LayerView"], Linear]:
+    """A method for a linear map of the layer: `layer.positive()` is its `Affine.positive`."""
+
+    def method(view: "LayerView") -> Linear:
+        linear: Linear = attribute.__get__(view._affine)
+        return linear
+
+    method.__doc__ = attribute.__doc__
+    return method
 
 
 class LayerView:
@@ -83,33 +93,13 @@ class LayerView:
         """Whether the layer adds anything: b may be other than 0."""
         return self._affine.biased
 
-    def positive(self) -> Linear:
-        """max(A, 0)."""
-        return self._affine.positive
-
-    def negative(self) -> Linear:
-        """min(A, 0)."""
-        return self._affine.negative
-
-    def signed(self) -> Linear:
-        """max(A, 0) and min(A, 0): a map to pairs."""
-        return self._affine.signed
-
-    def contributions(self) -> Linear:
-        """Of (*x+, *x-) the sums of positive and of negative contributions: a map to pairs."""
-        return self._affine.contributions
-
-    def abs(self) -> Linear:
-        """|A|."""
-        return self._affine.abs
-
-    def square(self) -> Linear:
-        """A * A, elementwise."""
-        return self._affine.square
-
-    def flat(self) -> Linear:
-        """1 where an input is connected to an output, whatever the weight."""
-        return self._affine.flat
+    positive = _linear_map(Affine.positive)
+    negative = _linear_map(Affine.negative)
+    signed = _linear_map(Affine.signed)
+    contributions = _linear_map(Affine.contributions)
+    abs = _linear_map(Affine.abs)
+    square = _linear_map(Affine.square)
+    flat = _linear_map(Affine.flat)
 
     def pattern(self, weighted: bool = False) -> Linear:
         """The layer's pattern a as a map, with the kernel's in `state`; w * a where `weighted`."""
@@ -264,7 +254,7 @@ def stabilize(z: jax.Array, epsilon: Stabilizer, sign: int = 0) -> jax.Array:
     if not fits(amount, z.shape):
         raise ValueError(
             "epsilon must return a real array that broadcasts to z, of shape "
-            f"{z.shape}, got {_compat.spelled(amount)}"
+            f"{z.shape}, got {describe_value(amount)}"
         )
     amount = jnp.asarray(amount, z.dtype) if callable(epsilon) else np.asarray(amount, z.dtype)
     if sign:
@@ -281,20 +271,6 @@ def divide(r: jax.Array, z: jax.Array, epsilon: Stabilizer = 0.0, sign: int = 0)
     return jnp.where(zero, 0, r / jnp.where(zero, 1, denominator))
 
 
-_REAL = (jnp.bool_, jnp.integer, jnp.floating)
-
-
-def fits(value: Any, shape: tuple[int, ...]) -> bool:
-    """Whether a value is a real array that broadcasts to a shape."""
-    aval = _compat.aval(value)
-    if aval is None or not any(jnp.issubdtype(aval.dtype, kind) for kind in _REAL):
-        return False
-    try:
-        return jnp.broadcast_shapes(aval.shape, shape) == shape
-    except ValueError:
-        return False
-
-
 def reduced(r: jax.Array, like: jax.Array) -> jax.Array:
     """Sums `r` over the axes along which `like`, perhaps a scalar, was repeated to its shape."""
     if not like.ndim:
@@ -307,10 +283,3 @@ def check_epsilon(epsilon: Stabilizer) -> None:
     """Raises ValueError for a stabiliser that is neither a function nor a number >= 0."""
     if not callable(epsilon):
         check_number(epsilon, "epsilon", " or a function of z")
-
-
-def check_number(value: Any, name: str, alternative: str = "") -> None:
-    """Raises ValueError for anything but a finite number >= 0."""
-    number = isinstance(value, Real) and not isinstance(value, bool)
-    if not number or not 0 <= value < float("inf"):
-        raise ValueError(f"{name} must be a finite number >= 0{alternative}, got {value!r}")

@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxplain import _compat
+from jaxplain.arguments import fits
 from jaxplain.rules.base import (
     Arrays,
     LayerView,
     Rule,
     Stabilizer,
     check_epsilon,
-    fits,
     minus,
     times,
 )

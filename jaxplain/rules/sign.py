@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxplain.arguments import check_number, fits
 from jaxplain.graph.layers import Layer
-from jaxplain.rules.base import Arrays, LayerView, Rule, check_number, fits, times
+from jaxplain.rules.base import Arrays, LayerView, Rule, times
 
 
 @dataclass(frozen=True)

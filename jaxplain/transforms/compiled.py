@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxplain import _compat, finite, notes, targets
 from jaxplain.affine.dtypes import wide
+from jaxplain.arguments import describe_value, fits
 from jaxplain.errors import CutOffError
 from jaxplain.graph import Graph, explained_leaves
 from jaxplain.graph.layers import Layer
@@ -19,7 +20,6 @@ from jaxplain.ledger import Ledger
 from jaxplain.parameter_messages import ParameterBatch
 from jaxplain.plan import LayerSpec, Plan
 from jaxplain.probes import COLUMNS, Probes
-from jaxplain.rules.base import fits
 from jaxplain.targets import Target
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class Compiled:
             if not fits(mask, shape):
                 raise ValueError(
                     f"the mask of layer {layer.name!r} must be a real array that broadcasts to the "
-                    f"layer's output of shape {shape}, got {_compat.spelled(mask)}"
+                    f"layer's output of shape {shape}, got {describe_value(mask)}"
                 )
             found[layer.index] = jnp.asarray(mask)
         return found
@@ -424,7 +424,7 @@ class Compiled:
             if not fits(leaf, head.shape) or jnp.shape(leaf) != head.shape:
                 raise ValueError(
                     "target's callable must return a real seed in the shape of the output, "
-                    f"{head.shape}, got {_compat.spelled(leaf)}; to explain a scalar g(output), "
+                    f"{head.shape}, got {describe_value(leaf)}; to explain a scalar g(output), "
                     "return jax.grad(g)(output)"
                 )
         return [jnp.asarray(v, h.dtype) for v, h in zip(leaves, heads, strict=True)]
@@ -473,7 +473,7 @@ def _pure(rebuild: Callable[[list[Any]], Callable[..., Any]], name: str) -> Call
         for leaf in jax.tree.leaves(output):
             if _compat.aval(leaf) is None:
                 raise TypeError(
-                    f"{name} returns a {_compat.spelled(leaf)}, not an array: explain a function "
+                    f"{name} returns a {describe_value(leaf)}, not an array: explain a function "
                     "that returns only the scores"
                 )
         return output

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import jax
 
-from jaxplain.rules.base import check_number
+from jaxplain.arguments import check_number
 from jaxplain.targets import Target
 from jaxplain.transforms.gradient import gradient
 from jaxplain.transforms.wrapper import Base, Wrapper, explained

@@ -7,14 +7,14 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxplain import targets
+from jaxplain.arguments import check_count
+from jaxplain.graph.examples import counts_examples
 from jaxplain.targets import Target
 from jaxplain.transforms.wrapper import (
     Base,
     Wrapper,
     as_explainer,
     call,
-    check_count,
     explained,
     narrowed,
     replaced,
@@ -63,7 +63,7 @@ class ExpectedGradients(Wrapper):
 
     def _batched(self, base: Base, args: Sequence[Any]) -> bool:
         traced = base.traced(*args)
-        return targets.counts_examples(traced.heads, traced.explained)
+        return counts_examples(traced.heads, traced.explained)
 
     def attribute(self, base: Base, args: Sequence[Any], target: Target, key: Any) -> Any:
         """See `expected_gradients`."""

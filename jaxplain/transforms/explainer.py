@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxplain import _compat, targets
+from jaxplain.arguments import describe_value
 from jaxplain.composites import Composite
 from jaxplain.errors import CutOffError, readable
 from jaxplain.graph import Graph, explained_leaves
@@ -361,6 +362,6 @@ def _check_leaves(args: Sequence[Any]) -> None:
             if _compat.aval(leaf) is None:
                 raise TypeError(
                     f"argument {number}{jax.tree_util.keystr(path)} is of type "
-                    f"{_compat.spelled(leaf)}, which is no array to JAX: pass numeric arrays, and "
+                    f"{describe_value(leaf)}, which is no array to JAX: pass numeric arrays, and "
                     "fix options with functools.partial"
                 )

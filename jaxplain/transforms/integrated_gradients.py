@@ -10,6 +10,8 @@ import numpy as np
 
 from jaxplain import targets
 from jaxplain.affine.dtypes import wide
+from jaxplain.arguments import check_count
+from jaxplain.graph.examples import counts_examples
 from jaxplain.targets import Target
 from jaxplain.transforms import baselines
 from jaxplain.transforms.wrapper import (
@@ -17,7 +19,6 @@ from jaxplain.transforms.wrapper import (
     Wrapper,
     as_explainer,
     call,
-    check_count,
     explained,
     narrowed,
     replaced,
@@ -123,7 +124,7 @@ class PathAverage(Wrapper):
     ) -> jax.Array:
         """|sum of the attribution - (f(x) - f(baseline))|."""
         traced = base.traced(*args)
-        batched = targets.counts_examples(traced.heads, traced.explained)
+        batched = counts_examples(traced.heads, traced.explained)
         kept = batched + isinstance(target, str)
 
         def summed(value: jax.Array) -> jax.Array:

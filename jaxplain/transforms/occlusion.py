@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxplain import targets
+from jaxplain.arguments import check_count
 from jaxplain.targets import Target
 from jaxplain.transforms import baselines
 from jaxplain.transforms.gradient import gradient
 from jaxplain.transforms.wrapper import (
     Base,
     Wrapper,
-    check_count,
     explained,
     narrowed,
     replaced,

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxplain import _compat
 from jaxplain.affine import kernels
+from jaxplain.arguments import describe_value
 from jaxplain.composites import DIFFERENTIATED, Composite, Match, kernel, kind, op
 from jaxplain.graph import Graph
 from jaxplain.graph.bottlenecks import bottlenecks
@@ -165,7 +166,7 @@ def check_patterns(patterns: Patterns) -> None:
         ):
             raise TypeError(
                 f"the pattern of layer {name!r} must be an array of real floating numbers, got "
-                f"{_compat.spelled(pattern)}"
+                f"{describe_value(pattern)}"
             )
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from numbers import Integral
 from typing import Any, ClassVar, Union
 
 import jax
@@ -11,6 +10,7 @@ import numpy as np
 
 from jaxplain import _compat, targets
 from jaxplain.affine.dtypes import wide
+from jaxplain.arguments import describe_value
 from jaxplain.errors import readable
 from jaxplain.plan import Plan
 from jaxplain.targets import Target
@@ -98,7 +98,7 @@ class Wrapper:
         if key is not None and not self.needs_key:
             raise TypeError(f"{type(self).__name__} draws no random numbers: leave key= out")
         if key is not None and not _is_key(key):
-            raise TypeError(f"key must be a jax.random.key, got {_compat.spelled(key)}")
+            raise TypeError(f"key must be a jax.random.key, got {describe_value(key)}")
         traced = self.traced(*args)  # what is wrong with the arguments themselves comes first
         if traced.looks_up:
             raise TypeError(NO_PATH)
@@ -293,9 +293,3 @@ def total(term: Callable[[Any], Any], xs: Any, batch_size: int) -> Any:
         return jax.tree.map(lambda s, v: s + counted(v, counts).sum(0), sums, widened(batch))
 
     return fold(term, xs, batch_size, update, zeros)
-
-
-def check_count(value: Any, name: str) -> None:
-    """Raises ValueError for anything but an int >= 1."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        raise ValueError(f"{name} must be an int >= 1, got {value!r}")
