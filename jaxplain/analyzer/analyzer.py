@@ -16,10 +16,11 @@ from jaxplain.analyzer import archive, names, reversal
 from jaxplain.analyzer.settings import COMMON, Settings
 from jaxplain.composites import any_layer
 from jaxplain.errors import readable
-from jaxplain.patterns import KINDS, Moments, PatternStatistics, pattern_statistics, weights_of
+from jaxplain.patterns import KINDS, Moments, PatternStatistics, kernel_weights
 from jaxplain.plan import Plan
 from jaxplain.transforms.explainer import Explainer
 from jaxplain.transforms.occlusion import Occlusion
+from jaxplain.transforms.pattern_statistics import pattern_statistics
 from jaxplain.transforms.patterns import selected_sign
 from jaxplain.transforms.wrapper import Base, Wrapper
 
@@ -250,7 +251,7 @@ class Analyzer:
     def _check_fitted(self, explain: Base, inputs: Sequence[Any]) -> None:
         """Raises ValueError where loaded patterns were fitted to other weights."""
         if self._loaded and self.statistics is not None and isinstance(explain, Explainer):
-            weights = explain.read(weights_of, *inputs)
+            weights = explain.read(kernel_weights, *inputs)
             if not self.statistics.fit_weights(weights):
                 raise ValueError(
                     "the patterns were fitted to a model with other weights: fit this one anew"

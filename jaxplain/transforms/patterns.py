@@ -1,25 +1,22 @@
 """PatternNet and PatternAttribution."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
 
-from jaxplain import _compat
 from jaxplain.affine import kernels
-from jaxplain.arguments import describe_value
 from jaxplain.composites import DIFFERENTIATED, Composite, Match, kernel, kind, op
 from jaxplain.graph import Graph
 from jaxplain.graph.bottlenecks import bottlenecks
 from jaxplain.graph.layers import Layer
+from jaxplain.patterns import Patterns, check_patterns, kernel_layers
 from jaxplain.plan import Plan
 from jaxplain.probes import RelevanceTransforms
 from jaxplain.rules import PatternAttribution, PatternNet
 from jaxplain.transforms.explainer import Explainer, Options
-
-Patterns = Mapping[str, Any]
 
 
 def pattern_net(
@@ -148,31 +145,6 @@ def _explainer(
         reverse=projections if project else None,
         **options,
     )
-
-
-def check_patterns(patterns: Patterns) -> None:
-    """Raises TypeError for what is no dictionary from name to array of real floating numbers."""
-    if not isinstance(patterns, Mapping):
-        raise TypeError(
-            "patterns are a dictionary from layer to array, as "
-            f"pattern_statistics(f, data).patterns() returns them, got {type(patterns).__name__}"
-        )
-    for name, pattern in patterns.items():
-        aval = _compat.aval(pattern)
-        if (
-            not isinstance(name, str)
-            or aval is None
-            or not jnp.issubdtype(aval.dtype, jnp.floating)
-        ):
-            raise TypeError(
-                f"the pattern of layer {name!r} must be an array of real floating numbers, got "
-                f"{describe_value(pattern)}"
-            )
-
-
-def kernel_layers(plan: Plan) -> list[Layer]:
-    """The layers of a plan that have patterns."""
-    return [r.layer for r in plan if isinstance(r.rule, PatternNet) and r.layer.is_kernel]
 
 
 def _by_layer(
