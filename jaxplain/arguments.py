@@ -41,3 +41,8 @@ def describe_value(value: Any) -> str:
         return f"{aval.dtype}{list(aval.shape)}"
     dtype = f" of dtype {value.dtype}" if hasattr(value, "dtype") else ""
     return f"{type(value).__name__}{dtype}"
+
+
+def function_name(f: Any) -> str:
+    """A function's name, for messages; that of the class for a model, which prints at length."""
+    return getattr(f, "__name__", type(f).__name__)

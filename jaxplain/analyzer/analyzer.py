@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxplain import targets
 from jaxplain.analyzer import archive, names, reversal
 from jaxplain.analyzer.settings import COMMON, Settings
 from jaxplain.composites import any_layer
@@ -19,6 +18,7 @@ from jaxplain.errors import readable
 from jaxplain.patterns import KINDS, Moments, PatternStatistics, kernel_weights
 from jaxplain.plan import Plan
 from jaxplain.transforms.explainer import Explainer
+from jaxplain.transforms.method import selected_value
 from jaxplain.transforms.occlusion import Occlusion
 from jaxplain.transforms.pattern_statistics import pattern_statistics
 from jaxplain.transforms.patterns import selected_sign
@@ -314,19 +314,18 @@ def _reversing(explain: Base, options: Mapping[str, Any]) -> Base:
     """The explainer under the `reverse_*` options."""
     if not isinstance(explain, Explainer) or "reverse_keep_tensors" not in options:
         return explain
-    reverse = explain.reverse
+    change = explain.method.transform_relevance
     projected, clipped = (
         options["reverse_project_bottleneck_layers"],
         options["reverse_clip_values"],
     )
     if projected and "patterns" not in options:
-        reverse = reversal.project(projected)
+        change = reversal.project(projected)
     if clipped:
-        reverse = reversal.both(reverse, reversal.clip(clipped))
+        change = reversal.both(change, reversal.clip(clipped))
     watched = options["reverse_keep_tensors"] or options["reverse_check_min_max_values"]
     return replace(
-        explain,
-        reverse=reverse,
+        explain.with_method(transform_relevance=change),
         capture=any_layer if watched else None,
         check_finite=bool(options["reverse_check_finite"]),
     )
@@ -338,19 +337,19 @@ def _target(
     if mode == "index":
         return jnp.asarray(selection) if isinstance(selection, list) else selection
     traced = explain.traced(*inputs)
-    outputs = len(jax.tree.leaves(traced.heads))
+    outputs = len(jax.tree.leaves(traced.output))
     if outputs != 1:
         raise TypeError(f"the model returns {outputs} arrays: give a model that returns one")
     inner = explain
     while isinstance(inner, Wrapper):
         inner = inner.base
-    kind = inner.seed or (_value if inner.relevance else jnp.ones_like)
+    seed = inner.method.seed
     if mode == "all":
         # the vector of all outputs is not projected
-        return _AllOutputs(_value if kind is selected_sign else kind)
-    targets.check(None, traced.heads, traced.explained)
+        return _AllOutputs(selected_value if seed is selected_sign else seed)
+    traced.check_target(None)
     if compat and isinstance(explain, Explainer):
-        return _TiedOutputs(kind)
+        return _TiedOutputs(seed)
     return None
 
 
@@ -378,17 +377,13 @@ class _TiedOutputs(_Seed):
     """The largest outputs at every leading position, which share where they are equal."""
 
     def __call__(self, output: Any) -> Any:
-        return jax.tree.map(self._of, output)
+        return jax.tree.map(self._shared, output)
 
-    def _of(self, output: jax.Array) -> jax.Array:
+    def _shared(self, output: jax.Array) -> jax.Array:
         if output.ndim == 0:
             return self.kind(output)
         largest = (output == output.max(-1, keepdims=True)).astype(output.dtype)
         return self.kind(output) * largest / largest.sum(-1, keepdims=True)
-
-
-def _value(output: jax.Array) -> jax.Array:
-    return output
 
 
 def _inputs_of(x: Any) -> tuple[Any, int | tuple[int, ...]]:

@@ -17,12 +17,12 @@ def clip(option: Any) -> Callable[[Graph], RelevanceTransforms]:
     """Every value's relevance is cut to a range (low, high)."""
     low, high = bounds(option, "clip_values")
 
-    def reverse(graph: Graph) -> RelevanceTransforms:
+    def transforms(graph: Graph) -> RelevanceTransforms:
         change = partial(jnp.clip, min=low, max=high)
-        exits = (v for step in graph.all_steps if not step.blocks for v in step.outputs)
-        return dict.fromkeys((*graph.explained, *exits), change)
+        outputs = (v for step in graph.all_steps if not step.blocks for v in step.outputs)
+        return dict.fromkeys((*graph.explained, *outputs), change)
 
-    return reverse
+    return transforms
 
 
 def project(option: Any) -> Callable[[Graph], RelevanceTransforms]:
@@ -55,14 +55,14 @@ def both(
     if first is None or then is None:
         return first or then
 
-    def reverse(graph: Graph) -> RelevanceTransforms:
+    def transforms(graph: Graph) -> RelevanceTransforms:
         changes = dict(first(graph))
         for var, change in then(graph).items():
             before = changes.get(var)
             changes[var] = change if before is None else partial(_in_turn, before, change)
         return changes
 
-    return reverse
+    return transforms
 
 
 def _in_turn(first: Any, then: Any, r: jax.Array) -> jax.Array:

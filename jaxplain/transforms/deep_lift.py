@@ -29,6 +29,7 @@ from jaxplain.rules.deep_lift import (
 from jaxplain.targets import Target
 from jaxplain.transforms import baselines
 from jaxplain.transforms.explainer import Explainer
+from jaxplain.transforms.method import Method, Run
 from jaxplain.transforms.wrapper import Base, Wrapper, explained, replaced
 
 _RULES = ("rescale", "reveal_cancel")
@@ -101,18 +102,14 @@ def deep_lift(
         raise ValueError(f"rule must be one of {_RULES}, got {rule!r}")
     if maxima not in _MAXIMA:
         raise ValueError(f"maxima must be one of {tuple(_MAXIMA)}, got {maxima!r}")
-    # as relevance: what counts are values, so custom derivatives are looked through
-    base = Explainer(
-        f,
+    method = Method(
         _DeepLift(_MAXIMA[maxima], reveal_cancel=rule == "reveal_cancel"),
-        relevance=True,
-        argnums=argnums,
-        logits=logits,
         seed=jnp.ones_like,
-        prepare=_prepare,
+        ledger=False,
         normalizations=False,
+        layer_states=_inputs_at_baseline,
     )
-    return DeepLift(base, baseline)
+    return DeepLift(Explainer(f, method=method, argnums=argnums, logits=logits), baseline)
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,9 +143,7 @@ class DeepLift(Wrapper):
         baselines.check(self.baseline, explained(args, self.argnums))
 
 
-def _prepare(
-    plan: Plan, baseline: Sequence[Any], run: Callable[[Sequence[Any]], Mapping[Var, Any]]
-) -> dict[Layer, Any]:
+def _inputs_at_baseline(plan: Plan, baseline: Sequence[Any], run: Run) -> dict[Layer, Any]:
     """The inputs of every layer at the baseline, and its activation for `RevealCancel`."""
     values = run(baseline)
     states: dict[Layer, Any] = {}

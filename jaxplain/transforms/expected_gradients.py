@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain.arguments import check_count
-from jaxplain.graph.examples import counts_examples
 from jaxplain.targets import Target
 from jaxplain.transforms.wrapper import (
     Base,
@@ -49,7 +48,7 @@ class ExpectedGradients(Wrapper):
                 f"references must be a tree like the explained input, {wanted}, got {found}"
             )
         counts = set()
-        batched = self._batched(self.base, args)
+        batched = self.traced(*args).batched
         for value, drawn in zip(jax.tree.leaves(x), jax.tree.leaves(self.references), strict=True):
             one = value.shape[1:] if batched else value.shape
             if jnp.shape(drawn)[1:] != one or not jnp.ndim(drawn) or not jnp.shape(drawn)[0]:
@@ -61,16 +60,12 @@ class ExpectedGradients(Wrapper):
         if len(counts) > 1:
             raise ValueError(f"references must be equally many for each input, got {counts}")
 
-    def _batched(self, base: Base, args: Sequence[Any]) -> bool:
-        traced = base.traced(*args)
-        return counts_examples(traced.heads, traced.explained)
-
     def attribute(self, base: Base, args: Sequence[Any], target: Target, key: Any) -> Any:
         """See `expected_gradients`."""
         x = explained(args, self.argnums)
         references = jax.tree.map(jnp.asarray, self.references)
         count = jax.tree.leaves(references)[0].shape[0]
-        examples = jax.tree.leaves(x)[0].shape[:1] if self._batched(base, args) else ()
+        examples = jax.tree.leaves(x)[0].shape[:1] if base.traced(*args).batched else ()
 
         def sample(key: jax.Array) -> Any:
             which, where, inner = jax.random.split(key, 3)

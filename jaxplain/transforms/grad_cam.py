@@ -156,14 +156,14 @@ class GuidedGradCam(Wrapper):
         return scaled(base(*args, target=target), self.cam(*args, target=target))
 
     @property
-    def held(self) -> Any:
-        """What is passed at run time, as a pytree."""
-        return self.base.held, self.cam.held
+    def dynamic(self) -> Any:
+        """See `Wrapper`."""
+        return self.base.dynamic, self.cam.dynamic
 
-    def holding(self, held: Any) -> "GuidedGradCam":
-        """The same method with other run-time values."""
-        base, cam = held
-        return GuidedGradCam(self.base.holding(base), self.cam.holding(cam))
+    def combine(self, dynamic: Any) -> "GuidedGradCam":
+        """See `Wrapper`."""
+        base, cam = dynamic
+        return GuidedGradCam(self.base.combine(base), self.cam.combine(cam))
 
 
 def grad_cam(

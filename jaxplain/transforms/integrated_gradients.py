@@ -11,7 +11,6 @@ import numpy as np
 from jaxplain import targets
 from jaxplain.affine.dtypes import wide
 from jaxplain.arguments import check_count
-from jaxplain.graph.examples import counts_examples
 from jaxplain.targets import Target
 from jaxplain.transforms import baselines
 from jaxplain.transforms.wrapper import (
@@ -123,9 +122,7 @@ class PathAverage(Wrapper):
         self, base: Base, args: Sequence[Any], start: Any, found: Any, target: Target
     ) -> jax.Array:
         """|sum of the attribution - (f(x) - f(baseline))|."""
-        traced = base.traced(*args)
-        batched = counts_examples(traced.heads, traced.explained)
-        kept = batched + isinstance(target, str)
+        kept = base.traced(*args).batched + isinstance(target, str)
 
         def summed(value: jax.Array) -> jax.Array:
             return value.astype(wide(value.dtype)).sum(tuple(range(kept, value.ndim)))

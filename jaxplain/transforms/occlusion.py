@@ -60,11 +60,11 @@ class Occlusion(Wrapper):
         if lead is None or any(size > n for size, n in zip(self.window, window, strict=True)):
             raise ValueError(f"a window of {self.window} does not fit an input of {x.shape}")
         baselines.check(self.baseline, x)
-        (head,) = (self.traced(*args).heads,)
-        if head.shape[: len(lead)] != lead:
+        output = self.traced(*args).output
+        if output.shape[: len(lead)] != lead:
             raise ValueError(
                 f"the leading axes {lead} of the input, before those of the window, must be "
-                f"leading axes of the output, which has shape {head.shape}"
+                f"leading axes of the output, which has shape {output.shape}"
             )
 
     def attribute(self, base: Base, args: Sequence[Any], target: Target, key: Any) -> Any:

@@ -1,6 +1,6 @@
 """PatternNet and PatternAttribution."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Unpack
 
@@ -17,6 +17,7 @@ from jaxplain.plan import Plan
 from jaxplain.probes import RelevanceTransforms
 from jaxplain.rules import PatternAttribution, PatternNet
 from jaxplain.transforms.explainer import Explainer, Options
+from jaxplain.transforms.method import Run, differentiating, selected_value
 
 
 def pattern_net(
@@ -134,22 +135,16 @@ def _explainer(
     options: Options,
 ) -> Explainer:
     check_patterns(patterns)
-    return Explainer(
-        f,
+    method = differentiating(
         composite,
-        relevance=False,
-        unknown=unknown,
-        seed=selected_sign if project else _value,
-        state=dict(patterns),
-        prepare=_by_layer,
-        reverse=projections if project else None,
-        **options,
+        selected_sign if project else selected_value,
+        layer_states=_by_layer,
+        transform_relevance=projections if project else None,
     )
+    return Explainer(f, method=method, unknown=unknown, state=dict(patterns), **options)
 
 
-def _by_layer(
-    plan: Plan, patterns: Patterns, run: Callable[[Sequence[Any]], Any]
-) -> dict[Layer, Any]:
+def _by_layer(plan: Plan, patterns: Patterns, run: Run) -> dict[Layer, Any]:
     """Each layer's pattern, checked."""
     layers = kernel_layers(plan)
     names = [layer.name for layer in layers]
@@ -172,10 +167,6 @@ def _by_layer(
                 f"{wanted}, got {shape}"
             )
     return {layer: patterns[layer.name] for layer in layers}
-
-
-def _value(output: jax.Array) -> jax.Array:
-    return output
 
 
 def selected_sign(output: jax.Array) -> jax.Array:

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 
 from jaxplain import _compat
 from jaxplain.arguments import check_count, check_number
-from jaxplain.graph.examples import counts_examples
 from jaxplain.targets import Target
 from jaxplain.transforms.wrapper import (
     Base,
@@ -53,8 +52,7 @@ class Noisy(Wrapper):
     def attribute(self, base: Base, args: Sequence[Any], target: Target, key: Any) -> Any:
         """See the class."""
         x = explained(args, self.argnums)
-        traced = base.traced(*args)
-        batched = counts_examples(traced.heads, traced.explained)
+        batched = base.traced(*args).batched
         scales = jax.tree.map(lambda v: self._scale(v, batched), x)
 
         def sample(key: jax.Array) -> Any:

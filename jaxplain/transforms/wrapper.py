@@ -14,10 +14,10 @@ from jaxplain.arguments import describe_value
 from jaxplain.errors import readable
 from jaxplain.plan import Plan
 from jaxplain.targets import Target
-from jaxplain.transforms.compiled import NO_PATH, Compiled
 from jaxplain.transforms.explainer import Explainer
 from jaxplain.transforms.gradient import gradient
-from jaxplain.transforms.held import is_hashable, split
+from jaxplain.transforms.partition import is_hashable, partition
+from jaxplain.transforms.traced import NO_PATH, Traced
 
 Base = Union[Explainer, "Wrapper"]
 
@@ -102,21 +102,21 @@ class Wrapper:
         traced = self.traced(*args)  # what is wrong with the arguments themselves comes first
         if traced.looks_up:
             raise TypeError(NO_PATH)
-        targets.check(target, traced.heads, traced.explained)
+        traced.check_target(target)
         self.check(args, target)
         target = self.resolve(*args, target=target)
-        arrays, rebuild, static = split(self.held)
+        arrays, combine, static = partition(self.dynamic)
         kind, index = targets.static(target)
         run = self._jitted.get(static) if is_hashable(static) else None
         if run is None:
-            run = self._program(rebuild)
+            run = self._program(combine)
             if is_hashable(static):
                 self._jitted[static] = run
         return run(arrays, args, index, key, kind=kind)
 
-    def _program(self, rebuild: Callable[[list[Any]], Any]) -> Callable[..., Any]:
+    def _program(self, combine: Callable[[list[Any]], Any]) -> Callable[..., Any]:
         def run(arrays: list[Any], args: Sequence[Any], index: Any, key: Any, kind: Any) -> Any:
-            mine = self.holding(rebuild(arrays))
+            mine = self.combine(combine(arrays))
             target = index if isinstance(kind, str) and kind == "index" else kind
             return mine.attribute(mine.base, args, target, key)
 
@@ -150,19 +150,19 @@ class Wrapper:
         """The target, checked and fixed, as `Explainer.resolve`."""
         return self.base.resolve(*args, target=target)
 
-    def traced(self, *args: Any) -> Compiled:
-        """The base explainer's program."""
+    def traced(self, *args: Any) -> Traced:
+        """The function of the base explainer, as `Explainer.traced`."""
         return self.base.traced(*args)
 
     @property
-    def held(self) -> Any:
-        """What is passed at run time, as a pytree."""
-        return self.base.held, {name: getattr(self, name) for name in self.arrays}
+    def dynamic(self) -> Any:
+        """The part that is passed at run time, a pytree: that of the base, and `arrays`."""
+        return self.base.dynamic, {name: getattr(self, name) for name in self.arrays}
 
-    def holding(self, held: Any) -> Any:
-        """The same method with other run-time values."""
-        inner, own = held
-        return replace(self, base=self.base.holding(inner), **own)
+    def combine(self, dynamic: Any) -> Any:
+        """The same method with another dynamic part."""
+        inner, own = dynamic
+        return replace(self, base=self.base.combine(inner), **own)
 
 
 def _is_key(value: Any) -> bool:
