@@ -21,22 +21,18 @@ class Compiled:
 
     def __init__(self, traced: Traced):
         self.traced = traced
-        self.run = jax.jit(self._run, static_argnames=("compute", "options", "kind"))
+        self._jitted: dict[Callable[..., Any], Callable[..., Any]] = {}
 
-    def _run(
-        self,
-        constants: list[Any],
-        inputs: list[Any],
-        state: Any,
-        index: Any,
-        masks: dict[int, jax.Array],
-        *,
-        compute: Callable[..., Any],
-        options: tuple[Any, ...],
-        kind: Any,
-    ) -> Any:
-        at = Evaluation(self.traced, constants, inputs, state, kind, index, masks)
-        return compute(at, *options)
+    def jitted(self, compute: Callable[..., Any]) -> Callable[..., Any]:
+        """A method of `Evaluation` as a function of arrays, under its name in logs and profiles."""
+        if compute not in self._jitted:
+
+            def run(*arrays: Any, kind: Any, options: tuple[Any, ...]) -> Any:
+                return compute(Evaluation(self.traced, kind, *arrays), *options)
+
+            run.__name__ = compute.__name__
+            self._jitted[compute] = jax.jit(run, static_argnames=("kind", "options"))
+        return self._jitted[compute]
 
 
 @dataclass(frozen=True)
@@ -80,7 +76,7 @@ class Call:
             raise TypeError("a jax.ShapeDtypeStruct holds no values: only plan() takes one")
         kind, index = targets.static(target)
         arrays = (self.traced.constants, self.inputs, self.state, index, dict(masks))
-        return self.compiled.run(*arrays, compute=compute, options=options, kind=kind)
+        return self.compiled.jitted(compute)(*arrays, kind=kind, options=options)
 
     def check_finite(self) -> None:
         """Raises FloatingPointError where a network is asked to be finite and is not."""

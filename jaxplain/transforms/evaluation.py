@@ -27,19 +27,20 @@ class Evaluation:
 
     Attributes:
         traced: the function.
-        constants: the arrays that it closes over.
+        kind: the static part of the target: see `targets.static`.
+        constants: the arrays that the function closes over.
         inputs: the arrays of the model and of the arguments.
         state: see `Explainer.state`.
-        kind, index: the target: see `targets.static`.
+        index: the array of the target.
         masks: factors of relevance, by the index of their layer.
         parameters: inputs that are not explained and get their relevance all the same.
     """
 
     traced: Traced
+    kind: Any
     constants: Sequence[Any]
     inputs: Sequence[Any]
     state: Any = None
-    kind: Any = None
     index: Any = None
     masks: Mapping[int, jax.Array] = field(default_factory=dict)
     parameters: ParameterBatch = ParameterBatch()
