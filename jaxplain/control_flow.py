@@ -1,6 +1,6 @@
 """Relevance through loops, branches and shard_maps: rebuilt around their interpreted bodies."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,6 @@ from jaxplain.affine.dtypes import is_half
 from jaxplain.graph.blocks import Block
 from jaxplain.graph.control import Control, Link
 from jaxplain.graph.layers import Layer
-from jaxplain.graph.program import Var
 from jaxplain.probes import Columns, Probes, ProbesInside, absorb, narrow, widen
 
 #: Evaluates a body at the values of its inputs: its outputs, and those of captured layers.
@@ -21,19 +20,13 @@ Run = Callable[[Block, Sequence[Any], Probes], tuple[list[Any], dict[Layer, Any]
 
 
 def evaluate(
-    layer: Layer,
-    carried: Mapping[Var, Any],
-    constants: Any,
-    run: Run,
-    probes: Probes,
-    at_least_float32: bool,
+    layer: Layer, values: Any, run: Run, probes: Probes, at_least_float32: bool
 ) -> tuple[list[Any], dict[Layer, Any]]:
     """Evaluates a loop, branch or shard_map whose layers have rules.
 
     Args:
         layer: the loop, branch or shard_map.
-        carried: the values that relevance flows through.
-        constants: the other values, and the carried ones where they are read as numbers.
+        values: the values around it: `values.carried[v]` and `values.constant(v)`.
         run: evaluates a body.
         probes: the probes of the whole evaluation.
         at_least_float32: whether relevance enters and leaves the bodies in at least float32.
@@ -49,8 +42,8 @@ def evaluate(
     for operand, output in zip(entering[start:], leaving[: control.flow.carried], strict=False):
         operand.wide = output.wide = operand.wide or output.wide
 
-    def inside(block: Block, values: Sequence[Any], inner: Probes) -> tuple[list[Any], Any]:
-        operands = [c.narrowed(v) for c, v in zip(entering, values, strict=True)]
+    def inside(block: Block, operands: Sequence[Any], inner: Probes) -> tuple[list[Any], Any]:
+        operands = [c.narrowed(v) for c, v in zip(entering, operands, strict=True)]
         outputs, captured = run(block, operands, inner)
         left = [
             _absorbed(v, crossing.carries and not output.carries, columns)
@@ -58,13 +51,14 @@ def evaluate(
         ]
         return [c.widened(v) for c, v in zip(leaving, left, strict=True)], captured
 
-    values = []
+    operands = []
     for crossing in entering:
-        flows = crossing.carries and crossing.outer.carries
-        value = (carried if flows else constants)[crossing.outer]
-        values.append(crossing.widened(_absorbed(value, crossing.carries and not flows, columns)))
+        outer, carries = crossing.outer, crossing.carries
+        flows = carries and outer.carries
+        value = values.carried[outer] if flows else values.constant(outer)
+        operands.append(crossing.widened(_absorbed(value, carries and not flows, columns)))
     build = _BUILD[control.kind]
-    outputs, captured = build(layer, values, constants, inside, probes.inside(layer))
+    outputs, captured = build(layer, operands, values, inside, probes.inside(layer))
     return [c.narrowed(v) for c, v in zip(leaving, outputs, strict=True)], captured
 
 
@@ -95,7 +89,7 @@ def _absorbed(value: Any, absorbs: bool, columns: Columns | None) -> Any:
 
 
 def _loop(
-    layer: Layer, operands: list[Any], constants: Any, inside: Run, probes: ProbesInside
+    layer: Layer, operands: list[Any], values: Any, inside: Run, probes: ProbesInside
 ) -> tuple[list[Any], dict[Layer, Any]]:
     (block,), flow = layer.blocks, _control(layer).flow
     names: list[Layer] = []
@@ -113,7 +107,7 @@ def _loop(
 
 
 def _branch(
-    layer: Layer, operands: list[Any], constants: Any, inside: Run, probes: ProbesInside
+    layer: Layer, operands: list[Any], values: Any, inside: Run, probes: ProbesInside
 ) -> tuple[list[Any], dict[Layer, Any]]:
     names = _captured(layer, probes)
 
@@ -127,12 +121,12 @@ def _branch(
 
     (index,) = _control(layer).selectors
     cases = list(map(case, layer.blocks))
-    outputs, captured = jax.lax.switch(constants[index], cases, operands, probes.arrays)
+    outputs, captured = jax.lax.switch(values.constant(index), cases, operands, probes.arrays)
     return outputs, dict(zip(names, captured, strict=True))
 
 
 def _shards(
-    layer: Layer, operands: list[Any], constants: Any, inside: Run, probes: ProbesInside
+    layer: Layer, operands: list[Any], values: Any, inside: Run, probes: ProbesInside
 ) -> tuple[list[Any], dict[Layer, Any]]:
     """Arrays of captured and attached values have the parts of the devices along a first axis."""
     (block,), eqn, names = layer.blocks, layer.main.eqn, _captured(layer, probes)

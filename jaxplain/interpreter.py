@@ -61,8 +61,8 @@ def values_of(
 ) -> list[Any]:
     """The values of some variables; nothing is computed that they do not need."""
     given = _given(program, constants, inputs)
-    env = _Constants(given, {}, parameters)
-    return [given[v] if v in given else env[v] for v in variables]
+    env = _Values(given, {}, parameters)
+    return [given[v] if v in given else env.constant(v) for v in variables]
 
 
 def evaluate(
@@ -99,8 +99,8 @@ def evaluate(
     run = _Run(rules, at_least_float32, states or {}, parameters)
     given = _given(graph.program, constants, inputs)
     given |= dict(zip(graph.explained, explained, strict=True))
-    value, captured = run.block(graph, given, None, probes)
-    return [widen(value(v)) if at_least_float32 else value(v) for v in outputs], captured
+    env, captured = run.block(graph, given, None, probes)
+    return [widen(env[v]) if at_least_float32 else env[v] for v in outputs], captured
 
 
 @dataclass(frozen=True)
@@ -116,40 +116,32 @@ class _Run:
     parameters: ParameterBatch
 
     def block(
-        self, block: Block, given: Mapping[Var, Any], outside: "_Constants | None", probes: Probes
-    ) -> tuple[Callable[[Var], Any], dict[Layer, Any]]:
+        self, block: Block, given: Mapping[Var, Any], outside: "_Values | None", probes: Probes
+    ) -> tuple["_Values", dict[Layer, Any]]:
         """Evaluates a block.
 
         Args:
             block: the whole function, or the body of a loop or branch.
             given: the values of its inputs, and of the explained variables.
-            outside: the constants of the block around a body.
+            outside: the values of the block around a body.
             probes: the probes to attach.
 
         Returns:
-            A function from its variables to values, and the outputs of the captured layers.
+            The values of its variables, and the outputs of the captured layers.
         """
-        carried = {
-            v: transform(value, probes.transforms.get(v)) for v, value in given.items() if v.carries
-        }
-        constants = _Constants(given, carried, self.parameters, outside)
-        captured = self.steps(block.steps, carried, constants, probes)
-        return lambda v: carried[v] if v in carried else constants[v], captured
+        transforms = probes.transforms
+        carried = {v: transform(x, transforms.get(v)) for v, x in given.items() if v.carries}
+        values = _Values(given, carried, self.parameters, outside)
+        return values, self.steps(block.steps, values, probes)
 
     def steps(
-        self,
-        steps: Sequence[Layer],
-        carried: _Env,
-        constants: "_Constants",
-        probes: Probes,
-        depth: int = 0,
+        self, steps: Sequence[Layer], values: "_Values", probes: Probes, depth: int = 0
     ) -> dict[Layer, Any]:
         """Evaluates steps in a row, which all stand in the same calls of `jax.checkpoint`.
 
         Args:
             steps: the steps.
-            carried: the values that relevance flows through; the steps' outputs are added.
-            constants: the other values.
+            values: the values before; the steps' outputs are added.
             probes: the probes to attach.
             depth: the number of these calls.
 
@@ -159,80 +151,69 @@ class _Run:
         captured: dict[Layer, Any] = {}
         for scope, group in groupby(steps, lambda step: (*step.remat, *_NOWHERE)[depth]):
             if scope is not None:
-                captured |= self.rematerialized(
-                    scope, list(group), carried, constants, probes, depth + 1
-                )
+                captured |= self.rematerialized(scope, list(group), values, probes, depth + 1)
                 continue
             for layer in group:
-                captured |= self.step(layer, carried, constants, probes)
+                captured |= self.step(layer, values, probes)
         return captured
 
     def rematerialized(
-        self,
-        scope: Any,
-        steps: Sequence[Layer],
-        carried: _Env,
-        constants: "_Constants",
-        probes: Probes,
-        depth: int,
+        self, scope: Any, steps: Sequence[Layer], values: "_Values", probes: Probes, depth: int
     ) -> dict[Layer, Any]:
         """`steps`, in one more call of `jax.checkpoint`."""
-        names: list[Layer] = []
+        layers: list[Layer] = []
 
         def function() -> tuple[list[Any], list[Any]]:
-            inner = dict(carried)
-            captured = self.steps(steps, inner, constants.copy(inner), probes, depth)
-            names[:] = captured
+            inner = values.copy()
+            captured = self.steps(steps, inner, probes, depth)
+            layers[:] = captured
             return [inner[v] for step in steps for v in step.outputs], list(captured.values())
 
         outputs, captured = _compat.rematerialize(scope, function)
-        carried.update(zip((v for step in steps for v in step.outputs), outputs, strict=True))
-        return dict(zip(names, captured, strict=True))
+        variables = (v for step in steps for v in step.outputs)
+        values.carried.update(zip(variables, outputs, strict=True))
+        return dict(zip(layers, captured, strict=True))
 
-    def step(
-        self, layer: Layer, carried: _Env, constants: "_Constants", probes: Probes
-    ) -> dict[Layer, Any]:
-        """Evaluates a step: its outputs are added to `carried`, captured outputs are returned."""
+    def step(self, layer: Layer, values: "_Values", probes: Probes) -> dict[Layer, Any]:
+        """Evaluates a step: its outputs are added to the values, captured outputs are returned."""
         captured: dict[Layer, Any] = {}
         if layer.control is not None:
-            body = partial(self.body, constants)
+            body = partial(self.body, values)
             outputs, captured = control_flow.evaluate(
-                layer, carried, constants, body, probes, self.at_least_float32
+                layer, values, body, probes, self.at_least_float32
             )
         else:
-            outputs = list(self.layer(layer, carried, constants, probes))
+            outputs = list(self.layer(layer, values, probes))
         outputs = list(map(transform, outputs, map(probes.transforms.get, layer.outputs)))
         if layer in probes.capture or layer in probes.masks:
             outputs[0] = attach(outputs[0], probes.masks.get(layer), probes.capture.get(layer))
-        carried.update(zip(layer.outputs, outputs, strict=True))
+        values.carried.update(zip(layer.outputs, outputs, strict=True))
         if layer in probes.capture:
             captured[layer] = outputs[0]
         return captured
 
     def body(
-        self, outside: "_Constants", block: Block, inputs: Sequence[Any], probes: Probes
+        self, outside: "_Values", block: Block, inputs: Sequence[Any], probes: Probes
     ) -> tuple[list[Any], dict[Layer, Any]]:
         """Evaluates the body of a loop or branch."""
         given = dict(zip(block.program.inputs, inputs, strict=True))
-        value, captured = self.block(block, given, outside, probes)
-        return [value(v) for v in block.explained_outputs], captured
+        values, captured = self.block(block, given, outside, probes)
+        return [values[v] for v in block.explained_outputs], captured
 
-    def layer(
-        self, layer: Layer, carried: Mapping[Var, Any], constants: "_Constants", probes: Probes
-    ) -> Sequence[Any]:
+    def layer(self, layer: Layer, values: "_Values", probes: Probes) -> Sequence[Any]:
         """Evaluates a layer under its rule."""
         rule = self.rules.get(layer, Move())
-        read_by = {v: constants[v] for v in layer.constants if v.literal is None}
-        xs = tuple(carried[v] for v in layer.inputs)
+        constants = {v: values.constant(v) for v in layer.constants if v.literal is None}
+        xs = tuple(values.carried[v] for v in layer.inputs)
         # several outputs: see Rule.objection
         differentiated = isinstance(rule, Gradient | Move) or len(layer.outputs) > 1
         wide = self.at_least_float32 and any(map(is_half, (*layer.inputs, *layer.outputs)))
-        shares = isinstance(rule, Gradient) and self.parameters.derived(read_by)
+        shares = isinstance(rule, Gradient) and self.parameters.derived(constants)
         if differentiated and not (wide or shares) and layer not in probes.ledger:
-            return apply(layer, read_by, xs)
-        ruled = _under_rule(layer, rule, tuple(read_by), self.at_least_float32, self.parameters)
+            return apply(layer, constants, xs)
+        ruled = _under_rule(layer, rule, tuple(constants), self.at_least_float32, self.parameters)
         columns = probes.ledger.get(layer, {})
-        return ruled(tuple(read_by.values()), xs, columns, self.states.get(layer))
+        return ruled(tuple(constants.values()), xs, columns, self.states.get(layer))
 
 
 def _given(program: Program, constants: Sequence[Any], inputs: Sequence[Any]) -> _Env:
@@ -240,65 +221,76 @@ def _given(program: Program, constants: Sequence[Any], inputs: Sequence[Any]) ->
     return given | dict(zip(program.inputs, inputs, strict=True))
 
 
-class _Constants:
-    """Values that no relevance flows through, evaluated on demand.
+class _Values:
+    """The values of a block: carried ones are there, constants are evaluated on demand.
 
-    Constants of the model, frozen values (comparisons, argmax), and values inside of layers that
-    something outside reads as a number.
+    Constants are values of the model, frozen values (comparisons, argmax), and values inside of
+    layers that something outside reads as a number.
 
     Args:
-        given: the values of a block's inputs; those that carry relevance are stopped.
-        carried: the values that relevance flows through, likewise.
-        parameters: derived constants of these send their relevance back.
-        outside: the constants of the block around.
+        given: the values of the block's inputs.
+        carried: the values that relevance flows through.
+        parameters: constants derived from these send their relevance back.
+        outside: the values of the block around.
+
+    Attributes:
+        carried: as given; steps add their outputs.
     """
 
     def __init__(
         self,
         given: Mapping[Var, Any],
-        carried: Mapping[Var, Any],
+        carried: _Env,
         parameters: ParameterBatch,
-        outside: "_Constants | None" = None,
+        outside: "_Values | None" = None,
     ):
-        self._carried = carried
+        self.carried = carried
         self._parameters = parameters
         self._outside = outside
-        self._env: _Env = {}
-        for var, value in given.items():
-            self._env[var] = jax.lax.stop_gradient(value) if var.carries else value
+        self._constants = {v: _as_constant(v, value) for v, value in given.items()}
 
-    def copy(self, carried: Mapping[Var, Any]) -> "_Constants":
-        """The same values; the copy keeps what it evaluates to itself."""
-        copied = _Constants({}, carried, self._parameters, self._outside)
-        copied._env = dict(self._env)
+    def copy(self) -> "_Values":
+        """The same values; what is added to the copy stays there."""
+        copied = _Values({}, dict(self.carried), self._parameters, self._outside)
+        copied._constants = dict(self._constants)
         return copied
 
     def __getitem__(self, var: Var) -> Any:
+        return self.carried[var] if var in self.carried else self.constant(var)
+
+    def constant(self, var: Var) -> Any:
+        """The value of a variable as a number, through which no relevance flows."""
         stack = [var]
         while stack:
             top = stack[-1]
-            if top in self._env or top.literal is not None:
+            if top in self._constants or top.literal is not None:
                 stack.pop()
-            elif top in self._carried:
-                value = self._carried[top]
-                self._env[top] = jax.lax.stop_gradient(value) if top.carries else value
+            elif top in self.carried:
+                self._constants[top] = _as_constant(top, self.carried[top])
             elif (node := top.producer) is None:  # a constant, which the whole program owns
                 assert self._outside is not None
-                self._env[top] = self._outside[top]
+                self._constants[top] = self._outside.constant(top)
             elif top in self._parameters.owner:
-                self._env[top] = self._derived(top)
+                self._constants[top] = self._derived(top)
             else:
-                missing = [v for v in node.inputs if v.literal is None and v not in self._env]
-                if missing:
+                inputs = (v for v in node.inputs if v.literal is None)
+                if missing := [v for v in inputs if v not in self._constants]:
                     stack += missing
                 else:
-                    compute((node,), self._env)
-        return read(self._env, var)
+                    compute((node,), self._constants)
+        return read(self._constants, var)
 
     def _derived(self, var: Var) -> Any:
         """A constant computed from a parameter, which sends its relevance back to it."""
-        constant = self._parameters.derivation(var, self._carried)
-        return constant(*(tuple(self[v] for v in vs) for vs in (constant.sources, constant.fixed)))
+        derived = self._parameters.derivation(var, self.carried)
+        sources, fixed = (
+            tuple(map(self.constant, variables)) for variables in (derived.sources, derived.fixed)
+        )
+        return derived(sources, fixed)
+
+
+def _as_constant(var: Var, value: Any) -> Any:
+    return jax.lax.stop_gradient(value) if var.carries else value
 
 
 def apply(layer: Layer, constants: Mapping[Var, Any], xs: Sequence[Any]) -> list[Any]:

@@ -20,7 +20,7 @@ from jaxplain.composites import Composite, kernel
 from jaxplain.graph import trace
 from jaxplain.graph.bottlenecks import bottlenecks
 from jaxplain.transforms.explainer import Explainer
-from jaxplain.transforms.method import differentiating
+from jaxplain.transforms.method import gradient_method
 from reference_models import load
 
 KINDS = ("linear", "relu.positive")
@@ -651,7 +651,7 @@ def test_other_changes_on_the_way_down() -> None:
         return {v: lambda r: jnp.clip(r, -0.5, 0.5) for v in values}
 
     w = jnp.array([[3.0, 0.1]])
-    method = differentiating(
+    method = gradient_method(
         Composite([], base=jxp.composites.GRADIENT.base), transform_relevance=clipped
     )
     explain = Explainer(lambda x: jax.nn.relu(x @ w), method=method)

@@ -97,10 +97,7 @@ def _expected(f: Callable[..., Any], s: Settings) -> Base:
     if s["reference_inputs"] is None:
         raise ValueError("expected_gradients needs reference_inputs: a data set of baselines")
     return transforms.expected_gradients(
-        _gradient(f, s),
-        _references(s),
-        samples=s["augment_by_n"],
-        batch_size=s["batch_size"],
+        _gradient(f, s), _references(s), samples=s["augment_by_n"], batch_size=s["batch_size"]
     )
 
 
@@ -125,10 +122,7 @@ def _preset(alpha: float, beta: float) -> Callable[[Settings], Any]:
     def composite(s: Settings) -> Composite:
         dense, convolution = kernel & op("dense"), kernel & op("convolution")
         return Composite(
-            [
-                (dense, rules.Epsilon(s["epsilon"])),
-                (convolution, alpha_beta(alpha, beta, True, s)),
-            ],
+            [(dense, rules.Epsilon(s["epsilon"])), (convolution, alpha_beta(alpha, beta, True, s))],
             name="Sequential preset",
             strict=False,
         )

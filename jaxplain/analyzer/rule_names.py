@@ -104,10 +104,7 @@ class ByCondition(Composite):
     """Pairs of a condition on kernel layers and a rule; the first that holds counts."""
 
     def __init__(
-        self,
-        pairs: Sequence[tuple[Match, Rule]],
-        before: Sequence[tuple[Match, Rule]],
-        base: Any,
+        self, pairs: Sequence[tuple[Match, Rule]], before: Sequence[tuple[Match, Rule]], base: Any
     ):
         super().__init__([*before, *pairs], name="LRP", base=base, strict=False)
 

@@ -4,13 +4,7 @@ from collections.abc import Iterable, Sequence
 from inspect import Parameter, signature
 from typing import Any
 
-from jaxplain.frameworks.model import (
-    Arrays,
-    Model,
-    check_not_random,
-    check_unchanged,
-    named,
-)
+from jaxplain.frameworks.model import Arrays, Model, check_not_random, check_unchanged, named
 
 _SEED = "seed_generator_state"
 

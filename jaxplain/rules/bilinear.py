@@ -7,15 +7,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxplain.rules.base import (
-    Arrays,
-    LayerView,
-    Rule,
-    Stabilizer,
-    check_epsilon,
-    reduced,
-    times,
-)
+from jaxplain.rules.base import Arrays, LayerView, Rule, Stabilizer, check_epsilon, reduced, times
 
 
 @dataclass(frozen=True)

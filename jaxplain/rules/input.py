@@ -9,15 +9,7 @@ import numpy as np
 
 from jaxplain import _compat
 from jaxplain.arguments import fits
-from jaxplain.rules.base import (
-    Arrays,
-    LayerView,
-    Rule,
-    Stabilizer,
-    check_epsilon,
-    minus,
-    times,
-)
+from jaxplain.rules.base import Arrays, LayerView, Rule, Stabilizer, check_epsilon, minus, times
 
 
 @dataclass(frozen=True)

@@ -18,14 +18,7 @@ from jaxplain.graph.program import Var
 from jaxplain.interpreter import apply
 from jaxplain.plan import Plan
 from jaxplain.rules import Gradient, Pass, Rule
-from jaxplain.rules.deep_lift import (
-    MINIMA,
-    LogMeans,
-    Rescale,
-    RevealCancel,
-    Switching,
-    Winners,
-)
+from jaxplain.rules.deep_lift import MINIMA, LogMeans, Rescale, RevealCancel, Switching, Winners
 from jaxplain.targets import Target
 from jaxplain.transforms import baselines
 from jaxplain.transforms.explainer import Explainer

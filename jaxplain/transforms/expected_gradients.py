@@ -87,11 +87,7 @@ class ExpectedGradients(Wrapper):
 
 
 def expected_gradients(
-    base: Base | Callable[..., Any],
-    references: Any,
-    *,
-    samples: int = 64,
-    batch_size: int = 8,
+    base: Base | Callable[..., Any], references: Any, *, samples: int = 64, batch_size: int = 8
 ) -> ExpectedGradients:
     """Expected gradients (GradientSHAP): integrated gradients, averaged over random baselines.
 

@@ -162,12 +162,7 @@ class Explainer(Spec):
         return self.traced(*args).plan
 
     @readable
-    def ledger(
-        self,
-        *args: Any,
-        target: Target = None,
-        per_example: bool = False,
-    ) -> Ledger:
+    def ledger(self, *args: Any, target: Target = None, per_example: bool = False) -> Ledger:
         """Where relevance went: for every layer what arrived, was handed on, and was absorbed.
 
         Args:

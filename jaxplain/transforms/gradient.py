@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jaxplain.composites import DECONVNET, GRADIENT, GUIDED, Composite
 from jaxplain.transforms.explainer import Explainer, Options
-from jaxplain.transforms.method import differentiating
+from jaxplain.transforms.method import gradient_method
 
 Postprocess = Literal["abs", "square"] | None
 
@@ -86,10 +86,7 @@ def input_times_gradient(
 
 
 def deconvnet(
-    f: Callable[..., Any],
-    *,
-    logits: bool = False,
-    **options: Unpack[Options],
+    f: Callable[..., Any], *, logits: bool = False, **options: Unpack[Options]
 ) -> Explainer:
     """Deconvnet: the gradient, with every rectifier applied to the backward signal instead.
 
@@ -119,10 +116,7 @@ def deconvnet(
 
 
 def guided_backprop(
-    f: Callable[..., Any],
-    *,
-    logits: bool = False,
-    **options: Unpack[Options],
+    f: Callable[..., Any], *, logits: bool = False, **options: Unpack[Options]
 ) -> Explainer:
     """Guided backpropagation: the gradient, with negative signals cut at every rectifier.
 
@@ -165,5 +159,5 @@ def _explainer(
     options: Options,
     postprocess: Callable[[Any, Any], Any] | None = None,
 ) -> Explainer:
-    method = differentiating(composite, postprocess=postprocess)
+    method = gradient_method(composite, postprocess=postprocess)
     return Explainer(f, method=method, logits=logits, unknown="gradient", **options)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -58,27 +59,15 @@ class Method:
     transform_relevance: Callable[[Graph], RelevanceTransforms] | None = None
 
 
-def differentiating(
-    composite: Composite,
-    seed: Callable[[jax.Array], jax.Array] = jnp.ones_like,
-    **hooks: Any,
-) -> Method:
-    """A method that computes the gradient, but for some rules: guided backpropagation, PatternNet.
-
-    Args:
-        composite: see `Method`.
-        seed: see `Method`.
-        **hooks: `postprocess`, `layer_states`, `transform_relevance`: see `Method`.
-    """
-    return Method(
-        composite,
-        seed,
-        custom_derivatives=True,
-        refuse_cut_off=False,
-        at_least_float32=False,
-        ledger=False,
-        **hooks,
-    )
+#: A method that computes the gradient, but for some rules: guided backpropagation, PatternNet.
+gradient_method = partial(
+    Method,
+    seed=jnp.ones_like,
+    custom_derivatives=True,
+    refuse_cut_off=False,
+    at_least_float32=False,
+    ledger=False,
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from jaxplain.plan import Plan
 from jaxplain.probes import RelevanceTransforms
 from jaxplain.rules import PatternAttribution, PatternNet
 from jaxplain.transforms.explainer import Explainer, Options
-from jaxplain.transforms.method import Run, differentiating, selected_value
+from jaxplain.transforms.method import Run, gradient_method, selected_value
 
 
 def pattern_net(
@@ -135,9 +135,9 @@ def _explainer(
     options: Options,
 ) -> Explainer:
     check_patterns(patterns)
-    method = differentiating(
+    method = gradient_method(
         composite,
-        selected_sign if project else selected_value,
+        seed=selected_sign if project else selected_value,
         layer_states=_by_layer,
         transform_relevance=projections if project else None,
     )
