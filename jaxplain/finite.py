@@ -47,20 +47,20 @@ def flags(
     explained = {id(v) for v in plan.graph.explained}
     given = [*constants, *inputs]
     variables = [*(v for v, _ in plan.graph.program.constants), *plan.graph.program.inputs]
-    found = [
+    sound = [
         is_finite(value) if id(var) in explained else _weight(value)
         for var, value in zip(variables, given, strict=True)
     ]
     env = values(plan.graph.program, constants, inputs)
     for outermost, layers in groupby(plan.layers, lambda layer: layer.around[:1]):
         if outermost and outermost[0].control is not None and outermost[0].control.length:
-            found += _in_first_iteration(outermost[0].control, [outputs[k] for k in layers])
+            sound += _in_first_iteration(outermost[0].control, [outputs[k] for k in layers])
             continue
         for layer in layers:
             read_by = (*layer.inputs, *layer.constants)
             given = _MASKED if layer.around else [read(env, v) for v in read_by]
-            found.append(_is_sound(outputs[layer], given))
-    return jnp.stack(found)
+            sound.append(_is_sound(outputs[layer], given))
+    return jnp.stack(sound)
 
 
 def _in_first_iteration(loop: Control, outputs: Sequence[Any]) -> list[jax.Array]:

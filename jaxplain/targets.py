@@ -17,12 +17,12 @@ from jaxplain import _compat
 Target = None | int | Any | Literal["all"] | Callable[[Any], Any]
 
 
-def check(target: Target, heads: Any, inputs: Sequence[Any]) -> None:
+def check(target: Target, outputs: Any, inputs: Sequence[Any]) -> None:
     """Raises what is wrong with a target, before any compute.
 
     Args:
         target: as given by the user.
-        heads: the explained output, a tree of arrays or `jax.ShapeDtypeStruct`.
+        outputs: the explained output, a tree of arrays or `jax.ShapeDtypeStruct`.
         inputs: the explained inputs, likewise.
 
     Raises:
@@ -32,7 +32,7 @@ def check(target: Target, heads: Any, inputs: Sequence[Any]) -> None:
     """
     if callable(target):
         return
-    leaves = jax.tree.leaves(heads)
+    leaves = jax.tree.leaves(outputs)
     if len(leaves) != 1:
         raise TypeError(
             f"the function returns {len(leaves)} arrays: give target=callable(output) -> a tree "

@@ -179,15 +179,15 @@ class Analyzer:
             raise ValueError(f"{self.name!r} draws no random numbers: leave key out")
         if self.options.get("reverse_verbose"):
             print(explain.plan(*inputs))
-        found = explain(*inputs, target=target, **random)
+        attribution = explain(*inputs, target=target, **random)
         if summed:
-            found = found.sum(0)
+            attribution = attribution.sum(0)
         if isinstance(explain, Explainer) and explain.capture is not None:
-            found, captured = found
+            attribution, captured = attribution
             self._show(captured)
         if len(inputs) > 1:
-            return list(found)
-        return [found] if isinstance(x, list | tuple) else found
+            return list(attribution)
+        return [attribution] if isinstance(x, list | tuple) else attribution
 
     def _show(self, captured: Mapping[str, jax.Array]) -> None:
         if self.options["reverse_check_min_max_values"]:
@@ -239,10 +239,10 @@ class Analyzer:
         if not self._fits:
             return self
         x, argnums = _inputs_of(x)
-        found = pattern_statistics(
+        statistics = pattern_statistics(
             self.model, x, argnums=argnums, batch_size=batch_size, progress=progress
         )
-        self.statistics = found if before is None else before + found
+        self.statistics = statistics if before is None else before + statistics
         self.options["patterns"] = None  # what was fitted last counts
         self._given.pop("patterns", None)
         self._explainers.clear()

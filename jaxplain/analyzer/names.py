@@ -323,12 +323,12 @@ def find(name: str) -> Name:
     """
     if not isinstance(name, str):
         raise TypeError(f"a method is given by its name, got {name!r}")
-    found = NAMES.get(name) or grammar.read(name, NAMES)
-    if found is None:
+    entry = NAMES.get(name) or grammar.read(name, NAMES)
+    if entry is None:
         raise KeyError(
             f"no method is called {name!r}{did_you_mean(name, NAMES)}; methods() lists them all"
         )
-    return found
+    return entry
 
 
 @dataclass(frozen=True)

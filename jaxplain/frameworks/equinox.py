@@ -76,13 +76,13 @@ def from_equinox(
     module = eqx.nn.inference_mode(module)
     leaves, tree = jax.tree.flatten((module, state))
     paths = [*by_path(module), *_state_paths(indices, state)]
-    held = dict(zip(paths, leaves, strict=True))
-    check_initialised(name, held)
-    arrays_held = {path: leaf for path, leaf in held.items() if eqx.is_array(leaf)}
+    by_paths = dict(zip(paths, leaves, strict=True))
+    check_initialised(name, by_paths)
+    module_arrays = {path: leaf for path, leaf in by_paths.items() if eqx.is_array(leaf)}
 
     def call(_: None, arrays: Arrays, *inputs: Any) -> Any:
         def one(*inputs: Any) -> Any:
-            model, state = jax.tree.unflatten(tree, (held | arrays).values())
+            model, state = jax.tree.unflatten(tree, (by_paths | arrays).values())
             function = bound(model, method)
             if state is None:
                 return function(*inputs, **kwargs)
@@ -115,7 +115,7 @@ def from_equinox(
                 )
             raise
 
-    return Model(name, call, lambda: (None, arrays_held))
+    return Model(name, call, lambda: (None, module_arrays))
 
 
 def _missing(

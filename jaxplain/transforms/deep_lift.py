@@ -174,10 +174,10 @@ def _holding_constants(
     """A function of a layer's constants and more, which holds the constants as leaves."""
     names = [v for v in layer.constants if v.literal is None]
 
-    def held(constants: list[Any], *args: Any) -> Any:
+    def holding(constants: list[Any], *args: Any) -> Any:
         return function(dict(zip(names, constants, strict=True)), *args)
 
-    return jax.tree_util.Partial(held, [values[v] for v in names])
+    return jax.tree_util.Partial(holding, [values[v] for v in names])
 
 
 _EXTREMUM = Match(lambda layer: layer.op in MAXIMA | MINIMA, "extremum")
@@ -206,8 +206,8 @@ class _DeepLift(Composite):
         """
         assigned = super().assign(graph)
         ruleless = {layer for layer, rule, _ in assigned if rule is None}
-        found = [(layer, _obstacle(layer, layer in ruleless)) for layer in graph.all_steps]
-        if obstacles := [(layer, why) for layer, why in found if why]:
+        checked = [(layer, _obstacle(layer, layer in ruleless)) for layer in graph.all_steps]
+        if obstacles := [(layer, why) for layer, why in checked if why]:
             raise _not_analyzable(obstacles)
         if not self.reveal_cancel:
             return assigned

@@ -41,11 +41,11 @@ class ExpectedGradients(Wrapper):
     def check(self, args: Sequence[Any], target: Target) -> None:
         """References must be examples like those explained."""
         x = explained(args, self.argnums)
-        wanted: Any = jax.tree.structure(x)
-        found: Any = jax.tree.structure(self.references)
-        if wanted != found:
+        expected: Any = jax.tree.structure(x)
+        given: Any = jax.tree.structure(self.references)
+        if expected != given:
             raise ValueError(
-                f"references must be a tree like the explained input, {wanted}, got {found}"
+                f"references must be a tree like the explained input, {expected}, got {given}"
             )
         counts = set()
         batched = self.traced(*args).batched
@@ -79,8 +79,8 @@ class ExpectedGradients(Wrapper):
                 return s + t.astype(s.dtype) * w
 
             here = narrowed(jax.tree.map(between, widened(start), way), x)
-            found = call(base, replaced(args, self.argnums, here), target, inner)
-            return times_input(widened(found), way)
+            attribution = call(base, replaced(args, self.argnums, here), target, inner)
+            return times_input(widened(attribution), way)
 
         summed = total(sample, jax.random.split(key, self.samples), self.batch_size)
         return narrowed(jax.tree.map(lambda v: v / self.samples, summed), x)

@@ -94,8 +94,8 @@ class Occlusion(Wrapper):
                 inside = inside & (position >= start) & (position < start + size)
             difference = whole - score(jnp.where(jnp.broadcast_to(inside, x.shape), hidden, x))
             spread = difference.reshape(difference.shape + (1,) * len(sizes))
-            held = inside.astype(spread.dtype)
-            return scaled(spread, held), held
+            mask = inside.astype(spread.dtype)
+            return scaled(spread, mask), mask
 
         whole = score(x)
         places = np.stack([v.ravel() for v in np.indices(steps)], 1)

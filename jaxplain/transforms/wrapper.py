@@ -221,12 +221,12 @@ def times_input(attribution: Any, values: Any) -> Any:
     Raises:
         ValueError: it has others.
     """
-    found, wanted = (jax.tree.leaves(tree) for tree in (attribution, values))
-    shapes = [a.shape[max(a.ndim - v.ndim, 0) :] for a, v in zip(found, wanted, strict=False)]
-    if len(found) != len(wanted) or shapes != [v.shape for v in wanted]:
+    given, expected = (jax.tree.leaves(tree) for tree in (attribution, values))
+    shapes = [a.shape[max(a.ndim - v.ndim, 0) :] for a, v in zip(given, expected, strict=False)]
+    if len(given) != len(expected) or shapes != [v.shape for v in expected]:
         raise ValueError(
-            f"attributions of shapes {[a.shape for a in found]} cannot be multiplied by what is in "
-            f"the input's shapes, {[v.shape for v in wanted]}: take a base whose attribution is "
+            f"attributions of shapes {[a.shape for a in given]} cannot be multiplied by what is in "
+            f"the input's shapes, {[v.shape for v in expected]}: take a base whose attribution is "
             "shaped as the input, or a method that only averages (path_average)"
         )
     return scaled(attribution, values)
@@ -239,11 +239,11 @@ def widened(tree: Any) -> Any:
 
 def narrowed(attribution: Any, x: Any) -> Any:
     """An attribution in the dtypes of the explained arrays."""
-    found, tree = jax.tree.flatten(attribution)
+    leaves, tree = jax.tree.flatten(attribution)
     dtypes = [v.dtype for v in jax.tree.leaves(x)]
-    if len(dtypes) != len(found):  # Grad-CAM has one map for all
-        dtypes = [jnp.result_type(*dtypes)] * len(found)
-    return jax.tree.unflatten(tree, [v.astype(d) for v, d in zip(found, dtypes, strict=True)])
+    if len(dtypes) != len(leaves):  # Grad-CAM has one map for all
+        dtypes = [jnp.result_type(*dtypes)] * len(leaves)
+    return jax.tree.unflatten(tree, [v.astype(d) for v, d in zip(leaves, dtypes, strict=True)])
 
 
 def fold(
