@@ -1,4 +1,4 @@
-"""Checks of what a user gives: numbers and arrays."""
+"""Checks of the numbers and arrays that a user gives."""
 
 from numbers import Integral, Real
 from typing import Any

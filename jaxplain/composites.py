@@ -143,8 +143,8 @@ class Composite:
     Args:
         entries: pairs of a match (any predicate on layers will do) and a rule; the first match
             wins.
-        name: what the plan calls it.
-        base: what applies to layers that no entry matches.
+        name: its name in the plan.
+        base: entries for layers that none of `entries` matches.
         strict: an entry that matches no layer of a model is an error when the model is planned: it
             is misspelled more often than not. One whose layers all went to earlier entries is not.
             The presets are not strict.
@@ -332,7 +332,7 @@ def _flat(composite: Composite, name: str) -> Composite:
     return _preset(name, (first, Flat()), *composite.entries)
 
 
-#: What differentiates every layer but unknown operations.
+#: A base that differentiates every layer but unknown operations.
 DIFFERENTIATED: _Entries = ((~kind("Unknown"), Gradient()),)
 GRADIENT = Composite([], name="Gradient", base=[(any_layer, Gradient())])
 DECONVNET = Composite(

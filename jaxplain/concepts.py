@@ -94,7 +94,7 @@ class ReferenceSamples:
 
     Attributes:
         indices: positions in the data set, (channels, top).
-        scores: what the samples were ranked by, (channels, top).
+        scores: the numbers that the samples are ranked by, (channels, top).
     """
 
     indices: np.ndarray

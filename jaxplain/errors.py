@@ -20,7 +20,7 @@ _TRACED = (
     "numpy, jnp.where or jax.lax.cond instead of `if`, and neither float() nor int()"
 )
 
-#: What to do about well-known errors of JAX and its libraries, by a pattern in "Type: message".
+#: Advice for well-known errors of JAX and its libraries, by a pattern in "Type: message".
 _ADVICE = (
     ("InvalidRngError|requires a key|from a different trace level", _EVALUATION),
     ("ModifyScopeVariableError", _EVALUATION),

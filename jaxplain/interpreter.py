@@ -1,8 +1,8 @@
 """Runs a plan: re-evaluates the program with every layer under its rule.
 
 Each layer becomes a `jax.custom_vjp` whose forward pass is the layer itself and whose backward pass
-is its rule. Relevance is then `jax.vjp` of the whole; what the cotangent means (relevance or
-gradient) is the rules' business.
+is its rule. Relevance is then `jax.vjp` of the whole; whether the cotangent is relevance or a
+gradient is up to the rules.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -83,7 +83,7 @@ def evaluate(
         plan: the plan.
         constants: the values of `program.constants`.
         inputs: the values of `program.inputs`.
-        explained: those of `graph.explained`.
+        explained: the values of `graph.explained`.
         outputs: the values that relevance starts from.
         at_least_float32: whether the backward pass is kept in float32 between half precision
             layers; the outputs are then in float32 too.
@@ -105,7 +105,7 @@ def evaluate(
 
 @dataclass(frozen=True)
 class _Run:
-    """One evaluation of a plan: what all its blocks share.
+    """One evaluation of a plan: the arguments that all its blocks share.
 
     Attributes: see `evaluate`.
     """
@@ -250,7 +250,7 @@ class _Values:
         self._constants = {v: _as_constant(v, value) for v, value in given.items()}
 
     def copy(self) -> "_Values":
-        """The same values; what is added to the copy stays there."""
+        """The same values; values that are added to the copy stay there."""
         copied = _Values({}, dict(self.carried), self._parameters, self._outside)
         copied._constants = dict(self._constants)
         return copied

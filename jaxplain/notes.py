@@ -1,4 +1,4 @@
-"""What a reader of a plan should know beside its table."""
+"""Notes to read beside the table of a plan."""
 
 from collections.abc import Container, Iterator, Sequence
 
@@ -53,7 +53,7 @@ def cuts(graph: Graph, among: Container[str] | None = None) -> str:
 
 
 def _chosen(graph: Graph) -> str:
-    """Where functions with a derivative of their own return what relevance does not reach."""
+    """The custom derivatives, by location, through which no relevance flows."""
     reached = activity.reached(graph.program, graph.explained)
     bodies = (b for n in graph.program.walk() if n.control for b in n.control.bodies)
     return join_some(
@@ -78,8 +78,8 @@ def _loops_without_first(graph: Graph, composite: Composite) -> str:
 def _cut_at_edges(graph: Graph) -> tuple[str, str]:
     """The layers that would perhaps be larger without a loop, branch or mesh.
 
-    Those are scales beside a kernel, and sums with one. A sum with what a loop is given, or gives,
-    slice by slice would be cut there too.
+    Scales beside a kernel, and sums with one. A sum with a scanned input or output of a loop would
+    be cut in the unrolled loop too.
 
     Returns:
         The layers that end at others than loops, or at slices; those that end at loops alone.

@@ -37,7 +37,7 @@ from jaxplain.graph.program import Var, read
 from jaxplain.plan import Plan
 from jaxplain.rules import PatternNet
 
-#: The kinds of patterns, and what they are also called.
+#: The kinds of patterns, by each of their names.
 KINDS = {
     "linear": "linear",
     "relu.positive": "relu.positive",
@@ -93,7 +93,7 @@ class Moments:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class PatternStatistics:
-    """What patterns are computed from: the moments of every kernel layer's inputs and outputs.
+    """The data of patterns: the moments of every kernel layer's inputs and outputs.
 
     A pytree of arrays. Statistics of different data add up, in any order and partition: to go on
     later, or to share the data out between processes, add them; over devices, `psum` them. Moments
@@ -176,7 +176,7 @@ class PatternStatistics:
 
 
 def check_patterns(patterns: Patterns) -> None:
-    """Raises TypeError for what is no dictionary from name to array of real floating numbers."""
+    """Raises TypeError for anything but a dictionary from name to real floating array."""
     if not isinstance(patterns, Mapping):
         raise TypeError(
             "patterns are a dictionary from layer to array, as "
@@ -263,7 +263,7 @@ def kernel_weights(plan: Plan, env: Mapping[Var, Any]) -> dict[str, jax.Array]:
 def _masks(
     layer: Layer, kernel: Kernel, env: Mapping[Var, Any], dtype: Any
 ) -> tuple[jax.Array, jax.Array]:
-    """Where the kernel's outputs end up positive, and where they do not.
+    """Masks of the kernel's outputs: where the layer makes them positive, and where it does not.
 
     An output that the layer cuts off is neither; one that it copies counts for each copy.
     """

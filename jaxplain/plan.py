@@ -39,8 +39,8 @@ class Plan:
     """Rules for all layers of a graph. `str(plan)` is a table; a notebook shows it as HTML.
 
     Iterate over it for its rows, each with `.layer`, `.rule` and `.reason`. A star marks the first
-    kernel layers. What a loop or branch holds is indented below it; outputs are those of one
-    iteration there.
+    kernel layers. Layers inside of a loop or branch are indented below it; their outputs are those
+    of one iteration.
 
     Args:
         graph: the traced function.
@@ -122,7 +122,7 @@ class Plan:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader should know beside the table."""
+        """Remarks to read beside the table."""
         return tuple(notes.describe(self.graph, self.composite, self.unknown))
 
     def summary(self) -> str:

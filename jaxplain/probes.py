@@ -20,7 +20,7 @@ from jaxplain.rules import TERMS
 #: Functions of relevance, by the value whose relevance they change: `{x: jax.nn.relu}`.
 RelevanceTransforms = Mapping[Var, Callable[[jax.Array], jax.Array]]
 
-#: The ledger's columns: relevance received, relevance sent, its magnitude, and what was absorbed.
+#: The ledger's columns: relevance received, relevance sent, its magnitude, and the absorbed terms.
 COLUMNS = ("received", "sent", "flow", *TERMS)
 
 #: A zero for each column of one layer; their cotangents are the layer's row of the ledger.

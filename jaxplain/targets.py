@@ -1,4 +1,4 @@
-"""What is explained: the seed of the backward pass.
+"""Targets: the selection of outputs to explain, and the seed of the backward pass.
 
 The class axis is the last one and no batch axis is inferred: an int selects `output[..., k]` at
 every leading position. A function that returns one number per example, of shape (B,), is therefore
@@ -18,7 +18,7 @@ Target = None | int | Any | Literal["all"] | Callable[[Any], Any]
 
 
 def check(target: Target, outputs: Any, inputs: Sequence[Any]) -> None:
-    """Raises what is wrong with a target, before any compute.
+    """Checks a target before any compute.
 
     Args:
         target: as given by the user.

@@ -77,14 +77,14 @@ def create_analyzer(
 
 
 class Analyzer:
-    """A method with its settings, its model and what it was fitted to. See `create_analyzer`.
+    """A method with its settings, its model and its fitted state. See `create_analyzer`.
 
     Attributes:
         name: the method's name.
-        model: what is explained.
+        model: the explained function.
         compat: whose numbers.
         options: all options.
-        statistics: what patterns were fitted to, or None.
+        statistics: the statistics of the data that patterns were fitted to, or None.
         reversed_tensors: with `reverse_keep_tensors`, what arrived at each layer's output in the
             last analysis, by name.
     """
@@ -127,7 +127,7 @@ class Analyzer:
             if options.get(option, defaults.get(option)) != defaults.get(option):
                 _say_once(option, why)
         if not (self._fits and self.options["patterns"] is None):
-            self._explainer(0)  # what is wrong with the options shows now
+            self._explainer(0)  # errors of the options show now
 
     @property
     def mode(self) -> Mode:
@@ -143,7 +143,7 @@ class Analyzer:
         """The attribution of an input.
 
         Args:
-            x: what the model takes; a list or tuple for a model of several inputs.
+            x: the model's input; a list or tuple for a model of several inputs.
             neuron_selection: with `neuron_selection_mode="index"`, which output: an int (a negative
                 one counts from the end), or an int array with one per example.
             key: for methods that draw random numbers; `jax.random.key(0)` by default.
@@ -198,7 +198,7 @@ class Analyzer:
             self.reversed_tensors = dict(captured)
 
     def plan(self, x: Any) -> Plan:
-        """What would run on an input, layer by layer: see `Explainer.plan`."""
+        """The rule of each layer, for an input: see `Explainer.plan`."""
         inputs, explain = self._explaining(x)
         return explain.plan(*inputs)
 
@@ -243,7 +243,7 @@ class Analyzer:
             self.model, x, argnums=argnums, batch_size=batch_size, progress=progress
         )
         self.statistics = statistics if before is None else before + statistics
-        self.options["patterns"] = None  # what was fitted last counts
+        self.options["patterns"] = None  # the last fit counts
         self._given.pop("patterns", None)
         self._explainers.clear()
         return self
@@ -354,7 +354,7 @@ def _target(
 
 
 class _Seed:
-    """A seed of the backward pass, compared by what it does: it is a static argument."""
+    """A seed of the backward pass, compared by its function: it is a static argument."""
 
     def __init__(self, kind: Callable[[jax.Array], jax.Array]):
         self.kind = kind

@@ -1,4 +1,4 @@
-"""What the `reverse_*` options do to relevance on its way down."""
+"""The `reverse_*` options: changes of relevance on its way down."""
 
 from collections.abc import Callable
 from functools import partial

@@ -1,4 +1,4 @@
-"""What names add to a transform: sums and products with the input."""
+"""Additions of some names to a transform: sums and products with the input."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -144,7 +144,7 @@ def _is_unbatched(one: Callable[..., Any], inputs: Sequence[Any]) -> bool:
 
 
 def _state_paths(indices: Arrays, state: Any) -> list[str]:
-    """Where in the module the leaves of its state belong."""
+    """The places in the module of the leaves of its state."""
     leaves, tree = jax.tree.flatten(state)
     paths = [f"state/{i}" for i in range(len(leaves))]
     numbered = jax.tree.unflatten(tree, range(len(leaves)))

@@ -1,4 +1,4 @@
-"""What a rule is, what it sees of a layer, and the arithmetic that rules share."""
+"""Rules, the view that they have of a layer, and the arithmetic that they share."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from jaxplain.graph.program import Var
 Arrays = tuple[jax.Array, ...]
 Stabilizer = float | Callable[[jax.Array], Any]
 
-#: Where relevance can go that no input receives: the columns of the ledger.
+#: Sinks of relevance: the columns of the ledger for relevance that no input receives.
 TERMS = {
     "bias": "the share of the bias",
     "stabilizer": "what the stabiliser of a denominator takes",
@@ -43,13 +43,13 @@ class LayerView:
     """A layer as a rule sees it: the function, and its affine map where it has one.
 
     A rule tells the ledger where the relevance went that it does not hand to the inputs: with
-    `divide` for what a stabiliser takes, with `record` for the rest.
+    `divide` for the share of a stabiliser, with `record` for the rest.
 
     Attributes:
         function: the layer itself, a function of its inputs.
         kind, op, name, axes, compares, running, nonnegative, gates, examples: as in `Layer`.
-        state: what the method gave the layer to read, a pytree of arrays or None.
-        recorded: what was recorded; None when nobody reads the ledger.
+        state: arrays for the rule to read, such as the layer's pattern: a pytree, or None.
+        recorded: the recorded amounts, by term; None when nobody reads the ledger.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class LayerView:
         flow: Callable[[], jax.Array] | None = None,
         sign: int = 0,
     ) -> jax.Array:
-        """r / stabilize(z), as `divide`; the ledger gets what the stabiliser takes of r.
+        """r / stabilize(z), as `divide`; the ledger gets the stabiliser's share of r.
 
         Args:
             r: relevance.

@@ -1,7 +1,7 @@
 """DeepLIFT: how the multiplier of a layer's output becomes those of its inputs.
 
 A multiplier m says how much of the explained difference a value's difference from its baseline
-makes: it makes m (x - x0). Every rule here hands on what it gets, sum m_x (x - x0) = m_z (z - z0).
+makes: it makes m (x - x0). Every rule here conserves, sum m_x (x - x0) = m_z (z - z0).
 The method gives each layer its inputs at the baseline, as `LayerView.state`. Affine layers, merges
 and structure need no rule of their own: their gradient does it.
 """
@@ -42,7 +42,7 @@ class Rescale(Rule):
 
 @dataclass(frozen=True)
 class Switching(Rule):
-    """What each factor makes of the difference, averaged over the orders of changing them.
+    """Each factor's part of the difference, averaged over the orders of changing them.
 
     For z = a b this is m_a = m (b + b0) / 2, and alike for matrix products; for z = a / b it is
     m_b = -m (z / b0 + z0 / b) / 2 for the denominator.

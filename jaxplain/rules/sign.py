@@ -19,9 +19,9 @@ class Sign(Rule):
     Relevance does not vanish where the input is small; it is not conserved.
 
     Attributes:
-        mu: what the input is compared with: a number or an array that broadcasts to the input.
-        low: what stands for sgn below mu.
-        high: what stands for it from mu on.
+        mu: the threshold of the input: a number or an array that broadcasts to the input.
+        low: the value of sgn below mu.
+        high: the value of sgn from mu on.
 
     Raises:
         ValueError: `mu` does not broadcast to the layer's input, when the plan is made.

@@ -1,4 +1,4 @@
-"""A traced function, compiled once for each thing that is computed of it."""
+"""A traced function, compiled once for each of its computations: attribution, ledger, ..."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from jaxplain.transforms.traced import Traced
 
 
 class Compiled:
-    """A traced function, compiled once for each thing that is computed of it.
+    """A traced function, compiled once for each of its computations.
 
     Attributes:
         traced: the function.
@@ -61,7 +61,7 @@ class Call:
         target: Target = None,
         masks: Mapping[int, jax.Array] = {},
     ) -> Any:
-        """What a method of `Evaluation` returns at these arrays.
+        """The result of a method of `Evaluation` at these arrays.
 
         Args:
             compute: the method.

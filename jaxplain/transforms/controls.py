@@ -1,4 +1,4 @@
-"""Attributions that know nothing of the model: what others are compared with."""
+"""Attributions that know nothing of the model, to compare other ones with."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

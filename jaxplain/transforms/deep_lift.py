@@ -110,7 +110,7 @@ class DeepLift(Wrapper):
     """See `deep_lift`.
 
     Attributes:
-        baseline: what the input is compared with.
+        baseline: the input to compare with.
     """
 
     baseline: Any = 0.0

@@ -1,4 +1,4 @@
-"""What an explainer computes: pure functions of arrays, which `Compiled` jits."""
+"""The computations of an explainer: pure functions of arrays, which `Compiled` jits."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -45,7 +45,7 @@ class Evaluation:
     masks: Mapping[int, jax.Array] = field(default_factory=dict)
     parameters: ParameterBatch = ParameterBatch()
 
-    # What is computed
+    # The computations
 
     def attribution(self) -> tuple[Any, Any, dict[str, Any]]:
         """The output of the function (or None), the attribution, and captured ones by layer.
@@ -145,7 +145,7 @@ class Evaluation:
         env = values(self.traced.program, self.constants, self.inputs)
         return function(self.traced.plan, env)
 
-    # What it is computed from
+    # Their parts
 
     @cached_property
     def _explained(self) -> list[jax.Array]:
@@ -177,7 +177,7 @@ class Evaluation:
         return self._run(self._explained, Probes(capture=dict.fromkeys(layers)))[1]
 
     def _layer_states(self) -> Mapping[Layer, Any] | None:
-        """What the rules of layers read: see `Method.layer_states`."""
+        """`LayerView.state` of the layers: see `Method.layer_states`."""
         traced = self.traced
         layer_states = traced.spec.method.layer_states
         if layer_states is None or self.state is None:
@@ -211,7 +211,7 @@ class Evaluation:
             relevance[var] = reduce(jnp.add, each)
         return [relevance[var] for var in graph.inputs]
 
-    # Where it starts
+    # Seeds
 
     def _seeded(self, pullback: Callable[[list[Any]], Any], outputs: list[Any]) -> Any:
         """The backward pass from the seeds of the target; for "all", with a leading axis."""

@@ -27,7 +27,7 @@ _UNKNOWN = ("error", "gradient")
 
 
 class Options(TypedDict, total=False):
-    """What every method takes besides its own arguments; see `Explainer`."""
+    """The options that every method takes besides its own: see `Explainer`."""
 
     argnums: int | Sequence[int]
     with_output: bool
@@ -56,7 +56,7 @@ class Explainer(Spec):
         argnums: which arguments are explained, as in `jax.grad`.
         with_output: return `(output, attribution)`.
         logits: whether a trailing softmax is left out.
-        unknown: "error" or "gradient": what to do with operations that have no rule.
+        unknown: "error": refuse operations that have no rule. "gradient": differentiate them.
         capture: layers whose own attribution is returned as well, after the attribution, as a
             dictionary from name to an array in the shape of the layer's output.
         start: a layer whose output is explained instead of that of `f`; targets select from it.
@@ -112,8 +112,8 @@ class Explainer(Spec):
                 `(output.shape[0],)`: one class per example. "all": every class, which adds a
                 leading axis of size C to the attribution. A callable: maps the output to the seed
                 of the backward pass, a tree like the output.
-            masks: for layers, by name, what the attribution of their output is multiplied by on its
-                way down: an array that broadcasts against the layer's output. With ones at some
+            masks: factors for the attribution of layers' outputs on its way down, by the name of
+                the layer: an array that broadcasts against its output. With ones at some
                 channels and zeros elsewhere this is the relevance conditional on them. The forward
                 pass does not depend on masks: `jax.vmap` over them computes it once.
             **keywords: none; options of `f` are bound with `functools.partial`.
@@ -154,7 +154,7 @@ class Explainer(Spec):
 
     @readable
     def plan(self, *args: Any) -> Plan:
-        """What would run, layer by layer; nothing is computed.
+        """The rule of each layer, and why; nothing is computed.
 
         Args:
             *args: as for a call; `jax.ShapeDtypeStruct`s will do.
@@ -163,7 +163,7 @@ class Explainer(Spec):
 
     @readable
     def ledger(self, *args: Any, target: Target = None, per_example: bool = False) -> Ledger:
-        """Where relevance went: for every layer what arrived, was handed on, and was absorbed.
+        """An audit of relevance: how much every layer received, sent on and absorbed.
 
         Args:
             *args: as for a call.
@@ -249,7 +249,7 @@ class Explainer(Spec):
 
     @readable
     def outputs(self, *args: Any) -> Any:
-        """What targets select from: the outputs of `f`, logits where a softmax is left out.
+        """The outputs that targets select from: those of `f`, logits where a softmax is left out.
 
         Args:
             *args: as for a call.

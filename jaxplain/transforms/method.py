@@ -1,4 +1,4 @@
-"""A method of explanation, and what a user asks of it."""
+"""Methods of explanation, and the options that a user sets."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -179,8 +179,8 @@ def projections(graph: Graph, low: float = -1.0, high: float = 1.0) -> Relevance
 
     Args:
         graph: the graph.
-        low: what -1 becomes.
-        high: what 1 becomes.
+        low: the value that -1 becomes.
+        high: the value that 1 becomes.
     """
     size = graph.explained_outputs[0].shape[:1] if graph.batched else ()
     project = partial(_project, batched=graph.batched, low=low, high=high)

@@ -29,14 +29,14 @@ class Traced:
     """A function, traced and planned for arguments of given shapes.
 
     Args:
-        spec: what is asked.
+        spec: the method and its options.
         f: the function.
         arrays: the arrays of the function, which is a pytree.
         combine: a function from such arrays to the function.
         args: the arguments, or `jax.ShapeDtypeStruct`s in their place.
 
     Attributes:
-        spec: what is asked.
+        spec: the method and its options.
         plan: the layers and their rules.
         program: the operations.
         constants: the arrays that the function closes over.
@@ -105,7 +105,7 @@ class Traced:
         return counts_examples(self.output, self.explained)
 
     def check_target(self, target: Target) -> None:
-        """Raises what is wrong with a target: see `targets.check`."""
+        """Checks a target, as `targets.check` does."""
         targets.check(target, self.output, self.explained)
 
     def check_masks(self, masks: Mapping[str, Any] | None) -> dict[int, jax.Array]:

@@ -67,7 +67,7 @@ class Wrapper:
         raise NotImplementedError
 
     def check(self, args: Sequence[Any], target: Target) -> None:
-        """Raises what is wrong with the arguments of a call, before any compute."""
+        """Checks the arguments of a call before any compute; raises ValueError or TypeError."""
 
     @readable
     def __call__(
@@ -99,7 +99,7 @@ class Wrapper:
             raise TypeError(f"{type(self).__name__} draws no random numbers: leave key= out")
         if key is not None and not _is_key(key):
             raise TypeError(f"key must be a jax.random.key, got {describe_value(key)}")
-        traced = self.traced(*args)  # what is wrong with the arguments themselves comes first
+        traced = self.traced(*args)  # errors of the arguments themselves come first
         if traced.looks_up:
             raise TypeError(NO_PATH)
         traced.check_target(target)
@@ -139,11 +139,11 @@ class Wrapper:
 
     @readable
     def plan(self, *args: Any) -> Plan:
-        """What would run of the base explainer, layer by layer, as `Explainer.plan`."""
+        """The plan of the base explainer, as `Explainer.plan`."""
         return self.traced(*args).plan
 
     def outputs(self, *args: Any) -> Any:
-        """What targets select from, as `Explainer.outputs`."""
+        """The explained outputs, as `Explainer.outputs`."""
         return self.base.outputs(*args)
 
     def resolve(self, *args: Any, target: Target = None) -> Target:
