@@ -17,7 +17,6 @@ from jaxplain.frameworks import from_nnx as from_nnx
 from jaxplain.ledger import Ledger as Ledger
 from jaxplain.patterns import PatternStatistics as PatternStatistics
 from jaxplain.patterns import load_patterns as load_patterns
-from jaxplain.patterns import pattern_statistics as pattern_statistics
 from jaxplain.patterns import save_patterns as save_patterns
 from jaxplain.plan import Plan as Plan
 from jaxplain.transforms import Explainer as Explainer
@@ -40,6 +39,7 @@ from jaxplain.transforms import parameter_relevance as parameter_relevance
 from jaxplain.transforms import path_average as path_average
 from jaxplain.transforms import pattern_attribution as pattern_attribution
 from jaxplain.transforms import pattern_net as pattern_net
+from jaxplain.transforms import pattern_statistics as pattern_statistics
 from jaxplain.transforms import random as random
 from jaxplain.transforms import smoothgrad as smoothgrad
 from jaxplain.transforms import smoothgrad_squared as smoothgrad_squared

@@ -19,10 +19,7 @@ from jaxplain.transforms.wrapper import Base, call
 #: Method names, the label of their column, and how to make them for a model and its input range.
 METHODS: dict[str, tuple[str, Callable[[Any, float, float], Base]]] = {
     "gradient": ("Gradient", lambda f, low, high: jxp.gradient(f)),
-    "input_times_gradient": (
-        "Input × Gradient",
-        lambda f, low, high: jxp.input_times_gradient(f),
-    ),
+    "input_times_gradient": ("Input × Gradient", lambda f, low, high: jxp.input_times_gradient(f)),
     "deconvnet": ("Deconvnet", lambda f, low, high: jxp.deconvnet(f)),
     "guided_backprop": ("Guided Backprop", lambda f, low, high: jxp.guided_backprop(f)),
     "smoothgrad": ("SmoothGrad", lambda f, low, high: jxp.smoothgrad(f, samples=16)),
@@ -37,10 +34,7 @@ METHODS: dict[str, tuple[str, Callable[[Any, float, float], Base]]] = {
     ),
     "occlusion": ("Occlusion", lambda f, low, high: jxp.occlusion(f, (28, 28, 3), (14, 14, 3))),
     "deep_lift": ("DeepLIFT", lambda f, low, high: jxp.deep_lift(f)),
-    "deep_taylor": (
-        "Deep Taylor",
-        lambda f, low, high: jxp.deep_taylor(f, low=low, high=high),
-    ),
+    "deep_taylor": ("Deep Taylor", lambda f, low, high: jxp.deep_taylor(f, low=low, high=high)),
     "epsilon": ("LRP-ε", lambda f, low, high: jxp.lrp(f)),
     "epsilon_plus": ("EpsilonPlus", lambda f, low, high: jxp.lrp(f, composites.EpsilonPlus())),
     "epsilon_plus_flat": (

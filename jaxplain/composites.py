@@ -143,8 +143,8 @@ class Composite:
     Args:
         entries: pairs of a match (any predicate on layers will do) and a rule; the first match
             wins.
-        name: what the plan calls it.
-        base: what applies to layers that no entry matches.
+        name: its name in the plan.
+        base: entries for layers that none of `entries` matches.
         strict: an entry that matches no layer of a model is an error when the model is planned: it
             is misspelled more often than not. One whose layers all went to earlier entries is not.
             The presets are not strict.
@@ -182,8 +182,8 @@ class Composite:
             if not matching(match, graph.layers):
                 raise ValueError(
                     f"{self.name}: {match} -> {describe(rule)} is for no layer of this model. Its "
-                    f"layers are {spelled(graph.layers)}. For a composite that may hold more than "
-                    "one model needs: Composite(..., strict=False)"
+                    f"layers are {describe_layers(graph.layers)}. For a composite that may hold "
+                    "more than one model needs: Composite(..., strict=False)"
                 )
         return [(layer, *self._choose(layer)) for layer in graph.layers]
 
@@ -207,8 +207,8 @@ def matching(match: Callable[[Layer], bool], layers: Iterable[Layer]) -> tuple[L
     return tuple(layer for layer in layers if match(layer))
 
 
-def spelled(layers: Iterable[Layer]) -> str:
-    """The names of layers, each with what `kind` and `op` would match."""
+def describe_layers(layers: Iterable[Layer]) -> str:
+    """The names of layers with their kind and op: "head (Affine dense)"."""
     return ", ".join(f"{layer.name} ({layer.kind} {layer.op})" for layer in layers)
 
 
@@ -332,7 +332,7 @@ def _flat(composite: Composite, name: str) -> Composite:
     return _preset(name, (first, Flat()), *composite.entries)
 
 
-#: What differentiates every layer but unknown operations.
+#: A base that differentiates every layer but unknown operations.
 DIFFERENTIATED: _Entries = ((~kind("Unknown"), Gradient()),)
 GRADIENT = Composite([], name="Gradient", base=[(any_layer, Gradient())])
 DECONVNET = Composite(

@@ -79,13 +79,13 @@ def concept_relevance(
         return unchecked(*args, target=target, masks={chosen.name: mask})
 
     if batch_size is None:
-        found = jax.vmap(conditional)(masks)
+        attributions = jax.vmap(conditional)(masks)
     else:
-        found = jax.lax.map(conditional, masks, batch_size=batch_size)
+        attributions = jax.lax.map(conditional, masks, batch_size=batch_size)
     if explain.check_finite:  # once, not for every channel
         explain(*args, target=target)
-        finite.check_attribution(found)
-    return found
+        finite.check_attribution(attributions)
+    return attributions
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class ReferenceSamples:
 
     Attributes:
         indices: positions in the data set, (channels, top).
-        scores: what the samples were ranked by, (channels, top).
+        scores: the numbers that the samples are ranked by, (channels, top).
     """
 
     indices: np.ndarray
@@ -161,15 +161,15 @@ def reference_samples(
         else:
             explain.plan(batch, *args).find_one(layer)
             (values,) = explain.activations(batch, *args, layers=layer).values()
-        found = _per_channel(values, axis, reduce)
-        if not np.isfinite(found).all():
+        ranked = _per_channel(values, axis, reduce)
+        if not np.isfinite(ranked).all():
             raise ValueError(f"the {by} of the batch from sample {seen} on is not finite")
-        here = np.broadcast_to(seen + np.arange(found.shape[1]), found.shape)
-        scores = found if scores is None else np.concatenate([scores, found], 1)
+        here = np.broadcast_to(seen + np.arange(ranked.shape[1]), ranked.shape)
+        scores = ranked if scores is None else np.concatenate([scores, ranked], 1)
         indices = here if indices is None else np.concatenate([indices, here], 1)
         order = np.argsort(-scores, axis=1, kind="stable")[:, :top]
         scores, indices = (np.take_along_axis(v, order, 1) for v in (scores, indices))
-        seen += found.shape[1]
+        seen += ranked.shape[1]
     if indices is None or scores is None:
         raise ValueError("data holds no batches")
     return ReferenceSamples(indices, scores)

@@ -1,6 +1,6 @@
-"""Relevance through loops, branches and shards: rebuilt around their interpreted bodies."""
+"""Relevance through loops, branches and shard_maps: rebuilt around their interpreted bodies."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
@@ -8,65 +8,62 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from jaxplain import _compat, taps
+from jaxplain import _compat
 from jaxplain.affine.dtypes import is_half
-from jaxplain.graph.analyses.flow import Flow
 from jaxplain.graph.ir import Control, Link, Var
 from jaxplain.graph.layer import Block, Layer
-from jaxplain.taps import Inside, Taps
+from jaxplain.probes import Columns, Probes, ProbesInside, absorb, narrow, widen
 
 #: Evaluates a body at the values of its inputs: its outputs, and those of captured layers.
-Run = Callable[[Block, Sequence[Any], Taps], tuple[list[Any], dict[Layer, Any]]]
+Run = Callable[[Block, Sequence[Any], Probes], tuple[list[Any], dict[Layer, Any]]]
 
 
 def evaluate(
     layer: Layer,
-    live: Mapping[Var, Any],
-    plain: Any,
+    values: Any,
     run: Run,
-    hung: Taps,
-    flow: Flow,
-    relevance: bool,
+    probes: Probes,
+    carries_relevance: Set[Var],
+    at_least_float32: bool,
 ) -> tuple[list[Any], dict[Layer, Any]]:
-    """Evaluates a loop or branch whose layers have rules.
+    """Evaluates a loop, branch or shard_map whose layers have rules.
 
     Args:
-        layer: the loop or branch.
-        live: the values that relevance flows through.
-        plain: the others, and these as constants.
+        layer: the loop, branch or shard_map.
+        values: the values around it: `values.carried[v]` and `values.constant(v)`.
         run: evaluates a body.
-        hung: what is read on the way.
-        flow: where relevance flows.
-        relevance: whether the backward pass carries relevance; it is then kept in float32 where it
-            enters and leaves a body.
+        probes: the probes of the whole evaluation.
+        carries_relevance: the variables that relevance flows through.
+        at_least_float32: whether relevance enters and leaves the bodies in at least float32.
 
     Returns:
-        Its outputs, and those of the captured layers inside, behind an axis for the iterations.
+        The outputs, and those of captured layers inside, with a leading axis for the iterations.
     """
-    control, carries = _control(layer), flow.carries_relevance
-    entries = hung.ledger.get(layer)
-    entering = [_Crossing(links, carries, relevance) for links in control.operands]
-    leaving = [_Crossing(links, carries, relevance) for links in control.outputs]
+    control = _control(layer)
+    columns = probes.ledger.get(layer)
+    entering = [_Crossing(links, carries_relevance, at_least_float32) for links in control.operands]
+    leaving = [_Crossing(links, carries_relevance, at_least_float32) for links in control.outputs]
     start = control.flow.fixed
     for operand, output in zip(entering[start:], leaving[: control.flow.carried], strict=False):
         operand.wide = output.wide = operand.wide or output.wide
 
-    def inside(block: Block, values: Sequence[Any], inner: Taps) -> tuple[list[Any], Any]:
-        operands = [c.narrowed(v) for c, v in zip(entering, values, strict=True)]
+    def inside(block: Block, operands: Sequence[Any], inner: Probes) -> tuple[list[Any], Any]:
+        operands = [c.narrowed(v) for c, v in zip(entering, operands, strict=True)]
         outputs, captured = run(block, operands, inner)
-        kept = [
-            _kept(v, crossing.carries and head not in carries, entries)
-            for v, crossing, head in zip(outputs, leaving, block.explained_outputs, strict=True)
+        left = [
+            _absorbed(v, crossing.carries and output not in carries_relevance, columns)
+            for v, crossing, output in zip(outputs, leaving, block.explained_outputs, strict=True)
         ]
-        return [c.widened(v) for c, v in zip(leaving, kept, strict=True)], captured
+        return [c.widened(v) for c, v in zip(leaving, left, strict=True)], captured
 
-    values = []
+    operands = []
     for crossing in entering:
-        flows = crossing.carries and crossing.outer in carries
-        value = (live if flows else plain)[crossing.outer]
-        values.append(crossing.widened(_kept(value, crossing.carries and not flows, entries)))
+        outer, carries = crossing.outer, crossing.carries
+        flows = carries and outer in carries_relevance
+        value = values.carried[outer] if flows else values.constant(outer)
+        operands.append(crossing.widened(_absorbed(value, carries and not flows, columns)))
     build = _BUILD[control.kind]
-    outputs, captured = build(layer, values, plain, inside, hung.inside(layer))
+    outputs, captured = build(layer, operands, values, inside, probes.inside(layer))
     return [c.narrowed(v) for c, v in zip(leaving, outputs, strict=True)], captured
 
 
@@ -76,27 +73,28 @@ class _Crossing:
     Attributes:
         outer: the value outside.
         carries: whether relevance flows through it inside of a body.
-        wide: whether it is passed in at least float32, so that its relevance is.
+        wide: whether it crosses in at least float32, so that its relevance does.
     """
 
-    def __init__(self, links: Sequence[Link], carries: Set[Var], relevance: bool):
+    def __init__(self, links: Sequence[Link], carries_relevance: Set[Var], at_least_float32: bool):
         self.outer = links[0].outer
-        self.carries = any(link.inner in carries for link in links)
-        self.wide = relevance and self.carries and is_half(self.outer)
+        self.carries = any(link.inner in carries_relevance for link in links)
+        self.wide = at_least_float32 and self.carries and is_half(self.outer)
 
     def widened(self, value: Any) -> Any:
-        return taps.widen(value) if self.wide else value
+        return widen(value) if self.wide else value
 
     def narrowed(self, value: Any) -> Any:
-        return taps.narrow(value, self.outer.aval.dtype) if self.wide else value
+        return narrow(value, self.outer.aval.dtype) if self.wide else value
 
 
-def _kept(value: Any, keeps: bool, entries: Any) -> Any:
-    return taps.keep(value, entries) if keeps and entries else value
+def _absorbed(value: Any, absorbs: bool, columns: Columns | None) -> Any:
+    """The value, which absorbs its relevance where a ledger records it."""
+    return absorb(value, columns) if absorbs and columns else value
 
 
 def _loop(
-    layer: Layer, operands: list[Any], plain: Any, inside: Run, hung: Inside
+    layer: Layer, operands: list[Any], values: Any, inside: Run, probes: ProbesInside
 ) -> tuple[list[Any], dict[Layer, Any]]:
     (block,), flow = layer.blocks, _control(layer).flow
     names: list[Layer] = []
@@ -104,48 +102,48 @@ def _loop(
     def body(carry: list[Any], scanned: tuple[list[Any], list[Any]]) -> Any:
         slices, arrays = scanned
         taken = [*operands[: flow.fixed], *carry, *slices]
-        outputs, captured = inside(block, taken, hung.hang(arrays))
+        outputs, captured = inside(block, taken, probes.attach(arrays))
         names[:] = captured
         return outputs[: flow.carried], (outputs[flow.carried :], list(captured.values()))
 
     start, scanned = operands[flow.fixed :][: flow.carried], operands[flow.fixed + flow.carried :]
-    end, (outputs, captured) = _compat.scan(layer.main.eqn, body, start, (scanned, hung.arrays))
+    end, (outputs, captured) = _compat.scan(layer.main.eqn, body, start, (scanned, probes.arrays))
     return [*end, *outputs], dict(zip(names, captured, strict=True))
 
 
 def _branch(
-    layer: Layer, operands: list[Any], plain: Any, inside: Run, hung: Inside
+    layer: Layer, operands: list[Any], values: Any, inside: Run, probes: ProbesInside
 ) -> tuple[list[Any], dict[Layer, Any]]:
-    names = _captured(layer, hung)
+    names = _captured(layer, probes)
 
     def case(block: Block) -> Callable[..., Any]:
         def run(operands: list[Any], arrays: list[Any]) -> Any:
-            outputs, captured = inside(block, operands, hung.hang(arrays))
-            others = (jnp.zeros(k.shape_inside(layer), k.output.aval.dtype) for k in names)
-            return outputs, [captured.get(k, zero) for k, zero in zip(names, others, strict=True)]
+            outputs, captured = inside(block, operands, probes.attach(arrays))
+            zeros = (jnp.zeros(k.shape_inside(layer), k.output.aval.dtype) for k in names)
+            return outputs, [captured.get(k, zero) for k, zero in zip(names, zeros, strict=True)]
 
         return run
 
     (index,) = _control(layer).selectors
     cases = list(map(case, layer.blocks))
-    outputs, captured = jax.lax.switch(plain[index], cases, operands, hung.arrays)
+    outputs, captured = jax.lax.switch(values.constant(index), cases, operands, probes.arrays)
     return outputs, dict(zip(names, captured, strict=True))
 
 
 def _shards(
-    layer: Layer, operands: list[Any], plain: Any, inside: Run, hung: Inside
+    layer: Layer, operands: list[Any], values: Any, inside: Run, probes: ProbesInside
 ) -> tuple[list[Any], dict[Layer, Any]]:
-    """What each device has of an array that is hung in or read out is along its first axis."""
-    (block,), eqn, names = layer.blocks, layer.main.eqn, _captured(layer, hung)
-    ledger = {k: v for k, v in hung.taps.ledger.items() if layer in k.around}
+    """Arrays of captured and attached values have the parts of the devices along a first axis."""
+    (block,), eqn, names = layer.blocks, layer.main.eqn, _captured(layer, probes)
+    ledger = {k: v for k, v in probes.probes.ledger.items() if layer in k.around}
 
     def body(operands: list[Any], given: tuple[list[Any], list[Any]]) -> Any:
         arrays, zeros = given
-        own = [v[0] if _axes(k) else v for k, v in zip(hung.layers, arrays, strict=True)]
+        own = [v[0] if _axes(k) else v for k, v in zip(probes.layers, arrays, strict=True)]
         zeros = jax.tree.map(lambda v: _compat.every_shard(eqn, v), zeros)
-        taps = hung.hang(own)
-        taps = replace(taps, ledger={**taps.ledger, **dict(zip(ledger, zeros, strict=True))})
-        outputs, captured = inside(block, operands, taps)
+        inner = probes.attach(own)
+        inner = replace(inner, ledger={**inner.ledger, **dict(zip(ledger, zeros, strict=True))})
+        outputs, captured = inside(block, operands, inner)
         return outputs, [captured[k][None] if _axes(k) else captured[k] for k in names]
 
     def _axes(k: Layer) -> tuple[str, ...]:
@@ -154,7 +152,7 @@ def _shards(
     def specs(layers: Iterable[Layer]) -> list[Any]:
         return [PartitionSpec(_axes(k)) if _axes(k) else PartitionSpec() for k in layers]
 
-    given = (hung.arrays, list(ledger.values())), (specs(hung.layers), PartitionSpec())
+    given = (probes.arrays, list(ledger.values())), (specs(probes.layers), PartitionSpec())
     outputs, captured = _compat.shard(eqn, body, operands, given, specs(names))
     return outputs, dict(zip(names, captured, strict=True))
 
@@ -167,5 +165,5 @@ def _control(layer: Layer) -> Control:
     return layer.control
 
 
-def _captured(layer: Layer, hung: Inside) -> list[Layer]:
-    return [k for k in hung.taps.capture if layer in k.around]
+def _captured(layer: Layer, probes: ProbesInside) -> list[Layer]:
+    return [k for k in probes.probes.capture if layer in k.around]

@@ -2,13 +2,10 @@
 
 import functools
 import re
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from collections.abc import Callable, Iterable
+from typing import ParamSpec, TypeVar
 
 from jaxplain import _compat
-
-if TYPE_CHECKING:
-    from jaxplain.graph.layer import Layer
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -23,7 +20,7 @@ _TRACED = (
     "numpy, jnp.where or jax.lax.cond instead of `if`, and neither float() nor int()"
 )
 
-#: What to do about well-known errors of JAX and its libraries, by a pattern in "Type: message".
+#: Advice for well-known errors of JAX and its libraries, by a pattern in "Type: message".
 _ADVICE = (
     ("InvalidRngError|requires a key|from a different trace level", _EVALUATION),
     ("ModifyScopeVariableError", _EVALUATION),
@@ -66,8 +63,8 @@ def readable(function: Callable[_P, _T]) -> Callable[_P, _T]:
             return function(*args, **kwargs)
         except Exception as error:
             _compat.end_in_user_code(error)
-            spelled = f"{type(error).__name__}: {error}"
-            advice = next((text for known, text in _ADVICE if re.search(known, spelled)), None)
+            text = f"{type(error).__name__}: {error}"
+            advice = next((what for known, what in _ADVICE if re.search(known, text)), None)
             if advice and advice not in getattr(error, "__notes__", ()):
                 error.add_note(advice)
             raise
@@ -75,9 +72,9 @@ def readable(function: Callable[_P, _T]) -> Callable[_P, _T]:
     return wrapper
 
 
-def listed(found: Iterable[str], most: int = 5) -> str:
-    """Texts without repetition, the first of them where they are many."""
-    texts = list(dict.fromkeys(found))
+def join_some(texts: Iterable[str], most: int = 5) -> str:
+    """Texts without repetition, the first `most` of them: "a, b and 7 more"."""
+    texts = list(dict.fromkeys(texts))
     rest = f" and {len(texts) - most} more" if len(texts) > most else ""
     return ", ".join(texts[:most]) + rest
 
@@ -88,42 +85,3 @@ class NotAnalyzableError(Exception):
 
 class CutOffError(NotAnalyzableError):
     """The output does not depend on what is explained, or only through discrete operations."""
-
-
-def not_analyzable(layers: "Sequence[Layer]") -> NotAnalyzableError:
-    """The error for layers without a rule."""
-    loops = [layer for layer in layers if layer.main.primitive == "while"]
-    complexes = [layer for layer in layers if layer.is_complex]
-    others = [layer for layer in layers if layer not in complexes]
-    lines = [
-        f"  `{layer.main.primitive}` at {_place(layer)} (layer {layer.index}: {layer.name})"
-        for layer in others[:5]
-    ]
-    if len(others) > 5:
-        lines.append(f"  and {len(others) - 5} more")
-    if complexes:
-        lines.append(
-            f"  complex arithmetic at {listed(map(_place, complexes))}: write the real and the "
-            "imaginary parts of these values as real arrays"
-        )
-    if loops:
-        bounded = any(_compat.is_equinox_loop(layer.main.origins[0]) for layer in loops)
-        lines.append(
-            "How often a while_loop runs is known only when it does, and nothing can go backward "
-            "through it: use jax.lax.scan, or jax.lax.fori_loop between bounds that are Python "
-            "ints (for a loop that may end early, with jax.lax.cond inside)"
-            + (', or Equinox\'s kind="bounded".' if bounded else ".")
-        )
-    return NotAnalyzableError(
-        "relevance would have to cross operations that no rule is known for:\n"
-        + "\n".join(lines)
-        + "\nWays out: give them a rule of your own in a composite, e.g. "
-        "Composite([(kind('Unknown'), MyRule())]) with 'Unknown' in MyRule.kinds; rewrite them "
-        "with known operations; put jax.lax.stop_gradient around them if they are not to be "
-        'explained; or pass unknown="gradient" to differentiate them as written (relevance is then '
-        "not conserved)."
-    )
-
-
-def _place(layer: "Layer") -> str:
-    return layer.location or "unknown place"

@@ -14,12 +14,12 @@ from jaxplain.graph.layer import Layer
 from jaxplain.interpreter import values
 from jaxplain.plan import Plan
 
-#: What comes into a layer inside of a loop or branch: it may be a mask, nobody knows.
+#: Inputs inside of loops and branches are not visible here: assume that they may hold -inf masks.
 _MASKED = [-jnp.inf]
 
 
 def places(plan: Plan) -> list[str]:
-    """What `flags` looks at: weights and inputs, then the layers in order."""
+    """Names of the arrays that `flags` checks: weights and inputs, then the layers in order."""
     program = plan.graph.program
     weights = [
         f"an array of shape {v.shape} that the function closes over" for v, _ in program.constants
@@ -46,24 +46,24 @@ def flags(
     explained = {id(v) for v in plan.graph.explained}
     given = [*constants, *inputs]
     variables = [*(v for v, _ in plan.graph.program.constants), *plan.graph.program.inputs]
-    found = [
+    sound = [
         is_finite(value) if id(var) in explained else _weight(value)
         for var, value in zip(variables, given, strict=True)
     ]
     env = values(plan.graph.program, constants, inputs)
     for outermost, layers in groupby(plan.layers, lambda layer: layer.around[:1]):
         if outermost and outermost[0].control is not None and outermost[0].control.length:
-            found += _in_first_iteration(outermost[0].control, [outputs[k] for k in layers])
+            sound += _in_first_iteration(outermost[0].control, [outputs[k] for k in layers])
             continue
         for layer in layers:
             read_by = (*layer.inputs, *layer.constants)
             given = _MASKED if layer.around else [read(env, v) for v in read_by]
-            found.append(_is_sound(outputs[layer], given))
-    return jnp.stack(found)
+            sound.append(_is_sound(outputs[layer], given))
+    return jnp.stack(sound)
 
 
 def _in_first_iteration(loop: Control, outputs: Sequence[Any]) -> list[jax.Array]:
-    """What is sound in the first iteration where something is not; all, if everything is."""
+    """The flags of the first iteration with a layer that is not sound; all true where none is."""
     sound = jnp.stack([jax.vmap(lambda v: _is_sound(v, _MASKED))(v) for v in outputs])
     order = sound[:, ::-1] if loop.flow.reverse else sound
     return list(order[:, jnp.argmin(order.all(0))])
@@ -87,7 +87,7 @@ def check(places: Sequence[str], flags: jax.Array) -> None:
 
 
 def check_attribution(tree: Any) -> None:
-    """`check`, of what the backward pass returned.
+    """`check`, of the attribution that the backward pass returned.
 
     Raises:
         FloatingPointError: it holds NaN or infinity.
@@ -104,13 +104,13 @@ def is_finite(tree: Any) -> jax.Array:
 
 
 def _is_sound(output: Any, given: Sequence[Any]) -> jax.Array:
-    """Finite, or -inf where a mask came in; what is wrong with an input was found before."""
+    """Whether an output is finite, or -inf where an input is; inputs have flags of their own."""
     masked = ~jnp.stack([jnp.array(True), *map(is_finite, given)]).all()
     return is_finite(output) | (masked & _weight(output))
 
 
 def _weight(value: Any) -> jax.Array:
-    """Finite, or -inf as masks are: what a mask does wrong shows in a layer."""
+    """Whether a weight is finite, or -inf as masks are: a wrong mask shows in a layer."""
     value = jnp.asarray(value)
     if not jnp.issubdtype(value.dtype, jnp.floating):
         return is_finite(value)

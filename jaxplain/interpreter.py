@@ -1,11 +1,11 @@
 """Runs a plan: re-evaluates the program with every layer under its rule.
 
 Each layer becomes a `jax.custom_vjp` whose forward pass is the layer itself and whose backward pass
-is its rule. Relevance is then `jax.vjp` of the whole; what the cotangent means (relevance or
-gradient) is the rules' business.
+is its rule. Relevance is then `jax.vjp` of the whole; whether the cotangent is relevance or a
+gradient is up to the rules.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -17,17 +17,16 @@ import jax.numpy as jnp
 from jaxplain import _compat, control_flow
 from jaxplain.affine.dtypes import is_half, wide
 from jaxplain.affine.moves import undone
-from jaxplain.graph.analyses.flow import Flow
 from jaxplain.graph.ir import Program, Var, compute, read
 from jaxplain.graph.layer import Block, Layer
+from jaxplain.parameter_messages import ParameterBatch
 from jaxplain.plan import Plan
-from jaxplain.rules import Gradient, Move, Rule, View
-from jaxplain.taps import Taps, booked, change, hang, widen
-from jaxplain.weights import Weights
+from jaxplain.probes import Probes, attach, record, transform, widen
+from jaxplain.rules import Gradient, LayerView, Move, Rule
 
 _Env = dict[Var, Any]
 
-#: What stands in no further call of `jax.checkpoint`.
+#: Ends the list of calls of `jax.checkpoint` that a step stands in.
 _NOWHERE = (None,)
 
 
@@ -53,17 +52,17 @@ def values(program: Program, constants: Sequence[Any], inputs: Sequence[Any]) ->
     return env
 
 
-def wanted(
+def values_of(
+    variables: Sequence[Var],
     program: Program,
     constants: Sequence[Any],
     inputs: Sequence[Any],
-    variables: Sequence[Var],
-    weights: Weights = Weights(),
+    parameters: ParameterBatch = ParameterBatch(),
 ) -> list[Any]:
-    """Some values of a program, and no more than they need."""
+    """The values of some variables; nothing is computed that they do not need."""
     given = _given(program, constants, inputs)
-    plain = _Plain(given, {}, weights)
-    return [given[v] if v in given else plain[v] for v in variables]
+    env = _Values(given, {}, parameters)
+    return [given[v] if v in given else env.constant(v) for v in variables]
 
 
 def evaluate(
@@ -71,12 +70,12 @@ def evaluate(
     constants: Sequence[Any],
     inputs: Sequence[Any],
     explained: Sequence[Any],
-    heads: Sequence[Var],
+    outputs: Sequence[Var],
     *,
-    relevance: bool,
-    taps: Taps = Taps(),
+    at_least_float32: bool,
+    probes: Probes = Probes(),
     states: Mapping[Layer, Any] | None = None,
-    weights: Weights = Weights(),
+    parameters: ParameterBatch = ParameterBatch(),
 ) -> tuple[list[Any], dict[Layer, Any]]:
     """Evaluates a planned program: its derivative is its relevance.
 
@@ -84,67 +83,72 @@ def evaluate(
         plan: the plan.
         constants: the values of `program.constants`.
         inputs: the values of `program.inputs`.
-        explained: those of `graph.explained`.
-        heads: the values that relevance starts from.
-        relevance: whether the backward pass carries relevance: it is then kept in float32 between
-            half precision layers, and so are the heads.
-        taps: what is read on the way.
-        states: for layers whose rule wants it, a pytree of arrays: `View.state`.
-        weights: the inputs, not explained, that get their relevance all the same.
+        explained: the values of `graph.explained`.
+        outputs: the values that relevance starts from.
+        at_least_float32: whether the backward pass is kept in float32 between half precision
+            layers; the outputs are then in float32 too.
+        probes: the probes to attach.
+        states: for layers whose rule reads one, a pytree of arrays: `LayerView.state`.
+        parameters: inputs that are not explained and get their relevance all the same.
 
     Returns:
-        The heads, and the outputs of the captured layers.
+        The values of `outputs`, and the outputs of the captured layers.
     """
     graph = plan.graph
-    run = _Run({row.layer: row.rule for row in plan}, graph.flow, relevance, states or {}, weights)
+    rules = {row.layer: row.rule for row in plan}
+    run = _Run(rules, graph.flow.carries_relevance, at_least_float32, states or {}, parameters)
     given = _given(graph.program, constants, inputs)
     given |= dict(zip(graph.explained, explained, strict=True))
-    value, captured = run.block(graph.block, given, None, taps)
-    found = [value(v) for v in heads]
-    return [widen(v) if relevance else v for v in found], captured
+    env, captured = run.block(graph.block, given, None, probes)
+    return [widen(env[v]) if at_least_float32 else env[v] for v in outputs], captured
 
 
 @dataclass(frozen=True)
 class _Run:
-    """What is the same for all blocks of a plan."""
+    """One evaluation of a plan: the arguments that all its blocks share.
+
+    Attributes: see `evaluate`.
+    """
 
     rules: Mapping[Layer, Rule]
-    flow: Flow
-    relevance: bool
+    carries_relevance: Set[Var]
+    at_least_float32: bool
     states: Mapping[Layer, Any]
-    weights: Weights
+    parameters: ParameterBatch
 
     def block(
-        self, block: Block, given: Mapping[Var, Any], outside: "_Plain | None", taps: Taps
-    ) -> tuple[Callable[[Var], Any], dict[Layer, Any]]:
+        self, block: Block, given: Mapping[Var, Any], outside: "_Values | None", probes: Probes
+    ) -> tuple["_Values", dict[Layer, Any]]:
         """Evaluates a block.
 
         Args:
-            block: the block.
-            given: the values of its inputs, and of what is explained.
-            outside: the values of what holds it.
-            taps: what is read on the way.
+            block: the whole function, or the body of a loop or branch.
+            given: the values of its inputs, and of the explained variables.
+            outside: the values of the block around a body.
+            probes: the probes to attach.
 
         Returns:
-            A function from its variables to values, and the outputs of the captured layers.
+            The values of its variables, and the outputs of the captured layers.
         """
-        carrying = {v: value for v, value in given.items() if v in self.flow.carries_relevance}
-        live = {v: change(value, taps.reverse.get(v)) for v, value in carrying.items()}
-        plain = _Plain(given, live, self.weights, outside)
-        captured = self.steps(block.steps, live, plain, taps)
-        return lambda v: live[v] if v in live else plain[v], captured
+        transforms = probes.transforms
+        carried = {
+            v: transform(x, transforms.get(v))
+            for v, x in given.items()
+            if v in self.carries_relevance
+        }
+        values = _Values(given, carried, self.parameters, outside)
+        return values, self.steps(block.steps, values, probes)
 
     def steps(
-        self, steps: Sequence[Layer], live: _Env, plain: "_Plain", taps: Taps, depth: int = 0
+        self, steps: Sequence[Layer], values: "_Values", probes: Probes, depth: int = 0
     ) -> dict[Layer, Any]:
         """Evaluates steps in a row, which all stand in the same calls of `jax.checkpoint`.
 
         Args:
             steps: the steps.
-            live: the values that relevance flows through; those of the steps are added.
-            plain: the others.
-            taps: what is read on the way.
-            depth: in how many such calls they stand.
+            values: the values before; the steps' outputs are added.
+            probes: the probes to attach.
+            depth: the number of these calls.
 
         Returns:
             The outputs of the captured layers.
@@ -152,76 +156,69 @@ class _Run:
         captured: dict[Layer, Any] = {}
         for scope, group in groupby(steps, lambda step: (*step.remat, *_NOWHERE)[depth]):
             if scope is not None:
-                captured |= self.rematerialized(scope, list(group), live, plain, taps, depth + 1)
+                captured |= self.rematerialized(scope, list(group), values, probes, depth + 1)
                 continue
             for layer in group:
-                captured |= self.step(layer, live, plain, taps)
+                captured |= self.step(layer, values, probes)
         return captured
 
     def rematerialized(
-        self,
-        scope: Any,
-        steps: Sequence[Layer],
-        live: _Env,
-        plain: "_Plain",
-        taps: Taps,
-        depth: int,
+        self, scope: Any, steps: Sequence[Layer], values: "_Values", probes: Probes, depth: int
     ) -> dict[Layer, Any]:
         """`steps`, in one more call of `jax.checkpoint`."""
-        names: list[Layer] = []
+        layers: list[Layer] = []
 
         def function() -> tuple[list[Any], list[Any]]:
-            inner = dict(live)
-            captured = self.steps(steps, inner, plain.copy(inner), taps, depth)
-            names[:] = captured
+            inner = values.copy()
+            captured = self.steps(steps, inner, probes, depth)
+            layers[:] = captured
             return [inner[v] for step in steps for v in step.outputs], list(captured.values())
 
         outputs, captured = _compat.rematerialize(scope, function)
-        live.update(zip((v for step in steps for v in step.outputs), outputs, strict=True))
-        return dict(zip(names, captured, strict=True))
+        variables = (v for step in steps for v in step.outputs)
+        values.add(variables, outputs, self.carries_relevance)
+        return dict(zip(layers, captured, strict=True))
 
-    def step(self, layer: Layer, live: _Env, plain: "_Plain", taps: Taps) -> dict[Layer, Any]:
-        """Evaluates a step: adds its outputs to `live`, and returns what is captured."""
+    def step(self, layer: Layer, values: "_Values", probes: Probes) -> dict[Layer, Any]:
+        """Evaluates a step: its outputs are added to the values, captured outputs are returned."""
         captured: dict[Layer, Any] = {}
         if layer.control is not None:
-            body = partial(self.body, plain)
+            body = partial(self.body, values)
             outputs, captured = control_flow.evaluate(
-                layer, live, plain, body, taps, self.flow, self.relevance
+                layer, values, body, probes, self.carries_relevance, self.at_least_float32
             )
         else:
-            outputs = list(self.layer(layer, live, plain, taps))
-        outputs = list(map(change, outputs, map(taps.reverse.get, layer.outputs)))
-        if layer in taps.capture or layer in taps.masks:
-            outputs[0] = hang(outputs[0], taps.masks.get(layer), taps.capture.get(layer))
-        live.update(zip(layer.outputs, outputs, strict=True))
-        if layer in taps.capture:
+            outputs = list(self.layer(layer, values, probes))
+        outputs = list(map(transform, outputs, map(probes.transforms.get, layer.outputs)))
+        if layer in probes.capture or layer in probes.masks:
+            outputs[0] = attach(outputs[0], probes.masks.get(layer), probes.capture.get(layer))
+        values.add(layer.outputs, outputs, self.carries_relevance)
+        if layer in probes.capture:
             captured[layer] = outputs[0]
         return captured
 
     def body(
-        self, outside: "_Plain", block: Block, inputs: Sequence[Any], taps: Taps
+        self, outside: "_Values", block: Block, inputs: Sequence[Any], probes: Probes
     ) -> tuple[list[Any], dict[Layer, Any]]:
         """Evaluates the body of a loop or branch."""
         given = dict(zip(block.program.inputs, inputs, strict=True))
-        value, captured = self.block(block, given, outside, taps)
-        return [value(v) for v in block.explained_outputs], captured
+        values, captured = self.block(block, given, outside, probes)
+        return [values[v] for v in block.explained_outputs], captured
 
-    def layer(
-        self, layer: Layer, live: Mapping[Var, Any], plain: "_Plain", taps: Taps
-    ) -> Sequence[Any]:
+    def layer(self, layer: Layer, values: "_Values", probes: Probes) -> Sequence[Any]:
         """Evaluates a layer under its rule."""
         rule = self.rules.get(layer, Move())
-        constants = {v: plain[v] for v in layer.constants if v.literal is None}
-        xs = tuple(live[v] for v in layer.inputs)
+        constants = {v: values.constant(v) for v in layer.constants if v.literal is None}
+        xs = tuple(values.carried[v] for v in layer.inputs)
         # several outputs: see Rule.objection
         differentiated = isinstance(rule, Gradient | Move) or len(layer.outputs) > 1
-        wide = self.relevance and any(map(is_half, (*layer.inputs, *layer.outputs)))
-        shares = isinstance(rule, Gradient) and self.weights.made(constants)
-        if differentiated and not (wide or shares) and layer not in taps.ledger:
+        wide = self.at_least_float32 and any(map(is_half, (*layer.inputs, *layer.outputs)))
+        shares = isinstance(rule, Gradient) and self.parameters.derived(constants)
+        if differentiated and not (wide or shares) and layer not in probes.ledger:
             return apply(layer, constants, xs)
-        ruled = _ruled(layer, rule, constants, self.relevance, self.weights)
-        entries = taps.ledger.get(layer, {})
-        return ruled(tuple(constants.values()), xs, entries, self.states.get(layer))
+        ruled = _under_rule(layer, rule, tuple(constants), self.at_least_float32, self.parameters)
+        columns = probes.ledger.get(layer, {})
+        return ruled(tuple(constants.values()), xs, columns, self.states.get(layer))
 
 
 def _given(program: Program, constants: Sequence[Any], inputs: Sequence[Any]) -> _Env:
@@ -229,58 +226,79 @@ def _given(program: Program, constants: Sequence[Any], inputs: Sequence[Any]) ->
     return given | dict(zip(program.inputs, inputs, strict=True))
 
 
-class _Plain:
-    """Values that no relevance flows through, evaluated when somebody asks.
+class _Values:
+    """The values of a block: carried ones are there, constants are evaluated on demand.
 
-    Constants, frozen values, and values inside layers that somebody outside needs as a number.
+    Constants are values of the model, frozen values (comparisons, argmax), and values inside of
+    layers that something outside reads as a number.
+
+    Args:
+        given: the values of the block's inputs.
+        carried: the values that relevance flows through.
+        parameters: constants derived from these send their relevance back.
+        outside: the values of the block around.
+
+    Attributes:
+        carried: as given, and the outputs of steps.
     """
 
     def __init__(
         self,
         given: Mapping[Var, Any],
-        live: Mapping[Var, Any],
-        weights: Weights,
-        outside: "_Plain | None" = None,
+        carried: _Env,
+        parameters: ParameterBatch,
+        outside: "_Values | None" = None,
     ):
-        self._live = live
-        self._weights = weights
+        self.carried = carried
+        self._parameters = parameters
         self._outside = outside
-        self._env: _Env = {}
-        for var, value in given.items():
-            self._env[var] = jax.lax.stop_gradient(value) if var in live else value
+        self._constants = {
+            v: jax.lax.stop_gradient(value) if v in carried else value for v, value in given.items()
+        }
 
-    def copy(self, live: Mapping[Var, Any]) -> "_Plain":
-        """The same values; what is evaluated from here on is its own."""
-        copied = _Plain({}, live, self._weights, self._outside)
-        copied._env = dict(self._env)
+    def copy(self) -> "_Values":
+        """The same values; values that are added to the copy stay there."""
+        copied = _Values({}, dict(self.carried), self._parameters, self._outside)
+        copied._constants = dict(self._constants)
         return copied
 
+    def add(self, variables: Iterable[Var], outputs: Iterable[Any], carries: Set[Var]) -> None:
+        """Adds the outputs of steps; some outputs of a loop may be constants."""
+        for var, value in zip(variables, outputs, strict=True):
+            (self.carried if var in carries else self._constants)[var] = value
+
     def __getitem__(self, var: Var) -> Any:
+        return self.carried[var] if var in self.carried else self.constant(var)
+
+    def constant(self, var: Var) -> Any:
+        """The value of a variable as a number, through which no relevance flows."""
         stack = [var]
         while stack:
             top = stack[-1]
-            if top in self._env or top.literal is not None:
+            if top in self._constants or top.literal is not None:
                 stack.pop()
-            elif top in self._live:
-                self._env[top] = jax.lax.stop_gradient(self._live[top])
+            elif top in self.carried:
+                self._constants[top] = jax.lax.stop_gradient(self.carried[top])
             elif (node := top.producer) is None:  # a constant, which the whole program owns
                 assert self._outside is not None
-                self._env[top] = self._outside[top]
-            elif top in self._weights.owner:
-                self._env[top] = self._made(top)
+                self._constants[top] = self._outside.constant(top)
+            elif top in self._parameters.owner:
+                self._constants[top] = self._derived(top)
             else:
-                missing = [v for v in node.inputs if v.literal is None and v not in self._env]
-                if missing:
+                inputs = (v for v in node.inputs if v.literal is None)
+                if missing := [v for v in inputs if v not in self._constants]:
                     stack += missing
                 else:
-                    compute((node,), self._env)
-        return read(self._env, var)
+                    compute((node,), self._constants)
+        return read(self._constants, var)
 
-    def _made(self, var: Var) -> Any:
-        """A value that is made of a weight, and sends its relevance back to it."""
-        making = self._weights.making(var, self._live)
-        made, others = (tuple(self[v] for v in names) for names in (making.made, making.others))
-        return making(made, others)
+    def _derived(self, var: Var) -> Any:
+        """A constant computed from a parameter, which sends its relevance back to it."""
+        derived = self._parameters.derivation(var, self.carried)
+        sources, fixed = (
+            tuple(map(self.constant, variables)) for variables in (derived.sources, derived.fixed)
+        )
+        return derived(sources, fixed)
 
 
 def apply(layer: Layer, constants: Mapping[Var, Any], xs: Sequence[Any]) -> list[Any]:
@@ -290,61 +308,78 @@ def apply(layer: Layer, constants: Mapping[Var, Any], xs: Sequence[Any]) -> list
     return [env[v] for v in layer.outputs]
 
 
-def _ruled(
-    layer: Layer, rule: Rule, constants: Mapping[Var, Any], relevance: bool, weights: Weights
+def _under_rule(
+    layer: Layer,
+    rule: Rule,
+    names: tuple[Var, ...],
+    at_least_float32: bool,
+    parameters: ParameterBatch,
 ) -> Callable[..., Any]:
-    """A function of `(constants, inputs, entries, state)` whose backward pass is the rule."""
-    names = tuple(constants)
+    """A layer as a function whose backward pass is the rule.
 
-    def primal(values: tuple[Any, ...], xs: tuple[Any, ...], entries: Any, state: Any) -> list[Any]:
+    Args:
+        layer: the layer.
+        rule: its rule.
+        names: the constants that it reads.
+        at_least_float32: as for `evaluate`.
+        parameters: as for `evaluate`.
+
+    Returns:
+        A function of `(constants, inputs, columns, state)`: `columns` are the zeros of the layer's
+        row in the ledger, and `state` is `LayerView.state`.
+    """
+
+    def primal(values: tuple[Any, ...], xs: tuple[Any, ...], columns: Any, state: Any) -> list[Any]:
         return apply(layer, dict(zip(names, values, strict=True)), xs)
 
-    def forward(values: tuple[Any, ...], xs: tuple[Any, ...], entries: Any, state: Any) -> Any:
-        zs = primal(values, xs, entries, state)  # second derivatives use the rule
-        return zs, (values, xs, zs, entries, state)
+    def forward(values: tuple[Any, ...], xs: tuple[Any, ...], columns: Any, state: Any) -> Any:
+        zs = primal(values, xs, columns, state)  # second derivatives use the rule
+        return zs, (values, xs, zs, columns, state)
 
     def backward(residuals: Any, rs: list[Any]) -> Any:
-        values, xs, zs, entries, state = residuals
+        values, xs, zs, columns, state = residuals
         env = dict(zip(names, values, strict=True))
-        shares: dict[Var, Any] = {}
+        messages: dict[Var, Any] = {}
         if len(zs) > 1:
-            received, absorbed = _routed(lambda *x: apply(layer, env, x), xs, rs), {}
+            received, absorbed = _differentiated(lambda *x: apply(layer, env, x), xs, rs), {}
         else:
             z, r = (undone(layer.moves, v) for v in (zs[0], rs[0]))
             wider = partial(jnp.asarray, dtype=wide(*(v.dtype for v in (z, r, *xs))))
             function = lambda *x: undone(layer.moves, apply(layer, env, x)[0])  # noqa: E731
-            view = View(layer, function, env, xs, state, bool(entries))
+            view = LayerView(layer, function, env, xs, state, bool(columns))
             received = rule.relevance(view, tuple(map(wider, xs)), wider(z), wider(r))
-            _check(layer, rule, received, xs)
-            absorbed = view.booked or {}
-            shares = weights.shares(layer, rule, lambda env: apply(layer, env, xs)[0], env, rs[0])
+            _check_received(layer, rule, received, xs)
+            absorbed = view.recorded or {}
+            messages = parameters.messages(
+                layer, rule, lambda env: apply(layer, env, xs)[0], env, rs[0]
+            )
         received = tuple(
-            a.astype(wide(x.dtype) if relevance else x.dtype)
+            a.astype(wide(x.dtype) if at_least_float32 else x.dtype)
             for a, x in zip(received, xs, strict=True)
         )
-        of_constants = tuple(shares.get(v) for v in names)
-        return of_constants, received, entries and booked(entries, rs, received, absorbed), None
+        to_constants = tuple(messages.get(v) for v in names)
+        return to_constants, received, columns and record(columns, rs, received, absorbed), None
 
     ruled = jax.custom_vjp(primal)
     ruled.defvjp(forward, backward)
     return ruled
 
 
-def _routed(function: Callable[..., Any], xs: Any, rs: Sequence[Any]) -> Any:
-    """The derivative of an operation with several outputs."""
+def _differentiated(function: Callable[..., Any], xs: Any, rs: Sequence[Any]) -> Any:
+    """J^T rs, for an operation with several outputs."""
     zs, pullback = jax.vjp(function, *xs)
     return pullback([r.astype(z.dtype) for r, z in zip(rs, zs, strict=True)])
 
 
-def _check(layer: Layer, rule: Rule, received: Any, xs: tuple[jax.Array, ...]) -> None:
-    """A user's rule must return one array of real numbers per input, in its shape."""
-    wanted = [x.shape for x in xs]
-    listed = isinstance(received, tuple | list)
-    found = [jnp.shape(a) for a in received] if listed else type(received).__name__
-    if found != wanted:
+def _check_received(layer: Layer, rule: Rule, received: Any, xs: tuple[jax.Array, ...]) -> None:
+    """Raises TypeError where a user's rule returns anything but one real array per input."""
+    expected = [x.shape for x in xs]
+    in_tuple = isinstance(received, tuple | list)
+    shapes = [jnp.shape(a) for a in received] if in_tuple else type(received).__name__
+    if shapes != expected:
         raise TypeError(
-            f"{rule!r} must return a tuple of arrays of shapes {wanted} for layer {layer.index} "
-            f"({layer.name}), got {found}"
+            f"{rule!r} must return a tuple of arrays of shapes {expected} for layer {layer.index} "
+            f"({layer.name}), got {shapes}"
         )
     dtypes = [jnp.result_type(a) for a in received]
     if not all(jnp.issubdtype(dtype, jnp.floating) for dtype in dtypes):

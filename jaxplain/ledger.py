@@ -19,7 +19,7 @@ _HEADER = ("", "layer", "rule", "arrived", "handed on", *TERMS, "gap", " ")
 
 @dataclass(frozen=True, repr=False)
 class Ledger:
-    """What became of the relevance of one backward pass: `str(ledger)` is a table.
+    """An audit of the relevance of one backward pass: `str(ledger)` is a table.
 
     At every layer, received = sent + bias + stabilizer + dead + constants + remainder, up to
     rounding, which is measured against `flow`: contributions of both signs may each be much larger
@@ -35,13 +35,13 @@ class Ledger:
         output: the relevance that the pass started from, in units of the output.
         inputs: the relevance that arrived at the explained inputs.
         received: the relevance that arrived at each step's output.
-        sent: what the step handed to its inputs.
-        flow: the magnitude of what flowed: the sum over connections of |x w s|, plus |received|.
+        sent: the relevance that the step handed to its inputs.
+        flow: the magnitude of the flow: the sum over connections of |x w s|, plus |received|.
         bias: the share of the bias.
-        stabilizer: what the stabiliser of a denominator took.
+        stabilizer: the share of the stabiliser of a denominator.
         dead: the relevance of outputs that nothing contributed to.
         constants: the relevance of outputs that are constants (padding, masked values).
-        remainder: what the constant term of a Taylor expansion kept.
+        remainder: the share of the constant term of a Taylor expansion.
 
     Example:
         >>> import jax.numpy as jnp
@@ -66,24 +66,24 @@ class Ledger:
 
     @property
     def absorbed(self) -> Any:
-        """What each step kept, over all terms."""
+        """The relevance that each step kept, over all terms."""
         return sum(getattr(self, term) for term in TERMS)
 
     @property
     def gap(self) -> Any:
-        """What no term accounts for: rounding, or a rule that loses or doubles relevance."""
+        """Relevance that no term accounts for: rounding, or a rule that loses or doubles some."""
         return self.received - self.sent - self.absorbed
 
     @property
     def percent(self) -> float:
-        """What makes the output's relevance 100; 0 where it adds up to nothing but rounding."""
+        """The factor that makes the output's relevance 100; 0 where it adds up to rounding."""
         total, flow = float(np.sum(self.output)), np.asarray(self.flow)
         rounding = 1e3 * float(np.finfo(flow.dtype).eps) * float(flow.max(initial=0))
         return 100 / total if abs(total) > rounding else 0.0
 
     @property
     def steps(self) -> tuple[Layer, ...]:
-        """What the entries belong to."""
+        """The step of each column entry."""
         return self.plan.graph.all_steps
 
     def error(self) -> float:
@@ -101,7 +101,7 @@ class Ledger:
     def worst(self, count: int = 3) -> tuple[Layer, ...]:
         """The steps that kept most (the gap included), the worst first.
 
-        Those that kept less than a thousandth of the output's relevance are no offenders.
+        Steps that kept less than a thousandth of the output's relevance are left out.
         """
         kept = np.abs(self._summed(self.received) - self._summed(self.sent))
         order = [int(i) for i in np.argsort(-kept, kind="stable")[:count]]
@@ -152,7 +152,7 @@ class Ledger:
         return [_HEADER[i] for i in kept], [[row[i] for i in kept] for row in rows]
 
     def notes(self) -> list[str]:
-        """What the table's signs mean, and where most was kept."""
+        """A legend of the table, and the steps that kept most."""
         output, inputs = float(np.sum(self.output)), float(np.sum(self.inputs))
         unit, reached = f"% of the output's relevance ({output:.4g})", f"{inputs:.4g}"
         if self.percent:
@@ -169,7 +169,7 @@ class Ledger:
         return lines
 
     def _aside(self) -> str:
-        """What reached constants among the numbers that integers look up."""
+        """The relevance of numbers beside token ids that no id picked, as text."""
         if not self.plan.graph.lookups:
             return ""
         rest = float(np.sum(self.output) - np.sum(self.absorbed) - np.sum(self.inputs))
@@ -196,7 +196,7 @@ class Ledger:
 
 
 def _rounding(layer: Layer, dtype: Any) -> float:
-    """What rounding may leave of the flow; the kernels of half precision round once."""
+    """The largest gap, as a part of the flow, that is rounding; half precision rounds once."""
     inside = {v for n in layer.nodes for v in (*n.inputs, *n.outputs)}
     dtypes = [dtype, *(v.aval.dtype for v in inside if v.floating)]
     return max(float(i.eps) * (1e3 if i.bits >= 32 else 1) for i in map(jnp.finfo, dtypes))

@@ -1,29 +1,32 @@
-"""What a reader of a plan should know beside its table."""
+"""Notes to read beside the table of a plan."""
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
 
-from jaxplain.errors import listed
+from jaxplain.composites import Composite
+from jaxplain.errors import join_some
 from jaxplain.graph import Graph
 from jaxplain.graph.analyses import flow
 from jaxplain.graph.ir import Node, Var
-
-if TYPE_CHECKING:
-    from jaxplain.plan import Plan
+from jaxplain.graph.layer import Layer
 
 _UNROLL = "(jaxplain.unroll writes loops out)"
 
 
-def of(plan: "Plan") -> Iterator[str]:
-    """A plan's notes."""
-    graph = plan.graph
+def describe(graph: Graph, composite: Composite, unknown: Sequence[Layer]) -> Iterator[str]:
+    """The notes of a plan.
+
+    Args:
+        graph: the traced function.
+        composite: the rules that were asked for.
+        unknown: the layers that have none, and are differentiated.
+    """
     if graph.softmax:
         yield f"the trailing {graph.softmax} is left out: targets are logits"
     elif graph.probabilities:
         yield "the output is that of a softmax: targets are probabilities"
-    if plan.unknown:
-        yield f"{len(plan.unknown)} layers without a rule are differentiated as written"
-    if loops := _loops_without_first(plan):
+    if unknown:
+        yield f"{len(unknown)} layers without a rule are differentiated as written"
+    if loops := _loops_without_first(graph, composite):
         yield f"no kernel is first: those in {loops} also come behind themselves {_UNROLL}"
     for cut, advice in zip(_cut_at_edges(graph), ("", f" {_UNROLL}"), strict=True):
         if cut:
@@ -44,18 +47,16 @@ def cuts(graph: Graph, among: Callable[[Node], bool] = lambda node: True) -> str
         graph: the traced function.
         among: the operations that are asked about.
     """
-    nodes = flow.cuts(graph.program, graph.explained)
-    places = (f"{n.primitive} at {n.location or 'unknown place'}" for n in nodes if among(n))
-    return listed(places)
+    nodes = filter(among, flow.cuts(graph.program, graph.explained))
+    return join_some(f"{node.primitive} at {node.location or 'unknown place'}" for node in nodes)
 
 
 def _chosen(graph: Graph) -> str:
-    """Where functions with a derivative of their own return what relevance does not reach."""
+    """The custom derivatives, by location, through which no relevance flows."""
     reached = flow.reached(graph.program, graph.explained)
-    bodies = (b for n in graph.program.walk() if n.control for b in n.control.bodies)
-    return listed(
+    return join_some(
         call.location or "unknown place"
-        for program in (graph.program, *bodies)
+        for program in graph.program.bodies()
         for call in program.custom_calls
         if not reached.isdisjoint(call.inputs)
         and reached.isdisjoint(call.outputs)
@@ -63,20 +64,20 @@ def _chosen(graph: Graph) -> str:
     )
 
 
-def _loops_without_first(plan: "Plan") -> str:
+def _loops_without_first(graph: Graph, composite: Composite) -> str:
     """The loops that hold the kernels, where the composite has a rule for the first in vain."""
-    asked = any("first" in str(match) for match, _ in plan.composite.entries)
-    if not asked or any(layer.first for layer in plan.graph.layers):
+    asked = any("first" in str(match) for match, _ in composite.entries)
+    if not asked or any(layer.first for layer in graph.layers):
         return ""
-    loops = (k.around[0].name for k in plan.graph.layers if k.is_kernel and k.around)
+    loops = (k.around[0].name for k in graph.layers if k.is_kernel and k.around)
     return ", ".join(dict.fromkeys(loops))
 
 
 def _cut_at_edges(graph: Graph) -> tuple[str, str]:
     """The layers that would perhaps be larger without a loop, branch or mesh.
 
-    Those are scales beside a kernel, and sums with one. A sum with what a loop is given, or gives,
-    slice by slice would be cut there too.
+    Scales beside a kernel, and sums with one. A sum with a scanned input or output of a loop would
+    be cut in the unrolled loop too.
 
     Returns:
         The layers that end at others than loops, or at slices; those that end at loops alone.
@@ -93,14 +94,14 @@ def _cut_at_edges(graph: Graph) -> tuple[str, str]:
                 whole |= ends
                 looped |= ends if control.kind == "Loop" else set()
                 kernels |= ends if not kernels.isdisjoint(ends) else set()
-    found: tuple[list[str], list[str]] = ([], [])
+    cut: tuple[list[str], list[str]] = ([], [])
     for layer in graph.layers:
         if layer.op == "scale":
-            cuts = edges.intersection((*layer.inputs, *layer.outputs))
+            at = edges.intersection((*layer.inputs, *layer.outputs))
         elif layer.kind == "Merge" and not kernels.isdisjoint(layer.inputs):
-            cuts = whole.intersection(v for v in layer.inputs if not graph.flow.shared(v))
+            at = whole.intersection(v for v in layer.inputs if not graph.flow.shared(v))
         else:
             continue
-        if cuts:
-            found[cuts <= looped].append(layer.name)
-    return ", ".join(found[False]), ", ".join(found[True])
+        if at:
+            cut[at <= looped].append(layer.name)
+    return ", ".join(cut[False]), ", ".join(cut[True])

@@ -16,7 +16,7 @@ References:
     neuroimaging", NeuroImage 2014.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from os import PathLike
@@ -26,19 +26,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxplain import npz
+from jaxplain import _compat, npz
 from jaxplain.affine import kernels
 from jaxplain.affine.dtypes import wide
 from jaxplain.affine.kernels import Kernel
 from jaxplain.affine.matrix import Affine
 from jaxplain.affine.moves import undone
-from jaxplain.errors import readable
+from jaxplain.arguments import describe_value
 from jaxplain.graph.ir import Var, read
 from jaxplain.graph.layer import Layer
 from jaxplain.plan import Plan
-from jaxplain.transforms.patterns import check_patterns, kernel_layers, pattern_net
+from jaxplain.rules import PatternNet
 
-#: The kinds of patterns, and what they are also called.
+#: The kinds of patterns, by each of their names.
 KINDS = {
     "linear": "linear",
     "relu.positive": "relu.positive",
@@ -46,7 +46,9 @@ KINDS = {
     "relu.negative": "relu.negative",
 }
 
-_BATCH = 32
+#: Arrays by the name of their layer.
+Patterns = Mapping[str, Any]
+
 _FORMAT, _VERSION = "jaxplain patterns", 1
 
 
@@ -92,7 +94,7 @@ class Moments:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class PatternStatistics:
-    """What patterns are computed from: the moments of every kernel layer's inputs and outputs.
+    """The data of patterns: the moments of every kernel layer's inputs and outputs.
 
     A pytree of arrays. Statistics of different data add up, in any order and partition: to go on
     later, or to share the data out between processes, add them; over devices, `psum` them. Moments
@@ -124,7 +126,7 @@ class PatternStatistics:
         other._check_whole()
         if not self.fit_weights(other.weights):
             raise ValueError("these statistics are of other layers or other weights: fit them anew")
-        return _merged(self, other)
+        return merge(self, other)
 
     def fit_weights(self, weights: Mapping[str, jax.Array]) -> bool:
         """Whether the statistics are of a model with these weights, by layer, as far as known."""
@@ -174,69 +176,29 @@ class PatternStatistics:
         return _patterns(self, KINDS[kind])
 
 
-@readable
-def pattern_statistics(
-    f: Callable[..., Any],
-    data: Any,
-    *args: Any,
-    argnums: int | Sequence[int] = 0,
-    batch_size: int | None = None,
-    progress: bool = False,
-) -> PatternStatistics:
-    """Fits the statistics of patterns to data, in one pass.
-
-    Memory holds one batch and, twice over, four arrays in the shape of each layer's weights. Sums
-    are in float32 or wider, but products as precise as the model's own: for convolutions that a GPU
-    computes in TF32, call this under `jax.default_matmul_precision("highest")`.
-
-    Args:
-        f: the function that will be explained: `f(x, *args) -> logits`.
-        data: batches of its explained argument (of tuples of them for a sequence of argnums), or
-            one array whose leading axis counts examples.
-        *args: the other arguments of `f`.
-        argnums: which arguments are explained, as for `pattern_net`.
-        batch_size: how many examples of one array are taken at a time; 32 by default.
-        progress: show a progress bar (needs tqdm).
-
-    Returns:
-        The statistics; `.patterns(kind)` gives the patterns, and statistics add up.
-
-    Raises:
-        TypeError: the data are neither an array nor batches of floating arrays.
-        ValueError: there are no data, `f` has no kernel layer, or a layer has no patterns: see
-            `pattern_net`.
-        FloatingPointError: a kernel layer has inputs or outputs that are NaN or infinite.
-        ImportError: a progress bar was asked for and tqdm is not installed.
-
-    References:
-        Kindermans et al., "Learning how to explain neural networks: PatternNet and
-        PatternAttribution", ICLR 2018.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> import jaxplain as jxp
-        >>> f = lambda x: x @ jnp.array([[1.0], [-1.0]])
-        >>> signal, distractor = jnp.array([[-1.0, -1, 1, 1], [-1, 1, -1, 1]])
-        >>> data = jnp.stack([signal + distractor, distractor], axis=1)
-        >>> print(jxp.pattern_statistics(f, data).patterns("linear")["dense"].ravel())
-        [1. 0.]
-    """
-    explain = pattern_net(f, {}, argnums=argnums, unknown="gradient")
-    total = None
-    for number, batch in enumerate(_progress(*_batches(data, batch_size), progress)):
-        if not all(map(np.size, jax.tree.leaves(batch))):
-            raise ValueError(f"batch {number} of the data holds no examples")
-        part = explain.read(_of_batch, *_arguments(batch, args, argnums))
-        total = part if total is None else _merged(total, part)
-    if total is None:
-        raise ValueError("there are no data to fit patterns to: data hold no batches")
-    if not total.weights:
-        raise ValueError("the function has no kernel layer (dense or convolution) to fit")
-    if endless := [name for name in total.weights if _is_endless(total, name)]:
-        raise FloatingPointError(
-            f"the inputs or outputs of layers {', '.join(endless)} are not finite for these data"
+def check_patterns(patterns: Patterns) -> None:
+    """Raises TypeError for anything but a dictionary from name to real floating array."""
+    if not isinstance(patterns, Mapping):
+        raise TypeError(
+            "patterns are a dictionary from layer to array, as "
+            f"pattern_statistics(f, data).patterns() returns them, got {type(patterns).__name__}"
         )
-    return total
+    for name, pattern in patterns.items():
+        aval = _compat.aval(pattern)
+        if (
+            not isinstance(name, str)
+            or aval is None
+            or not jnp.issubdtype(aval.dtype, jnp.floating)
+        ):
+            raise TypeError(
+                f"the pattern of layer {name!r} must be an array of real floating numbers, got "
+                f"{describe_value(pattern)}"
+            )
+
+
+def kernel_layers(plan: Plan) -> list[Layer]:
+    """The layers of a plan that have patterns."""
+    return [r.layer for r in plan if isinstance(r.rule, PatternNet) and r.layer.is_kernel]
 
 
 def save_patterns(path: str | PathLike[str], patterns: Mapping[str, Any]) -> None:
@@ -282,54 +244,7 @@ def load_patterns(path: str | PathLike[str]) -> dict[str, np.ndarray]:
     return {name.removeprefix("pattern/"): array for name, array in arrays.items()}
 
 
-def _batches(data: Any, batch_size: int | None) -> tuple[Iterable[Any], int | None]:
-    """The batches of the data, and how many there are where that is known."""
-    if not hasattr(data, "shape"):
-        if isinstance(data, str | Mapping) or not isinstance(data, Iterable):
-            raise TypeError(
-                "data are an array whose leading axis counts examples, or an iterable of batches, "
-                f"got a {type(data).__name__}"
-            )
-        if batch_size is not None:
-            raise TypeError("data come in batches already: batch_size is for one array")
-        return data, len(data) if isinstance(data, Sized) else None
-    size = _BATCH if batch_size is None else batch_size
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        raise ValueError(f"batch_size must be an int >= 1, got {batch_size!r}")
-    if not data.shape:
-        raise ValueError("data have no leading axis that counts examples")
-    starts = range(0, len(data), size)
-    return (data[i : i + size] for i in starts), len(starts)
-
-
-def _progress(batches: Iterable[Any], count: int | None, wanted: bool) -> Iterable[Any]:
-    if not wanted:
-        return batches
-    try:
-        from tqdm.auto import tqdm
-    except ImportError:
-        raise ImportError(
-            "progress=True needs tqdm: pip install tqdm, or leave progress out"
-        ) from None
-    return tqdm(batches, total=count, desc="patterns", unit="batch")
-
-
-def _arguments(batch: Any, args: Sequence[Any], argnums: int | Sequence[int]) -> list[Any]:
-    """The arguments of the function: the batch at the places of `argnums`."""
-    numbers = [argnums] if isinstance(argnums, int) else list(argnums)
-    values = [batch] if isinstance(argnums, int) else batch
-    if not isinstance(values, list | tuple) or len(values) != len(numbers):
-        found = f"{len(values)}" if isinstance(values, list | tuple) else type(batch).__name__
-        raise TypeError(
-            f"argnums={argnums} needs batches that are tuples of {len(numbers)} arrays, got {found}"
-        )
-    count = len(args) + len(numbers)
-    placed = {number % count: value for number, value in zip(numbers, values, strict=True)}
-    others: Iterator[Any] = iter(args)
-    return [placed[i] if i in placed else next(others) for i in range(count)]
-
-
-def _of_batch(plan: Plan, env: Mapping[Var, Any]) -> PatternStatistics:
+def statistics_of_batch(plan: Plan, env: Mapping[Var, Any]) -> PatternStatistics:
     """The statistics of one batch, from the values inside the program."""
     weights, positive, negative = {}, {}, {}
     for layer in kernel_layers(plan):
@@ -341,7 +256,7 @@ def _of_batch(plan: Plan, env: Mapping[Var, Any]) -> PatternStatistics:
     return PatternStatistics(weights, positive, negative)
 
 
-def weights_of(plan: Plan, env: Mapping[Var, Any]) -> dict[str, jax.Array]:
+def kernel_weights(plan: Plan, env: Mapping[Var, Any]) -> dict[str, jax.Array]:
     """The weights of the kernel layers, from the values inside the program."""
     return {v.name: read(env, kernels.of(v).weights) for v in kernel_layers(plan)}
 
@@ -349,19 +264,19 @@ def weights_of(plan: Plan, env: Mapping[Var, Any]) -> dict[str, jax.Array]:
 def _masks(
     layer: Layer, kernel: Kernel, plan: Plan, env: Mapping[Var, Any], dtype: Any
 ) -> tuple[jax.Array, jax.Array]:
-    """Where the kernel's outputs end up positive, and where they do not.
+    """Masks of the kernel's outputs: where the layer makes them positive, and where it does not.
 
     An output that the layer cuts off is neither; one that it copies counts for each copy.
     """
     constants = {v: env[v] for v in layer.constants if v.literal is None}
     behind = Affine(layer, constants, tuple(env[v] for v in layer.inputs)).behind(kernel.node)
-    z = _bent(layer, plan, env)
+    z = _seen_by_activation(layer, plan, env)
     (above,), (below,) = (behind.transpose(m.astype(dtype)) for m in (z > 0, z <= 0))
     return above.astype(dtype), below.astype(dtype)
 
 
-def _bent(layer: Layer, plan: Plan, env: Mapping[Var, Any]) -> jax.Array:
-    """The output of a layer, with the numbers that an activation behind it adds first."""
+def _seen_by_activation(layer: Layer, plan: Plan, env: Mapping[Var, Any]) -> jax.Array:
+    """A layer's output, with the numbers added that belong to the activation behind it."""
     readers = [step for step in plan.graph.all_steps if layer.output in step.inputs]
     argument = readers[0].argument if len(readers) == 1 else None
     if argument is None:
@@ -383,7 +298,8 @@ def _moments(kernel: Kernel, y: jax.Array, products: Any, mask: jax.Array) -> Mo
 
 
 @jax.jit
-def _merged(a: PatternStatistics, b: PatternStatistics) -> PatternStatistics:
+def merge(a: PatternStatistics, b: PatternStatistics) -> PatternStatistics:
+    """The statistics of both sets of data together, of one model and unchecked."""
     positive = {name: m + b.positive[name] for name, m in a.positive.items()}
     negative = {name: m + b.negative[name] for name, m in a.negative.items()}
     return PatternStatistics(a.weights, positive, negative, a.whole)
@@ -391,7 +307,7 @@ def _merged(a: PatternStatistics, b: PatternStatistics) -> PatternStatistics:
 
 @partial(jax.jit, static_argnames=("kind",))
 def _patterns(statistics: PatternStatistics, kind: str) -> dict[str, jax.Array]:
-    found = {}
+    patterns = {}
     for name, w in statistics.weights.items():
         positive, negative = statistics.positive[name], statistics.negative[name]
         every = positive + negative
@@ -401,15 +317,8 @@ def _patterns(statistics: PatternStatistics, kind: str) -> dict[str, jax.Array]:
         covariance = jnp.where(jnp.abs(covariance) <= noise, 0, covariance)
         inputs = tuple(i for i, n in enumerate(every.count.shape) if n == 1)
         length = jnp.sum(w * covariance, inputs, keepdims=True)
-        found[name] = covariance / jnp.where(length == 0, 1, length)
-    return found
-
-
-def _is_endless(statistics: PatternStatistics, name: str) -> bool:
-    """Whether values are known that are not finite."""
-    moments = jax.tree.leaves((statistics.positive[name], statistics.negative[name]))
-    known = [v for v in moments if not isinstance(v, jax.core.Tracer)]
-    return not all(bool(jnp.isfinite(v).all()) for v in known)
+        patterns[name] = covariance / jnp.where(length == 0, 1, length)
+    return patterns
 
 
 def _alike(a: Any, b: Any) -> bool:

@@ -1,11 +1,11 @@
 """The plan: which rule runs where, and why."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from jaxplain import composites, notes, tables
+from jaxplain import _compat, composites, notes, tables
 from jaxplain.composites import Composite, describe
-from jaxplain.errors import not_analyzable
+from jaxplain.errors import NotAnalyzableError, join_some
 from jaxplain.graph import Graph
 from jaxplain.graph.layer import Layer
 from jaxplain.rules import Gradient, Rule
@@ -38,8 +38,8 @@ class Plan:
     """Rules for all layers of a graph. `str(plan)` is a table; a notebook shows it as HTML.
 
     Iterate over it for its rows, each with `.layer`, `.rule` and `.reason`. A star marks the first
-    kernel layers. What a loop or branch holds is indented below it; outputs are those of one
-    iteration there.
+    kernel layers. Layers inside of a loop or branch are indented below it; their outputs are those
+    of one iteration.
 
     Args:
         graph: the traced function.
@@ -63,7 +63,7 @@ class Plan:
             if layer.main.info.irreversible and isinstance(rule, Gradient | None)
         ]
         if endless or (ruleless and unknown == "error"):
-            raise not_analyzable(endless or ruleless)
+            raise _not_analyzable(endless or ruleless)
         self.unknown = tuple(ruleless)
         rows = []
         for layer, rule, reason in assigned:
@@ -101,11 +101,11 @@ class Plan:
         if exact:
             return exact
         test = composites.name(which) if isinstance(which, str) else which
-        found = composites.matching(test, self.layers)
-        if not found:
-            there = composites.spelled(self.layers)
-            raise ValueError(f"no layer matches {_spelled(which)}; there are: {there}")
-        return found
+        layers = composites.matching(test, self.layers)
+        if not layers:
+            there = composites.describe_layers(self.layers)
+            raise ValueError(f"no layer matches {_describe(which)}; there are: {there}")
+        return layers
 
     def find_one(self, which: LayerSpec) -> Layer:
         """The one layer that `find` finds.
@@ -113,16 +113,16 @@ class Plan:
         Raises:
             ValueError: there are several.
         """
-        found = self.find(which)
-        if len(found) > 1:
-            names = ", ".join(layer.name for layer in found)
-            raise ValueError(f"{_spelled(which)} matches several layers, give one of: {names}")
-        return found[0]
+        layers = self.find(which)
+        if len(layers) > 1:
+            names = ", ".join(layer.name for layer in layers)
+            raise ValueError(f"{_describe(which)} matches several layers, give one of: {names}")
+        return layers[0]
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader should know beside the table."""
-        return tuple(notes.of(self))
+        """Remarks to read beside the table."""
+        return tuple(notes.describe(self.graph, self.composite, self.unknown))
 
     def summary(self) -> str:
         """How many layers of each kind got which rule, one line per pair."""
@@ -166,5 +166,44 @@ def _heading(step: Layer) -> tuple[str, ...]:
     return ("", name, str(step.control), _shape(step), "", "", step.location)
 
 
-def _spelled(which: LayerSpec) -> str:
+def _describe(which: LayerSpec) -> str:
     return repr(which) if isinstance(which, str) else str(which)
+
+
+def _not_analyzable(layers: Sequence[Layer]) -> NotAnalyzableError:
+    """The error for layers without a rule."""
+    loops = [layer for layer in layers if layer.main.primitive == "while"]
+    complexes = [layer for layer in layers if layer.is_complex]
+    others = [layer for layer in layers if layer not in complexes]
+    lines = [
+        f"  `{layer.main.primitive}` at {_place(layer)} (layer {layer.index}: {layer.name})"
+        for layer in others[:5]
+    ]
+    if len(others) > 5:
+        lines.append(f"  and {len(others) - 5} more")
+    if complexes:
+        lines.append(
+            f"  complex arithmetic at {join_some(map(_place, complexes))}: write the real and the "
+            "imaginary parts of these values as real arrays"
+        )
+    if loops:
+        bounded = any(_compat.is_equinox_loop(layer.main.origins[0]) for layer in loops)
+        lines.append(
+            "How often a while_loop runs is known only when it does, and nothing can go backward "
+            "through it: use jax.lax.scan, or jax.lax.fori_loop between bounds that are Python "
+            "ints (for a loop that may end early, with jax.lax.cond inside)"
+            + (', or Equinox\'s kind="bounded".' if bounded else ".")
+        )
+    return NotAnalyzableError(
+        "relevance would have to cross operations that no rule is known for:\n"
+        + "\n".join(lines)
+        + "\nWays out: give them a rule of your own in a composite, e.g. "
+        "Composite([(kind('Unknown'), MyRule())]) with 'Unknown' in MyRule.kinds; rewrite them "
+        "with known operations; put jax.lax.stop_gradient around them if they are not to be "
+        'explained; or pass unknown="gradient" to differentiate them as written (relevance is then '
+        "not conserved)."
+    )
+
+
+def _place(layer: Layer) -> str:
+    return layer.location or "unknown place"

@@ -1,4 +1,4 @@
-"""What is explained: the seed of the backward pass.
+"""Targets: the selection of outputs to explain, and the seed of the backward pass.
 
 The class axis is the last one and no batch axis is inferred: an int selects `output[..., k]` at
 every leading position. A function that returns one number per example, of shape (B,), is therefore
@@ -17,12 +17,12 @@ from jaxplain import _compat
 Target = None | int | Any | Literal["all"] | Callable[[Any], Any]
 
 
-def check(target: Target, heads: Any, inputs: Sequence[Any]) -> None:
-    """Raises what is wrong with a target, before any compute.
+def check(target: Target, outputs: Any, inputs: Sequence[Any]) -> None:
+    """Checks a target before any compute.
 
     Args:
         target: as given by the user.
-        heads: the explained output, a tree of arrays or `jax.ShapeDtypeStruct`.
+        outputs: the explained output, a tree of arrays or `jax.ShapeDtypeStruct`.
         inputs: the explained inputs, likewise.
 
     Raises:
@@ -32,7 +32,7 @@ def check(target: Target, heads: Any, inputs: Sequence[Any]) -> None:
     """
     if callable(target):
         return
-    leaves = jax.tree.leaves(heads)
+    leaves = jax.tree.leaves(outputs)
     if len(leaves) != 1:
         raise TypeError(
             f"the function returns {len(leaves)} arrays: give target=callable(output) -> a tree "
@@ -128,15 +128,3 @@ def select(output: jax.Array, target: Any) -> jax.Array:
         return jnp.moveaxis(output, -1, 0)
     hot = one_hot(output, target)
     return jnp.sum(jnp.where(hot == 0, 0, hot * output), -1)
-
-
-def counts_examples(heads: Any, explained: Sequence[Any]) -> bool:
-    """Whether the leading axis of the explained arrays counts examples: the output has it too.
-
-    Args:
-        heads: the explained output, a tree of arrays or `jax.ShapeDtypeStruct`.
-        explained: the explained inputs, likewise.
-    """
-    sizes = {v.shape[:1] for v in (*jax.tree.leaves(heads), *explained)}
-    ranks = [v.ndim for v in jax.tree.leaves(heads)]
-    return len(sizes) == 1 and sizes != {()} and all(rank > 1 for rank in ranks)

@@ -14,7 +14,7 @@ def unroll(f: Callable[..., Any]) -> Callable[..., Any]:
 
     Layers end at the edges of a loop: a bias or BatchNorm that stands on the other side of the edge
     than its kernel is a layer of its own; no kernel of a loop is the first one, as it also comes
-    behind itself; and what a loop starts from is no constant where a later iteration's is not. In
+    behind itself; and the initial carry is no constant where a later carry is not. In
     `unroll(f)` every `scan`, `fori_loop` and `map` is its iterations, one after the other, so that
     all this is as if they had been written so, and methods that do not go into loops (DeepLIFT,
     patterns) do. Tracing and compiling take as many times longer. The function itself computes as
@@ -24,7 +24,7 @@ def unroll(f: Callable[..., Any]) -> Callable[..., Any]:
         f: a function, or a model that is a pytree (then so is what is returned).
 
     Returns:
-        What a method takes in the place of `f`.
+        A function for a method to explain in the place of `f`.
 
     Raises:
         TypeError: `f` cannot be called.
@@ -47,7 +47,7 @@ def unroll(f: Callable[..., Any]) -> Callable[..., Any]:
 
 @jax.tree_util.register_pytree_with_keys_class
 class _Unrolled:
-    """A function in a scope that tells to write its loops out; a pytree of what it holds."""
+    """A function in a scope that says to write its loops out; a pytree, as the function is."""
 
     def __init__(self, f: Callable[..., Any]):
         self._f = f
@@ -68,7 +68,7 @@ class _Unrolled:
 
     @classmethod
     def tree_unflatten(cls, tree: Any, leaves: Any) -> "_Unrolled":
-        """The same of another `f`."""
+        """`unroll` of another `f`."""
         return cls(jax.tree.unflatten(tree, leaves))
 
     def __repr__(self) -> str:

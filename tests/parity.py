@@ -9,7 +9,7 @@ import numpy as np
 
 import jaxplain as jxp
 import reference_models
-from jaxplain.patterns import pattern_statistics
+from jaxplain import pattern_statistics
 from reference_models import MODELS, load
 
 TOLERANCE = 1e-4

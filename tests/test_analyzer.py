@@ -13,9 +13,9 @@ from numpy.testing import assert_allclose
 import jaxplain as jxp
 import methods_page
 import reference_models
+from jaxplain import pattern_statistics
 from jaxplain.analyzer import analyzer as door
 from jaxplain.analyzer.names import NAMES
-from jaxplain.patterns import pattern_statistics
 from jaxplain.rules import Epsilon, Flat, Gamma, Norm, Pass, Sign, StdEpsilon, Z, ZPlus
 from parity import ALL, TOLERANCE, bound, error, fitted, model, options_of
 from reference_models import MODELS, load

@@ -423,7 +423,7 @@ def test_a_branch_is_the_case_that_runs(method: str) -> None:
         written = METHODS[method](partial(branched, k=k))
         assert_same(explain(x, k, target=1), written(x, target=1))
         assert_same(jax.jit(partial(explain, target=1))(x, k), written(x, target=1))
-        if hasattr(explain, "ledger") and explain.relevance:
+        if hasattr(explain, "ledger") and explain.method.ledger:
             assert_closes(explain, x, k, target=1)
 
 
@@ -528,7 +528,7 @@ def test_how_often_a_while_loop_runs_is_no_part_of_its_result() -> None:
     assert_same(jxp.lrp(f)(x), jxp.lrp(lambda x: (x * 8) @ W)(x))
 
 
-# Taps
+# Probes
 
 
 def test_layers_inside_of_a_loop_are_captured_by_iteration() -> None:

@@ -318,7 +318,7 @@ class BiasTwice(Rule):
 
     def relevance(self, layer: Any, x: Any, z: Any, r: Any) -> Any:
         s = layer.divide(r, z + layer.bias, 1e-6)
-        layer.book("bias", lambda: s * layer.bias)
+        layer.record("bias", lambda: s * layer.bias)
         return times(x, layer.transpose(s))
 
 

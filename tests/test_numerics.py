@@ -367,7 +367,8 @@ def test_saturated_activations(name: str, dtype: str) -> None:
     for explain in (jxp.lrp(f), jxp.lrp(f, ZPlus()), jxp.input_times_gradient(f)):
         found = explain(x)
         assert found.dtype == dtype
-        if (name, dtype) != ("gelu", "float16") or explain.relevance:  # jax.grad of x**3: 0 * inf
+        infinite = name == "gelu" and dtype == "float16"  # jax.grad of x**3: 0 * inf
+        if not infinite or explain.method.ledger:
             assert np.isfinite(found.astype(jnp.float32)).all()
 
 

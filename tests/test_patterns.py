@@ -5,7 +5,6 @@ import io
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from jaxplain.composites import Composite, kernel
 from jaxplain.graph import trace
 from jaxplain.graph.bottlenecks import bottlenecks
 from jaxplain.transforms.explainer import Explainer
+from jaxplain.transforms.method import gradient_method
 from reference_models import load
 
 KINDS = ("linear", "relu.positive")
@@ -651,17 +651,15 @@ def test_other_changes_on_the_way_down() -> None:
         return {v: lambda r: jnp.clip(r, -0.5, 0.5) for v in values}
 
     w = jnp.array([[3.0, 0.1]])
-    explain = Explainer(
-        lambda x: jax.nn.relu(x @ w),
-        Composite([], base=jxp.composites.GRADIENT.base),
-        relevance=False,
-        reverse=clipped,
+    method = gradient_method(
+        Composite([], base=jxp.composites.GRADIENT.base), transform_relevance=clipped
     )
+    explain = Explainer(lambda x: jax.nn.relu(x @ w), method=method)
     x = jnp.ones((1, 1))
     np.testing.assert_allclose(explain(x, target=0), [[0.5]])
     np.testing.assert_allclose(explain(x, target=1), [[0.05]])
-    with pytest.raises(ValueError, match="no reverse"):
-        replace(explain, relevance=True).ledger(x, target=0)
+    with pytest.raises(ValueError, match="no transform_relevance"):
+        explain.with_method(ledger=True).ledger(x, target=0)
 
 
 # Files

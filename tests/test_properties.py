@@ -23,6 +23,7 @@ from jaxplain.graph.ir import read
 from jaxplain.interpreter import evaluate, values
 from jaxplain.ledger import Ledger
 from jaxplain.plan import Plan
+from jaxplain.probes import COLUMNS, Probes
 from jaxplain.rules import (
     AlphaBeta,
     Epsilon,
@@ -36,7 +37,6 @@ from jaxplain.rules import (
     ZBox,
     ZPlus,
 )
-from jaxplain.taps import ENTRIES, Taps
 from random_models import Model, models
 
 PARTS = 10
@@ -122,33 +122,35 @@ class Explained:
 
     def relevance(self, seeds_of: Any) -> tuple[list[Any], Any]:
         """The outputs that relevance starts from, and the relevance of `x`."""
-        heads, pullback = jax.vjp(lambda x: self._heads(x, Taps()), self.x)
+        heads, pullback = jax.vjp(lambda x: self._heads(x, Probes()), self.x)
         return heads, pullback(seeds_of(heads))[0]
 
     def audited(self, seeds_of: Any) -> tuple[list[Any], Any, Ledger]:
         """The same with the ledger of the pass."""
         steps = self.graph.all_steps
-        zeros = [dict.fromkeys(ENTRIES, jnp.zeros(())) for _ in steps]
+        zeros = [dict.fromkeys(COLUMNS, jnp.zeros(())) for _ in steps]
         heads, pullback = jax.vjp(
-            lambda x, entries: self._heads(x, Taps(ledger=dict(zip(steps, entries, strict=True)))),
+            lambda x, columns: self._heads(
+                x, Probes(ledger=dict(zip(steps, columns, strict=True)))
+            ),
             self.x,
             zeros,
         )
         seeds = seeds_of(heads)
-        arriving, booked = pullback(seeds)
-        columns = {key: np.array([entry[key] for entry in booked]) for key in ENTRIES}
+        arriving, recorded = pullback(seeds)
+        columns = {key: np.array([layer[key] for layer in recorded]) for key in COLUMNS}
         total = sum(float(s.sum()) for s in seeds)
         return heads, arriving, Ledger(self.plan, total, float(arriving.sum()), **columns)
 
-    def _heads(self, x: Any, taps: Taps) -> list[Any]:
+    def _heads(self, x: Any, probes: Probes) -> list[Any]:
         return evaluate(
             self.plan,
             self.constants,
             [x],
             [x],
             self.graph.explained_outputs,
-            relevance=True,
-            taps=taps,
+            at_least_float32=True,
+            probes=probes,
         )[0]
 
 

@@ -63,7 +63,7 @@ def f(x: Any, w: Any = W) -> Any:
 @pytest.mark.parametrize(
     "explain",
     [jxp.lrp(f, rule) for rule in (Epsilon(), AlphaBeta(), Flat())] + [jxp.gradient(f)],
-    ids=lambda e: e.composite.name,
+    ids=lambda e: e.method.composite.name,
 )
 def test_no_tracer_leaks_through_any_transformation(explain: Any) -> None:
     """A leaked tracer raises at once under `jax.checking_leaks`."""

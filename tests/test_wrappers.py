@@ -158,7 +158,7 @@ def test_an_updated_model_is_not_explained_with_old_weights() -> None:
 
     explain = jxp.smoothgrad(jxp.gradient(model(A)), samples=2)
     explain(X, target=0, key=KEY)
-    newer = explain.holding(jxp.smoothgrad(jxp.gradient(model(3 * A))).held)
+    newer = explain.combine(jxp.smoothgrad(jxp.gradient(model(3 * A))).dynamic)
     assert_allclose(newer(X, target=0, key=KEY)[0], 3 * A[:, 0], rtol=1e-9)
 
 

@@ -167,7 +167,7 @@ class Unfinished(Rule):
 @dataclass(frozen=True)
 class Books(Rule):
     def relevance(self, layer: Any, x: Any, z: Any, r: Any) -> Any:
-        layer.book("lost", lambda: r)
+        layer.record("lost", lambda: r)
         return x
 
 

@@ -11,15 +11,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxplain import targets
 from jaxplain.analyzer import archive, names, reversal
 from jaxplain.analyzer.settings import COMMON, Settings
 from jaxplain.composites import any_layer
 from jaxplain.errors import readable
-from jaxplain.patterns import KINDS, Moments, PatternStatistics, pattern_statistics, weights_of
+from jaxplain.patterns import KINDS, Moments, PatternStatistics, kernel_weights
 from jaxplain.plan import Plan
 from jaxplain.transforms.explainer import Explainer
+from jaxplain.transforms.method import selected_value
 from jaxplain.transforms.occlusion import Occlusion
+from jaxplain.transforms.pattern_statistics import pattern_statistics
 from jaxplain.transforms.patterns import selected_sign
 from jaxplain.transforms.wrapper import Base, Wrapper
 
@@ -76,14 +77,14 @@ def create_analyzer(
 
 
 class Analyzer:
-    """A method with its settings, its model and what it was fitted to. See `create_analyzer`.
+    """A method with its settings, its model and its fitted state. See `create_analyzer`.
 
     Attributes:
         name: the method's name.
-        model: what is explained.
+        model: the explained function.
         compat: whose numbers.
         options: all options.
-        statistics: what patterns were fitted to, or None.
+        statistics: the statistics of the data that patterns were fitted to, or None.
         reversed_tensors: with `reverse_keep_tensors`, what arrived at each layer's output in the
             last analysis, by name.
     """
@@ -126,7 +127,7 @@ class Analyzer:
             if options.get(option, defaults.get(option)) != defaults.get(option):
                 _say_once(option, why)
         if not (self._fits and self.options["patterns"] is None):
-            self._explainer(0)  # what is wrong with the options shows now
+            self._explainer(0)  # errors of the options show now
 
     @property
     def mode(self) -> Mode:
@@ -142,7 +143,7 @@ class Analyzer:
         """The attribution of an input.
 
         Args:
-            x: what the model takes; a list or tuple for a model of several inputs.
+            x: the model's input; a list or tuple for a model of several inputs.
             neuron_selection: with `neuron_selection_mode="index"`, which output: an int (a negative
                 one counts from the end), or an int array with one per example.
             key: for methods that draw random numbers; `jax.random.key(0)` by default.
@@ -178,15 +179,15 @@ class Analyzer:
             raise ValueError(f"{self.name!r} draws no random numbers: leave key out")
         if self.options.get("reverse_verbose"):
             print(explain.plan(*inputs))
-        found = explain(*inputs, target=target, **random)
+        attribution = explain(*inputs, target=target, **random)
         if summed:
-            found = found.sum(0)
+            attribution = attribution.sum(0)
         if isinstance(explain, Explainer) and explain.capture is not None:
-            found, captured = found
+            attribution, captured = attribution
             self._show(captured)
         if len(inputs) > 1:
-            return list(found)
-        return [found] if isinstance(x, list | tuple) else found
+            return list(attribution)
+        return [attribution] if isinstance(x, list | tuple) else attribution
 
     def _show(self, captured: Mapping[str, jax.Array]) -> None:
         if self.options["reverse_check_min_max_values"]:
@@ -197,7 +198,7 @@ class Analyzer:
             self.reversed_tensors = dict(captured)
 
     def plan(self, x: Any) -> Plan:
-        """What would run on an input, layer by layer: see `Explainer.plan`."""
+        """The rule of each layer, for an input: see `Explainer.plan`."""
         inputs, explain = self._explaining(x)
         return explain.plan(*inputs)
 
@@ -238,11 +239,11 @@ class Analyzer:
         if not self._fits:
             return self
         x, argnums = _inputs_of(x)
-        found = pattern_statistics(
+        statistics = pattern_statistics(
             self.model, x, argnums=argnums, batch_size=batch_size, progress=progress
         )
-        self.statistics = found if before is None else before + found
-        self.options["patterns"] = None  # what was fitted last counts
+        self.statistics = statistics if before is None else before + statistics
+        self.options["patterns"] = None  # the last fit counts
         self._given.pop("patterns", None)
         self._explainers.clear()
         return self
@@ -250,7 +251,7 @@ class Analyzer:
     def _check_fitted(self, explain: Base, inputs: Sequence[Any]) -> None:
         """Raises ValueError where loaded patterns were fitted to other weights."""
         if self._loaded and self.statistics is not None and isinstance(explain, Explainer):
-            weights = explain.read(weights_of, *inputs)
+            weights = explain.read(kernel_weights, *inputs)
             if not self.statistics.fit_weights(weights):
                 raise ValueError(
                     "the patterns were fitted to a model with other weights: fit this one anew"
@@ -313,19 +314,18 @@ def _reversing(explain: Base, options: Mapping[str, Any]) -> Base:
     """The explainer under the `reverse_*` options."""
     if not isinstance(explain, Explainer) or "reverse_keep_tensors" not in options:
         return explain
-    reverse = explain.reverse
+    change = explain.method.transform_relevance
     projected, clipped = (
         options["reverse_project_bottleneck_layers"],
         options["reverse_clip_values"],
     )
     if projected and "patterns" not in options:
-        reverse = reversal.project(projected)
+        change = reversal.project(projected)
     if clipped:
-        reverse = reversal.both(reverse, reversal.clip(clipped))
+        change = reversal.both(change, reversal.clip(clipped))
     watched = options["reverse_keep_tensors"] or options["reverse_check_min_max_values"]
     return replace(
-        explain,
-        reverse=reverse,
+        explain.with_method(transform_relevance=change),
         capture=any_layer if watched else None,
         check_finite=bool(options["reverse_check_finite"]),
     )
@@ -337,24 +337,24 @@ def _target(
     if mode == "index":
         return jnp.asarray(selection) if isinstance(selection, list) else selection
     traced = explain.traced(*inputs)
-    outputs = len(jax.tree.leaves(traced.heads))
+    outputs = len(jax.tree.leaves(traced.output))
     if outputs != 1:
         raise TypeError(f"the model returns {outputs} arrays: give a model that returns one")
     inner = explain
     while isinstance(inner, Wrapper):
         inner = inner.base
-    kind = inner.seed or (_value if inner.relevance else jnp.ones_like)
+    seed = inner.method.seed
     if mode == "all":
         # the vector of all outputs is not projected
-        return _AllOutputs(_value if kind is selected_sign else kind)
-    targets.check(None, traced.heads, traced.explained)
+        return _AllOutputs(selected_value if seed is selected_sign else seed)
+    traced.check_target(None)
     if compat and isinstance(explain, Explainer):
-        return _TiedOutputs(kind)
+        return _TiedOutputs(seed)
     return None
 
 
 class _Seed:
-    """A seed of the backward pass, compared by what it does: it is a static argument."""
+    """A seed of the backward pass, compared by its function: it is a static argument."""
 
     def __init__(self, kind: Callable[[jax.Array], jax.Array]):
         self.kind = kind
@@ -377,17 +377,13 @@ class _TiedOutputs(_Seed):
     """The largest outputs at every leading position, which share where they are equal."""
 
     def __call__(self, output: Any) -> Any:
-        return jax.tree.map(self._of, output)
+        return jax.tree.map(self._shared, output)
 
-    def _of(self, output: jax.Array) -> jax.Array:
+    def _shared(self, output: jax.Array) -> jax.Array:
         if output.ndim == 0:
             return self.kind(output)
         largest = (output == output.max(-1, keepdims=True)).astype(output.dtype)
         return self.kind(output) * largest / largest.sum(-1, keepdims=True)
-
-
-def _value(output: jax.Array) -> jax.Array:
-    return output
 
 
 def _inputs_of(x: Any) -> tuple[Any, int | tuple[int, ...]]:

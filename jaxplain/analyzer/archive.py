@@ -55,7 +55,7 @@ def _escaped(key: str) -> str:
 
 
 def decode(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
-    """What `encode` was given."""
+    """The inverse of `encode`."""
     if not isinstance(value, dict):
         return value
     if "array" in value:
@@ -82,7 +82,7 @@ def write(path: str | PathLike[str], state: Mapping[str, Any]) -> None:
 
 
 def read(path: str | PathLike[str]) -> dict[str, Any]:
-    """What `write` wrote.
+    """Reads a file that `write` wrote.
 
     Raises:
         ValueError: the file is incomplete, holds something else, or was written by a newer version.

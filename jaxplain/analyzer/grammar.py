@@ -28,22 +28,10 @@ _BOX = (-123.68, 151.061)  # VGG16's inputs: BGR, centred
 FAMILIES = (
     ("<m>_x_input", "m times the input; m: gradient, smoothgrad, ...", SHRIKUMAR_2016),
     ("<m>_x_sign", "m times the sign of the input", GUMPFER),
-    (
-        "<m>_x_sign_mu_<mu>",
-        "m times the sign of the input minus mu (0_5, neg_0_5, ...)",
-        GUMPFER,
-    ),
-    (
-        "lrp_<r>",
-        "LRP by r: z, epsilon_0_1, epsilon_0_25_std_x, alpha_1_beta_0, gamma, ...",
-        BACH,
-    ),
+    ("<m>_x_sign_mu_<mu>", "m times the sign of the input minus mu (0_5, neg_0_5, ...)", GUMPFER),
+    ("lrp_<r>", "LRP by r: z, epsilon_0_1, epsilon_0_25_std_x, alpha_1_beta_0, gamma, ...", BACH),
     ("lrpsign_<r>, lrpsign_<r>_mu_<mu>", "the same, SIGN in the first layer", GUMPFER),
-    (
-        "lrpz_<r>, w2lrp_<r>, flatlrp_<r>",
-        "the same, LRP-0, w^2, flat in the first layer",
-        BACH,
-    ),
+    ("lrpz_<r>, w2lrp_<r>, flatlrp_<r>", "the same, LRP-0, w^2, flat in the first layer", BACH),
     ("zblrp_<r>", "the same, zB in the first layer (low=, high=)", MONTAVON),
 )
 

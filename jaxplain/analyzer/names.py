@@ -4,8 +4,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import jax
-
 from jaxplain import rules, tables, transforms
 from jaxplain.analyzer import grammar, reversal
 from jaxplain.analyzer.references import (
@@ -34,6 +32,7 @@ from jaxplain.analyzer.shapes import InputShaped, PlusInput
 from jaxplain.analyzer.spelling import did_you_mean
 from jaxplain.composites import DIFFERENTIATED, Composite, kernel, op
 from jaxplain.transforms.explainer import Explainer
+from jaxplain.transforms.method import selected_value
 from jaxplain.transforms.wrapper import Base
 
 # Builders: public transforms, from options under their old names
@@ -41,11 +40,7 @@ from jaxplain.transforms.wrapper import Base
 
 def _seeded(explainer: Explainer, s: Settings) -> Explainer:
     """iNNvestigate starts deconvnet and guided backpropagation from the output's value."""
-    return replace(explainer, seed=_itself) if s.compat else explainer
-
-
-def _itself(value: jax.Array) -> jax.Array:
-    return value
+    return explainer.with_method(seed=selected_value) if s.compat else explainer
 
 
 def _gradient(f: Callable[..., Any], s: Settings) -> Base:
@@ -102,10 +97,7 @@ def _expected(f: Callable[..., Any], s: Settings) -> Base:
     if s["reference_inputs"] is None:
         raise ValueError("expected_gradients needs reference_inputs: a data set of baselines")
     return transforms.expected_gradients(
-        _gradient(f, s),
-        _references(s),
-        samples=s["augment_by_n"],
-        batch_size=s["batch_size"],
+        _gradient(f, s), _references(s), samples=s["augment_by_n"], batch_size=s["batch_size"]
     )
 
 
@@ -130,10 +122,7 @@ def _preset(alpha: float, beta: float) -> Callable[[Settings], Any]:
     def composite(s: Settings) -> Composite:
         dense, convolution = kernel & op("dense"), kernel & op("convolution")
         return Composite(
-            [
-                (dense, rules.Epsilon(s["epsilon"])),
-                (convolution, alpha_beta(alpha, beta, True, s)),
-            ],
+            [(dense, rules.Epsilon(s["epsilon"])), (convolution, alpha_beta(alpha, beta, True, s))],
             name="Sequential preset",
             strict=False,
         )
@@ -162,9 +151,9 @@ def _decomposed(f: Callable[..., Any], s: Settings, low: Any, high: Any) -> Base
     if not s.compat:
         return explainer
     # there all but kernels are differentiated: sums copy relevance, means divide it
-    entries = explainer.composite.entries
+    entries = explainer.method.composite.entries
     composite = Composite(entries, name="DeepTaylor", base=DIFFERENTIATED, strict=False)
-    return replace(explainer, composite=composite)
+    return explainer.with_method(composite=composite)
 
 
 def _deep_lift(f: Callable[..., Any], s: Settings) -> Base:
@@ -182,7 +171,9 @@ def _pattern(method: Callable[..., Explainer]) -> Build:
         if s.compat and s["neuron_selection_mode"] == "index":
             option = False  # there its number of the neuron is an input beside every bottleneck
         explainer = method(f, s["patterns"], project=bool(option), argnums=s.argnums)
-        return replace(explainer, reverse=reversal.project(option)) if option else explainer
+        if not option:
+            return explainer
+        return explainer.with_method(transform_relevance=reversal.project(option))
 
     return build
 
@@ -332,12 +323,12 @@ def find(name: str) -> Name:
     """
     if not isinstance(name, str):
         raise TypeError(f"a method is given by its name, got {name!r}")
-    found = NAMES.get(name) or grammar.read(name, NAMES)
-    if found is None:
+    entry = NAMES.get(name) or grammar.read(name, NAMES)
+    if entry is None:
         raise KeyError(
             f"no method is called {name!r}{did_you_mean(name, NAMES)}; methods() lists them all"
         )
-    return found
+    return entry
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Who introduced what, where."""
+"""References: who introduced each method, and where."""
 
 SIMONYAN = "Simonyan et al., ICLR workshop 2014"
 BACH = "Bach et al., PLOS ONE 2015"

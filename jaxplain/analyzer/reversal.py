@@ -1,4 +1,4 @@
-"""What the `reverse_*` options do to relevance on its way down."""
+"""The `reverse_*` options: changes of relevance on its way down."""
 
 from collections.abc import Callable
 from functools import partial
@@ -9,23 +9,23 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain.graph import Graph
-from jaxplain.taps import Reverse
+from jaxplain.probes import RelevanceTransforms
 from jaxplain.transforms.patterns import projections
 
 
-def clip(option: Any) -> Callable[[Graph], Reverse]:
+def clip(option: Any) -> Callable[[Graph], RelevanceTransforms]:
     """Every value's relevance is cut to a range (low, high)."""
     low, high = bounds(option, "clip_values")
 
-    def reverse(graph: Graph) -> Reverse:
+    def transforms(graph: Graph) -> RelevanceTransforms:
         change = partial(jnp.clip, min=low, max=high)
-        exits = (v for step in graph.all_steps if not step.blocks for v in step.outputs)
-        return dict.fromkeys((*graph.explained, *exits), change)
+        outputs = (v for step in graph.all_steps if not step.blocks for v in step.outputs)
+        return dict.fromkeys((*graph.explained, *outputs), change)
 
-    return reverse
+    return transforms
 
 
-def project(option: Any) -> Callable[[Graph], Reverse]:
+def project(option: Any) -> Callable[[Graph], RelevanceTransforms]:
     """At every bottleneck, relevance is divided by its largest magnitude and spread to a range.
 
     Args:
@@ -48,20 +48,21 @@ def bounds(value: Any, option: str) -> tuple[float, float]:
 
 
 def both(
-    first: Callable[[Graph], Reverse] | None, then: Callable[[Graph], Reverse] | None
-) -> Callable[[Graph], Reverse] | None:
+    first: Callable[[Graph], RelevanceTransforms] | None,
+    then: Callable[[Graph], RelevanceTransforms] | None,
+) -> Callable[[Graph], RelevanceTransforms] | None:
     """One change after the other."""
     if first is None or then is None:
         return first or then
 
-    def reverse(graph: Graph) -> Reverse:
+    def transforms(graph: Graph) -> RelevanceTransforms:
         changes = dict(first(graph))
         for var, change in then(graph).items():
             before = changes.get(var)
             changes[var] = change if before is None else partial(_in_turn, before, change)
         return changes
 
-    return reverse
+    return transforms
 
 
 def _in_turn(first: Any, then: Any, r: jax.Array) -> jax.Array:

@@ -89,7 +89,7 @@ class OnePerKernel(Composite):
         if len(kernels) != len(self.listed):
             raise ValueError(
                 f"rule lists {len(self.listed)} rules; the model has {len(kernels)} kernel layers: "
-                f"{composites.spelled(kernels)}"
+                f"{composites.describe_layers(kernels)}"
             )
         by_layer = dict(zip(kernels, self.listed, strict=True))
         return [
@@ -104,10 +104,7 @@ class ByCondition(Composite):
     """Pairs of a condition on kernel layers and a rule; the first that holds counts."""
 
     def __init__(
-        self,
-        pairs: Sequence[tuple[Match, Rule]],
-        before: Sequence[tuple[Match, Rule]],
-        base: Any,
+        self, pairs: Sequence[tuple[Match, Rule]], before: Sequence[tuple[Match, Rule]], base: Any
     ):
         super().__init__([*before, *pairs], name="LRP", base=base, strict=False)
 

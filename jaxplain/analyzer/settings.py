@@ -1,4 +1,4 @@
-"""The options of a name, and what a name is."""
+"""Names of methods, and the options that each takes."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -39,7 +39,7 @@ class Name:
 
     Attributes:
         name: as it is written.
-        line: what it computes.
+        line: a description in one line.
         reference: who introduced it, where.
         build: makes the explainer of a model.
         options: the options it takes besides those of all names, with their defaults.

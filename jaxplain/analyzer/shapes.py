@@ -1,4 +1,4 @@
-"""What names add to a transform: sums and products with the input."""
+"""Additions of some names to a transform: sums and products with the input."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ class PlusInput(Wrapper):
 
     def attribute(self, base: Base, args: Sequence[Any], target: Any, key: Any) -> Any:
         """See the class."""
-        found = call(base, args, target, key)
-        return jax.tree.map(jnp.add, explained(args, self.argnums), found)
+        attribution = call(base, args, target, key)
+        return jax.tree.map(jnp.add, explained(args, self.argnums), attribution)
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,8 +27,10 @@ class InputShaped(Wrapper):
     def attribute(self, base: Base, args: Sequence[Any], target: Any, key: Any) -> Any:
         """See the class."""
         x = explained(args, self.argnums)
-        found = call(base, args, target, key)
-        return jnp.broadcast_to(found, (*found.shape[: found.ndim - x.ndim], *x.shape))
+        attribution = call(base, args, target, key)
+        return jnp.broadcast_to(
+            attribution, (*attribution.shape[: attribution.ndim - x.ndim], *x.shape)
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +41,6 @@ class TimesInput(Wrapper):
 
     def attribute(self, base: Base, args: Sequence[Any], target: Any, key: Any) -> Any:
         """See the class."""
-        found = call(base, args, target, key)
+        attribution = call(base, args, target, key)
         factors = jax.tree.map(self.factor, explained(args, self.argnums))
-        return times_input(found, factors)
+        return times_input(attribution, factors)

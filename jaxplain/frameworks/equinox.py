@@ -14,7 +14,7 @@ from jaxplain.frameworks.model import (
     by_path,
     check_initialised,
     check_unchanged,
-    spelled,
+    named,
 )
 
 
@@ -62,10 +62,10 @@ def from_equinox(
     if isinstance(module, tuple) and module and isinstance(module[0], eqx.Module):
         raise TypeError("pass them as two arguments: from_equinox(module, state)")
     if not isinstance(module, eqx.Module):
-        raise TypeError(f"from_equinox needs an instance of equinox.Module, got {spelled(module)}")
+        raise TypeError(f"from_equinox needs an instance of equinox.Module, got {named(module)}")
     name = f"from_equinox({type(module).__name__})"
     if not isinstance(state, eqx.nn.State | None):
-        raise TypeError(f"state must be an equinox.nn.State, got {spelled(state)}")
+        raise TypeError(f"state must be an equinox.nn.State, got {named(state)}")
     places = by_path(module, is_leaf=lambda v: isinstance(v, eqx.nn.StateIndex))
     indices = {p: v for p, v in places.items() if isinstance(v, eqx.nn.StateIndex)}
     if indices and state is None:
@@ -76,13 +76,13 @@ def from_equinox(
     module = eqx.nn.inference_mode(module)
     leaves, tree = jax.tree.flatten((module, state))
     paths = [*by_path(module), *_state_paths(indices, state)]
-    held = dict(zip(paths, leaves, strict=True))
-    check_initialised(name, held)
-    arrays_held = {path: leaf for path, leaf in held.items() if eqx.is_array(leaf)}
+    by_paths = dict(zip(paths, leaves, strict=True))
+    check_initialised(name, by_paths)
+    module_arrays = {path: leaf for path, leaf in by_paths.items() if eqx.is_array(leaf)}
 
     def call(_: None, arrays: Arrays, *inputs: Any) -> Any:
         def one(*inputs: Any) -> Any:
-            model, state = jax.tree.unflatten(tree, (held | arrays).values())
+            model, state = jax.tree.unflatten(tree, (by_paths | arrays).values())
             function = bound(model, method)
             if state is None:
                 return function(*inputs, **kwargs)
@@ -115,7 +115,7 @@ def from_equinox(
                 )
             raise
 
-    return Model(name, call, lambda: (None, arrays_held))
+    return Model(name, call, lambda: (None, module_arrays))
 
 
 def _missing(
@@ -144,7 +144,7 @@ def _is_unbatched(one: Callable[..., Any], inputs: Sequence[Any]) -> bool:
 
 
 def _state_paths(indices: Arrays, state: Any) -> list[str]:
-    """Where in the module the leaves of its state belong."""
+    """The places in the module of the leaves of its state."""
     leaves, tree = jax.tree.flatten(state)
     paths = [f"state/{i}" for i in range(len(leaves))]
     numbered = jax.tree.unflatten(tree, range(len(leaves)))

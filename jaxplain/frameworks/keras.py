@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from inspect import Parameter, signature
 from typing import Any
 
-from jaxplain.frameworks.model import Arrays, Model, check_not_random, check_unchanged, spelled
+from jaxplain.frameworks.model import Arrays, Model, check_not_random, check_unchanged, named
 
 _SEED = "seed_generator_state"
 
@@ -50,7 +50,7 @@ def from_keras(model: Any, **kwargs: Any) -> Model:
             "KERAS_BACKEND=jax"
         ) from error
     if not isinstance(model, keras.layers.Layer):
-        raise TypeError(f"from_keras needs a keras.Model or layer, got {spelled(model)}")
+        raise TypeError(f"from_keras needs a keras.Model or layer, got {named(model)}")
     if keras.backend.backend() != "jax":
         raise RuntimeError(
             f"from_keras needs Keras on JAX, but it runs on {keras.backend.backend()}: set "

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from jaxplain.frameworks.model import spelled
+from jaxplain.frameworks.model import named
 
 
 @jax.tree_util.register_pytree_node_class
@@ -83,7 +83,7 @@ def from_linen(module: Any, variables: Any, *, method: Any = None, **kwargs: Any
     except ImportError as error:
         raise ImportError('from_linen needs flax: pip install "jaxplain[flax]"') from error
     if not isinstance(module, nn.Module):
-        raise TypeError(f"from_linen needs an instance of flax.linen.Module, got {spelled(module)}")
+        raise TypeError(f"from_linen needs an instance of flax.linen.Module, got {named(module)}")
     if not isinstance(variables, Mapping) or not all(isinstance(k, str) for k in variables):
         raise TypeError(
             "variables must be a mapping of collections such as {'params': ...}, as module.init "

@@ -1,4 +1,4 @@
-"""What the adapters return: a model as a function of its inputs and a pytree of its arrays."""
+"""The models that adapters return: functions of their inputs, and pytrees of their arrays."""
 
 from collections.abc import Callable
 from functools import partial
@@ -24,7 +24,7 @@ class Model:
         """Made by an adapter.
 
         Args:
-            name: what messages call the model.
+            name: the model's name in messages.
             call: from structure, arrays and inputs to outputs; in evaluation mode.
             read: gives the user's model as its structure, which is hashable, and its arrays.
         """
@@ -32,7 +32,7 @@ class Model:
         self._call, self._read = call, read
 
     def __call__(self, *inputs: Any) -> Any:
-        """What the model returns in evaluation mode."""
+        """The model's output in evaluation mode."""
         return self._call(*self._read(), *inputs)
 
     def tree_flatten_with_keys(self) -> tuple[list[tuple[Any, Any]], Any]:
@@ -58,13 +58,13 @@ def by_path(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> Arrays:
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
-def spelled(value: Any) -> str:
-    """What was given in a model's place, for messages."""
+def named(value: Any) -> str:
+    """The name of a class or function, or the type of another value, for messages: "a int"."""
     return getattr(value, "__qualname__", f"a {type(value).__name__}")
 
 
 def bound(module: Any, method: str | Callable[..., Any] | None) -> Callable[..., Any]:
-    """What is called: the module, or a method of it by name or as a function of the module."""
+    """The function to call: the module, or its method, by name or as a function of the module."""
     if isinstance(method, str):
         return getattr(module, method)
     return module if method is None else partial(method, module)
@@ -106,7 +106,7 @@ def check_unchanged(
 def check_not_random(name: str, streams: Arrays, output: Callable[[Arrays], Any]) -> None:
     """Raises TypeError for a model whose output depends on the states of random streams.
 
-    What is drawn and not used, as the masks of a recurrent layer without dropout, does no harm.
+    A number that is drawn and not used, as for a recurrent layer without dropout, does no harm.
 
     Args:
         name: of the model.

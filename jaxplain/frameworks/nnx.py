@@ -13,7 +13,7 @@ from jaxplain.frameworks.model import (
     check_initialised,
     check_not_random,
     check_unchanged,
-    spelled,
+    named,
 )
 
 
@@ -56,7 +56,7 @@ def from_nnx(
     except ImportError as error:
         raise ImportError('from_nnx needs flax: pip install "jaxplain[flax]"') from error
     if not isinstance(module, nnx.Module):
-        raise TypeError(f"from_nnx needs an instance of flax.nnx.Module, got {spelled(module)}")
+        raise TypeError(f"from_nnx needs an instance of flax.nnx.Module, got {named(module)}")
     name = f"from_nnx({type(module).__name__})"
 
     def read(module: Any = module) -> tuple[Any, Arrays]:

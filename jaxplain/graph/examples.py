@@ -1,4 +1,4 @@
-"""Whether the leading axis of inputs and outputs counts examples."""
+"""Which axis of the explained arrays counts examples."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,13 +6,13 @@ from typing import Any
 import jax
 
 
-def counts_examples(outputs: Any, inputs: Sequence[Any]) -> bool:
-    """Whether the leading axis of the inputs counts examples: the output has it too.
+def counts_examples(outputs: Any, explained: Sequence[Any]) -> bool:
+    """Whether the leading axis of the explained arrays counts examples: the output has it too.
 
     Args:
-        outputs: the explained output, a tree of arrays or `jax.ShapeDtypeStruct`.
-        inputs: the explained inputs, likewise.
+        outputs: the explained outputs, a tree of arrays or `jax.ShapeDtypeStruct`.
+        explained: the explained inputs, likewise.
     """
-    sizes = {v.shape[:1] for v in (*jax.tree.leaves(outputs), *inputs)}
+    sizes = {v.shape[:1] for v in (*jax.tree.leaves(outputs), *explained)}
     ranks = [v.ndim for v in jax.tree.leaves(outputs)]
     return len(sizes) == 1 and sizes != {()} and all(rank > 1 for rank in ranks)

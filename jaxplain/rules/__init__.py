@@ -3,8 +3,8 @@
 from jaxplain.rules.alpha_beta import AlphaBeta as AlphaBeta
 from jaxplain.rules.alpha_beta import ZPlus as ZPlus
 from jaxplain.rules.base import TERMS as TERMS
+from jaxplain.rules.base import LayerView as LayerView
 from jaxplain.rules.base import Rule as Rule
-from jaxplain.rules.base import View as View
 from jaxplain.rules.base import divide as divide
 from jaxplain.rules.base import minus as minus
 from jaxplain.rules.base import plus as plus

@@ -7,7 +7,8 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxplain.rules.base import Arrays, Rule, Stabilizer, View, check_epsilon, check_number
+from jaxplain.arguments import check_number
+from jaxplain.rules.base import Arrays, LayerView, Rule, Stabilizer, check_epsilon
 from jaxplain.rules.split import Contributions, Excitation
 
 
@@ -41,8 +42,8 @@ class AlphaBeta(Rule):
     beta: float = 1.0
     epsilon: Stabilizer = 1e-6
     bias: bool = True
-    splits: ClassVar[bool] = True
-    exchangeable: ClassVar[bool] = True
+    needs_matrix_entries: ClassVar[bool] = True
+    weights_like_inputs: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_epsilon(self.epsilon)
@@ -51,7 +52,7 @@ class AlphaBeta(Rule):
         if not math.isclose(self.alpha - self.beta, 1, abs_tol=1e-6):
             raise ValueError(f"alpha - beta must be 1, got {self.alpha} - {self.beta}")
 
-    def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
+    def relevance(self, layer: LayerView, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""
         if self.beta == 0:
             excited = Excitation(layer, x)
@@ -63,13 +64,13 @@ class AlphaBeta(Rule):
             self._quotient(layer, -self.beta * r, below, -1),
         )
 
-    def _quotient(self, layer: View, r: jax.Array, total: jax.Array, sign: int) -> jax.Array:
+    def _quotient(self, layer: LayerView, r: jax.Array, total: jax.Array, sign: int) -> jax.Array:
         """r over the contributions of one sign, and that sign's part of the bias."""
         if not (self.bias and layer.biased):
             return layer.divide(r, total, self.epsilon, sign=sign)
         bias = jnp.maximum(layer.bias, 0) if sign > 0 else jnp.minimum(layer.bias, 0)
         s = layer.divide(r, total + bias, self.epsilon, sign=sign)
-        layer.book("bias", lambda: s * bias)
+        layer.record("bias", lambda: s * bias)
         return s
 
 
@@ -88,12 +89,12 @@ class ZPlus(Rule):
 
     epsilon: Stabilizer = 1e-6
     bias: bool = True
-    splits: ClassVar[bool] = True
-    exchangeable: ClassVar[bool] = True
+    needs_matrix_entries: ClassVar[bool] = True
+    weights_like_inputs: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_epsilon(self.epsilon)
 
-    def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
+    def relevance(self, layer: LayerView, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""
         return AlphaBeta(1.0, 0.0, self.epsilon, self.bias).relevance(layer, x, z, r)

@@ -1,25 +1,24 @@
-"""What a rule is, what it sees of a layer, and the arithmetic that rules share."""
+"""Rules, the view that they have of a layer, and the arithmetic that they share."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from numbers import Real
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxplain import _compat
 from jaxplain.affine.dtypes import wide
 from jaxplain.affine.matrix import Affine, Linear, is_splittable, pull_back
+from jaxplain.arguments import check_number, describe_value, fits
 from jaxplain.graph.ir import Var
 from jaxplain.graph.layer import Layer
 
 Arrays = tuple[jax.Array, ...]
 Stabilizer = float | Callable[[jax.Array], Any]
 
-#: Where relevance can go that no input receives: the columns of the ledger.
+#: Sinks of relevance: the columns of the ledger for relevance that no input receives.
 TERMS = {
     "bias": "the share of the bias",
     "stabilizer": "what the stabiliser of a denominator takes",
@@ -29,17 +28,28 @@ TERMS = {
 }
 
 
-class View:
+def _linear_map(attribute: Any) -> Callable[["LayerView"], Linear]:
+    """A method for a linear map of the layer: `layer.positive()` is its `Affine.positive`."""
+
+    def method(view: "LayerView") -> Linear:
+        linear: Linear = attribute.__get__(view._affine)
+        return linear
+
+    method.__doc__ = attribute.__doc__
+    return method
+
+
+class LayerView:
     """A layer as a rule sees it: the function, and its affine map where it has one.
 
     A rule tells the ledger where the relevance went that it does not hand to the inputs: with
-    `divide` for what a stabiliser takes, with `book` for the rest.
+    `divide` for the share of a stabiliser, with `record` for the rest.
 
     Attributes:
         function: the layer itself, a function of its inputs.
         kind, op, name, axes, compares, running, nonnegative, gates, examples: as in `Layer`.
-        state: what the method gave the layer to read, a pytree of arrays or None.
-        booked: what was booked; None when nobody reads the ledger.
+        state: arrays for the rule to read, such as the layer's pattern: a pytree, or None.
+        recorded: the recorded amounts, by term; None when nobody reads the ledger.
     """
 
     def __init__(
@@ -56,7 +66,7 @@ class View:
         self._xs = xs
         self.function = function
         self.state = state
-        self.booked: dict[str, jax.Array] | None = {} if audited else None
+        self.recorded: dict[str, jax.Array] | None = {} if audited else None
         self.kind, self.op, self.name = layer.kind, layer.op, layer.name
         self.axes, self.compares, self.running = layer.axes, layer.compares, layer.running
         self.nonnegative, self.gates, self.examples = layer.nonnegative, layer.gates, layer.examples
@@ -83,33 +93,13 @@ class View:
         """Whether the layer adds anything: b may be other than 0."""
         return self._affine.biased
 
-    def positive(self) -> Linear:
-        """max(A, 0)."""
-        return self._affine.positive
-
-    def negative(self) -> Linear:
-        """min(A, 0)."""
-        return self._affine.negative
-
-    def signed(self) -> Linear:
-        """max(A, 0) and min(A, 0): a map to pairs."""
-        return self._affine.signed
-
-    def contributions(self) -> Linear:
-        """Of (*x+, *x-) the sums of positive and of negative contributions: a map to pairs."""
-        return self._affine.contributions
-
-    def abs(self) -> Linear:
-        """|A|."""
-        return self._affine.abs
-
-    def square(self) -> Linear:
-        """A * A, elementwise."""
-        return self._affine.square
-
-    def flat(self) -> Linear:
-        """1 where an input is connected to an output, whatever the weight."""
-        return self._affine.flat
+    positive = _linear_map(Affine.positive)
+    negative = _linear_map(Affine.negative)
+    signed = _linear_map(Affine.signed)
+    contributions = _linear_map(Affine.contributions)
+    abs = _linear_map(Affine.abs)
+    square = _linear_map(Affine.square)
+    flat = _linear_map(Affine.flat)
 
     def pattern(self, weighted: bool = False) -> Linear:
         """The layer's pattern a as a map, with the kernel's in `state`; w * a where `weighted`."""
@@ -127,7 +117,7 @@ class View:
         flow: Callable[[], jax.Array] | None = None,
         sign: int = 0,
     ) -> jax.Array:
-        """r / stabilize(z), as `divide`; the ledger gets what the stabiliser takes of r.
+        """r / stabilize(z), as `divide`; the ledger gets the stabiliser's share of r.
 
         Args:
             r: relevance.
@@ -137,15 +127,15 @@ class View:
             sign: that sign, where it is known.
         """
         s = divide(r, z, epsilon, sign)
-        if self.booked is not None:
+        if self.recorded is not None:
             dead = z == 0  # nothing flowed here: no stabiliser is to blame
-            self.book("dead", lambda: jnp.where(dead, r, 0))
+            self.record("dead", lambda: jnp.where(dead, r, 0))
             taken = lambda: s * (stabilize(z, epsilon, sign) - z)  # noqa: E731
-            self.book("stabilizer", lambda: jnp.where(dead, 0, taken()))
-            self.book("flow", lambda: jnp.abs(s) * (jnp.abs(z) if flow is None else flow()))
+            self.record("stabilizer", lambda: jnp.where(dead, 0, taken()))
+            self.record("flow", lambda: jnp.abs(s) * (jnp.abs(z) if flow is None else flow()))
         return s
 
-    def book(self, term: str, amount: Callable[[], jax.Array]) -> None:
+    def record(self, term: str, amount: Callable[[], jax.Array]) -> None:
         """Tells the ledger how much relevance of each output did not reach an input.
 
         Args:
@@ -157,9 +147,9 @@ class View:
         """
         if term not in TERMS and term != "flow":
             raise ValueError(f"the ledger has the terms {', '.join(TERMS)}, not {term!r}")
-        if self.booked is not None:
+        if self.recorded is not None:
             total = jnp.sum(amount())
-            self.booked[term] = self.booked[term] + total if term in self.booked else total
+            self.recorded[term] = self.recorded[term] + total if term in self.recorded else total
 
     def indicator(self) -> jax.Array:
         """1 where an output is one of the inputs, 0 where it is a constant."""
@@ -206,14 +196,14 @@ class Rule:
     #: The kinds of layer that the rule can be given to.
     kinds: ClassVar[frozenset[str]] = frozenset({"Affine", "Merge", "Normalization"})
     #: Whether the rule reads the signs, squares or connectivity of the layer's matrix.
-    splits: ClassVar[bool] = False
+    needs_matrix_entries: ClassVar[bool] = False
     #: Whether its shares depend on the contributions x_i A_ji alone: inputs and weights may change
     #: places.
-    exchangeable: ClassVar[bool] = False
+    weights_like_inputs: ClassVar[bool] = False
     #: Whether operations with several outputs (sort, top_k) may keep their gradient under it.
-    routes: ClassVar[bool] = False
+    multi_output: ClassVar[bool] = False
 
-    def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
+    def relevance(self, layer: LayerView, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """The relevance of the layer's inputs.
 
         Args:
@@ -233,9 +223,9 @@ class Rule:
         """Why the rule cannot be given to a layer; "" when it can."""
         if layer.kind not in self.kinds:
             return f"{self!r} is for {', '.join(sorted(self.kinds))} layers, not {layer.kind}"
-        if len(layer.outputs) > 1 and not self.routes:
+        if len(layer.outputs) > 1 and not self.multi_output:
             return f"{self!r} is for layers with one output; {layer.op} has {len(layer.outputs)}"
-        if self.splits and not is_splittable(layer):
+        if self.needs_matrix_entries and not is_splittable(layer):
             return f"{self!r} needs the entries of the layer's matrix, which {layer.kind} has not"
         return ""
 
@@ -264,7 +254,7 @@ def stabilize(z: jax.Array, epsilon: Stabilizer, sign: int = 0) -> jax.Array:
     if not fits(amount, z.shape):
         raise ValueError(
             "epsilon must return a real array that broadcasts to z, of shape "
-            f"{z.shape}, got {_compat.spelled(amount)}"
+            f"{z.shape}, got {describe_value(amount)}"
         )
     amount = jnp.asarray(amount, z.dtype) if callable(epsilon) else np.asarray(amount, z.dtype)
     if sign:
@@ -281,20 +271,6 @@ def divide(r: jax.Array, z: jax.Array, epsilon: Stabilizer = 0.0, sign: int = 0)
     return jnp.where(zero, 0, r / jnp.where(zero, 1, denominator))
 
 
-_REAL = (jnp.bool_, jnp.integer, jnp.floating)
-
-
-def fits(value: Any, shape: tuple[int, ...]) -> bool:
-    """Whether a value is a real array that broadcasts to a shape."""
-    aval = _compat.aval(value)
-    if aval is None or not any(jnp.issubdtype(aval.dtype, kind) for kind in _REAL):
-        return False
-    try:
-        return jnp.broadcast_shapes(aval.shape, shape) == shape
-    except ValueError:
-        return False
-
-
 def reduced(r: jax.Array, like: jax.Array) -> jax.Array:
     """Sums `r` over the axes along which `like`, perhaps a scalar, was repeated to its shape."""
     if not like.ndim:
@@ -307,10 +283,3 @@ def check_epsilon(epsilon: Stabilizer) -> None:
     """Raises ValueError for a stabiliser that is neither a function nor a number >= 0."""
     if not callable(epsilon):
         check_number(epsilon, "epsilon", " or a function of z")
-
-
-def check_number(value: Any, name: str, alternative: str = "") -> None:
-    """Raises ValueError for anything but a finite number >= 0."""
-    number = isinstance(value, Real) and not isinstance(value, bool)
-    if not number or not 0 <= value < float("inf"):
-        raise ValueError(f"{name} must be a finite number >= 0{alternative}, got {value!r}")

@@ -7,15 +7,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxplain.rules.base import (
-    Arrays,
-    Rule,
-    Stabilizer,
-    View,
-    check_epsilon,
-    reduced,
-    times,
-)
+from jaxplain.rules.base import Arrays, LayerView, Rule, Stabilizer, check_epsilon, reduced, times
 
 
 @dataclass(frozen=True)
@@ -40,7 +32,7 @@ class Uniform(Rule):
     def __post_init__(self) -> None:
         check_epsilon(self.epsilon)
 
-    def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
+    def relevance(self, layer: LayerView, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""
         if layer.kind == "Matmul":
             s = layer.divide(r, z, self.epsilon, flow=lambda: layer.function(*map(jnp.abs, x)))
@@ -75,7 +67,7 @@ class SignalTake(Rule):
 
     kinds: ClassVar[frozenset[str]] = frozenset({"Product"})
 
-    def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
+    def relevance(self, layer: LayerView, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""
         if layer.op == "quotient":
             return _split(r, x, [True, *(False for _ in x[1:])])

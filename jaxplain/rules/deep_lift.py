@@ -1,9 +1,9 @@
 """DeepLIFT: how the multiplier of a layer's output becomes those of its inputs.
 
 A multiplier m says how much of the explained difference a value's difference from its baseline
-makes: it makes m (x - x0). Every rule here hands on what it gets, sum m_x (x - x0) = m_z (z - z0).
-The method gives each layer its inputs at the baseline, as `View.state`. Affine layers, merges and
-structure need no rule of their own: their gradient does it.
+makes: it makes m (x - x0). Every rule here conserves, sum m_x (x - x0) = m_z (z - z0).
+The method gives each layer its inputs at the baseline, as `LayerView.state`. Affine layers, merges
+and structure need no rule of their own: their gradient does it.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from jaxplain.graph.layer import Layer
 from jaxplain.graph.primitives import MAXIMA, MINIMA
-from jaxplain.rules.base import Arrays, Rule, View, plus, reduced
+from jaxplain.rules.base import Arrays, LayerView, Rule, plus, reduced
 from jaxplain.rules.split import Contributions
 
 
@@ -30,7 +30,7 @@ class Rescale(Rule):
 
     kinds: ClassVar[frozenset[str]] = frozenset({"Activation"})
 
-    def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
+    def relevance(self, layer: LayerView, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""
         (a,), (a0,), z0 = x, _baseline(layer, x), _output(layer, z)
         dx = jnp.broadcast_to(difference(a, a0), z.shape)
@@ -40,7 +40,7 @@ class Rescale(Rule):
 
 @dataclass(frozen=True)
 class Switching(Rule):
-    """What each factor makes of the difference, averaged over the orders of changing them.
+    """Each factor's part of the difference, averaged over the orders of changing them.
 
     For z = a b this is m_a = m (b + b0) / 2, and alike for matrix products; for z = a / b it is
     m_b = -m (z / b0 + z0 / b) / 2 for the denominator.
@@ -48,7 +48,7 @@ class Switching(Rule):
 
     kinds: ClassVar[frozenset[str]] = frozenset({"Product", "Matmul"})
 
-    def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
+    def relevance(self, layer: LayerView, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""
         x0 = _baseline(layer, x)
         here, there = layer.vjp(r), layer.vjp(r, at=x0)
@@ -70,7 +70,7 @@ class Winners(Rule):
 
     kinds: ClassVar[frozenset[str]] = frozenset({"Selection"})
 
-    def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
+    def relevance(self, layer: LayerView, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""
         x0, z0 = _baseline(layer, x), _output(layer, z)
         turn = jnp.maximum(z, z0) if layer.op in MAXIMA else jnp.minimum(z, z0)
@@ -97,13 +97,13 @@ class LogMeans(Rule):
         w_i = L(e_i, e0_i) / L(S, S0),
 
     as its gradient is z_j [u_j - sum_i z_i u_i]; w is not negative, and adds up to at most 1.
-    `View.state` holds the input at the baseline and the layer in exponents (see
+    `LayerView.state` holds the input at the baseline and the layer in exponents (see
     `affine.log_space`).
     """
 
     kinds: ClassVar[frozenset[str]] = frozenset({"Softmax"})
 
-    def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
+    def relevance(self, layer: LayerView, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""
         (a,), (a0,), run = x, _baseline(layer, x), layer.state[1]
         there: list[jax.Array] = []  # the exponents at the baseline, sum by sum
@@ -127,8 +127,8 @@ class RevealCancel(Rule):
         m+ = m [f(z0 + dz+) - f(z0) + f(z0 + dz+ + dz-) - f(z0 + dz-)] / (2 dz+),
 
     m- alike, and input i gets sum_j A_ji m+_j over its positive contributions and sum_j A_ji m-_j
-    over its negative ones. The activation itself passes its multiplier on. `View.state` holds the
-    inputs at the baseline and f.
+    over its negative ones. The activation itself passes its multiplier on. `LayerView.state` holds
+    the inputs at the baseline and f.
 
     References:
         Shrikumar et al., "Learning Important Features Through Propagating Activation Differences",
@@ -136,9 +136,9 @@ class RevealCancel(Rule):
     """
 
     kinds: ClassVar[frozenset[str]] = frozenset({"Affine", "Merge"})
-    splits: ClassVar[bool] = True
+    needs_matrix_entries: ClassVar[bool] = True
 
-    def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
+    def relevance(self, layer: LayerView, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""
         f = layer.state[1]
         dx = tuple(map(difference, x, _baseline(layer, x)))
@@ -159,12 +159,12 @@ def difference(x: jax.Array, x0: jax.Array) -> jax.Array:
     return jnp.where(x == x0, 0, x - x0)
 
 
-def _baseline(layer: View, x: Arrays) -> Arrays:
+def _baseline(layer: LayerView, x: Arrays) -> Arrays:
     """The inputs at the baseline, in the dtypes of the rule's arithmetic."""
     return tuple(a.astype(b.dtype) for a, b in zip(layer.state[0], x, strict=True))
 
 
-def _output(layer: View, z: jax.Array) -> jax.Array:
+def _output(layer: LayerView, z: jax.Array) -> jax.Array:
     """The output at the baseline."""
     return layer.function(*layer.state[0]).astype(z.dtype)
 

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import jax
 
-from jaxplain.rules.base import Arrays, Rule, Stabilizer, View, check_epsilon, times
+from jaxplain.rules.base import Arrays, LayerView, Rule, Stabilizer, check_epsilon, times
 
 
 @dataclass(frozen=True)
@@ -33,18 +33,18 @@ class Epsilon(Rule):
 
     epsilon: Stabilizer = 1e-6
     bias: bool = True
-    exchangeable: ClassVar[bool] = True
+    weights_like_inputs: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_epsilon(self.epsilon)
 
-    def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
+    def relevance(self, layer: LayerView, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""
         if not self.bias:
             z = z - layer.bias
         s = layer.divide(r, z, self.epsilon, flow=lambda: layer.edges(x))
         if self.bias:
-            layer.book("bias", lambda: s * layer.bias)
+            layer.record("bias", lambda: s * layer.bias)
         return times(x, layer.transpose(s))
 
 
@@ -60,9 +60,9 @@ class Z(Rule):
     """
 
     bias: bool = True
-    exchangeable: ClassVar[bool] = True
+    weights_like_inputs: ClassVar[bool] = True
 
-    def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
+    def relevance(self, layer: LayerView, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""
         return Epsilon(0.0, self.bias).relevance(layer, x, z, r)
 
@@ -80,11 +80,11 @@ class Norm(Rule):
 
     epsilon: Stabilizer = 1e-6
     kinds: ClassVar[frozenset[str]] = frozenset({"Affine", "Merge", "Normalization"})
-    exchangeable: ClassVar[bool] = True
+    weights_like_inputs: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_epsilon(self.epsilon)
 
-    def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
+    def relevance(self, layer: LayerView, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""
         return Epsilon(self.epsilon).relevance(layer, x, z, r)

@@ -6,7 +6,8 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxplain.rules.base import Arrays, Rule, Stabilizer, View, check_epsilon, check_number
+from jaxplain.arguments import check_number
+from jaxplain.rules.base import Arrays, LayerView, Rule, Stabilizer, check_epsilon
 
 
 @dataclass(frozen=True)
@@ -37,14 +38,14 @@ class Gamma(Rule):
     gamma: float = 0.25
     epsilon: Stabilizer = 1e-6
     bias: bool = True
-    splits: ClassVar[bool] = True
-    exchangeable: ClassVar[bool] = True
+    needs_matrix_entries: ClassVar[bool] = True
+    weights_like_inputs: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_epsilon(self.epsilon)
         check_number(self.gamma, "gamma")
 
-    def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
+    def relevance(self, layer: LayerView, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class; c+ and c- are (c + |c|) / 2 and (c - |c|) / 2."""
         half, size = self.gamma / 2, layer.abs()
         sizes = tuple(v if up else jnp.abs(v) for v, up in zip(x, layer.nonnegative, strict=True))
@@ -65,9 +66,9 @@ class Gamma(Rule):
             flow=lambda: (1 + self.gamma) * flow,
             sign=0 if layer.biased and not counts else +1,
         )
-        layer.book("dead", lambda: r - alive)
+        layer.record("dead", lambda: r - alive)
         if counts:
-            layer.book("bias", lambda: s * (bias + favoured))
+            layer.record("bias", lambda: s * (bias + favoured))
         plain, favour = layer.transpose(own(s)), size.transpose(s)
         return tuple(
             (1 + half) * v * p + half * n * q

@@ -6,7 +6,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxplain.rules.base import Arrays, Rule, View
+from jaxplain.rules.base import Arrays, LayerView, Rule
 
 _ANY = frozenset(
     "Affine Merge Activation Softmax Normalization Product Matmul Selection Unknown".split()
@@ -18,9 +18,9 @@ class Gradient(Rule):
     """R = J^T R: the layer is differentiated as it is written."""
 
     kinds: ClassVar[frozenset[str]] = _ANY
-    routes: ClassVar[bool] = True
+    multi_output: ClassVar[bool] = True
 
-    def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
+    def relevance(self, layer: LayerView, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""
         return layer.vjp(r)
 
@@ -35,7 +35,7 @@ class Deconvnet(Rule):
 
     kinds: ClassVar[frozenset[str]] = frozenset({"Activation"})
 
-    def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
+    def relevance(self, layer: LayerView, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""
         return (jnp.maximum(r, 0),)
 
@@ -50,6 +50,6 @@ class GuidedBackprop(Rule):
 
     kinds: ClassVar[frozenset[str]] = frozenset({"Activation"})
 
-    def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
+    def relevance(self, layer: LayerView, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""
         return layer.vjp(jnp.maximum(r, 0))

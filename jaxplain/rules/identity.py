@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain.graph.layer import Layer
-from jaxplain.rules.base import Arrays, Rule, View
+from jaxplain.rules.base import Arrays, LayerView, Rule
 
 
 @dataclass(frozen=True)
@@ -19,12 +19,12 @@ class Pass(Rule):
 
     kinds: ClassVar[frozenset[str]] = frozenset({"Affine", "Activation", "Normalization"})
 
-    def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
+    def relevance(self, layer: LayerView, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""
         if layer.kind != "Affine":
             return (r,)
         flat = layer.flat()
-        layer.book("constants", lambda: jnp.where(flat(tuple(map(jnp.ones_like, x))) == 0, r, 0))
+        layer.record("constants", lambda: jnp.where(flat(tuple(map(jnp.ones_like, x))) == 0, r, 0))
         return flat.transpose(r)
 
     def objection(self, layer: Layer) -> str:
@@ -46,9 +46,9 @@ class Move(Rule):
     """
 
     kinds: ClassVar[frozenset[str]] = frozenset({"Structure"})
-    routes: ClassVar[bool] = True
+    multi_output: ClassVar[bool] = True
 
-    def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
+    def relevance(self, layer: LayerView, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""
-        layer.book("constants", lambda: r * (1 - layer.indicator().astype(r.dtype)))
+        layer.record("constants", lambda: r * (1 - layer.indicator().astype(r.dtype)))
         return layer.vjp(r)

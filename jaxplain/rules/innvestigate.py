@@ -6,7 +6,7 @@ from typing import ClassVar
 import jax
 
 from jaxplain.rules.alpha_beta import AlphaBeta
-from jaxplain.rules.base import Arrays, Rule, View, times
+from jaxplain.rules.base import Arrays, LayerView, Rule, times
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,10 @@ class AlphaBetaWholeBias(AlphaBeta):
 
     epsilon: float = 0.0
 
-    def _quotient(self, layer: View, r: jax.Array, total: jax.Array, sign: int) -> jax.Array:
+    def _quotient(self, layer: LayerView, r: jax.Array, total: jax.Array, sign: int) -> jax.Array:
         bias = layer.bias  # not only what has the sign
         s = layer.divide(r, total + bias, self.epsilon, flow=lambda: abs(total) + abs(bias))
-        layer.book("bias", lambda: s * bias)
+        layer.record("bias", lambda: s * bias)
         return s
 
 
@@ -34,9 +34,9 @@ class ZPlusFast(Rule):
     Where an input is negative its contributions count as they are, which z+ would leave out.
     """
 
-    splits: ClassVar[bool] = True
+    needs_matrix_entries: ClassVar[bool] = True
 
-    def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
+    def relevance(self, layer: LayerView, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""
         positive = layer.positive()
         s = layer.divide(r, positive(x), flow=lambda: layer.edges(x))

@@ -8,16 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxplain import _compat
-from jaxplain.rules.base import (
-    Arrays,
-    Rule,
-    Stabilizer,
-    View,
-    check_epsilon,
-    fits,
-    minus,
-    times,
-)
+from jaxplain.arguments import fits
+from jaxplain.rules.base import Arrays, LayerView, Rule, Stabilizer, check_epsilon, minus, times
 
 
 @dataclass(frozen=True)
@@ -42,7 +34,7 @@ class ZBox(Rule):
     low: Any
     high: Any
     epsilon: Stabilizer = 1e-6
-    splits: ClassVar[bool] = True
+    needs_matrix_entries: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_epsilon(self.epsilon)
@@ -64,7 +56,7 @@ class ZBox(Rule):
                     )
         return super().objection(layer)
 
-    def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
+    def relevance(self, layer: LayerView, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""
         low = tuple(jnp.broadcast_to(jnp.asarray(self.low, v.dtype), v.shape) for v in x)
         high = tuple(jnp.broadcast_to(jnp.asarray(self.high, v.dtype), v.shape) for v in x)
@@ -91,12 +83,12 @@ class WSquare(Rule):
 
     epsilon: Stabilizer = 1e-6
     bias: bool = False
-    splits: ClassVar[bool] = True
+    needs_matrix_entries: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_epsilon(self.epsilon)
 
-    def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
+    def relevance(self, layer: LayerView, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""
         square = layer.square()
         total = square(tuple(map(jnp.ones_like, x)))
@@ -104,7 +96,7 @@ class WSquare(Rule):
             total = total + jnp.square(layer.bias)
         s = layer.divide(r, total, self.epsilon, sign=+1)
         if self.bias:
-            layer.book("bias", lambda: s * jnp.square(layer.bias))
+            layer.record("bias", lambda: s * jnp.square(layer.bias))
         return square.transpose(s)
 
 
@@ -123,13 +115,13 @@ class Flat(Rule):
     """
 
     epsilon: Stabilizer = 1e-6
-    splits: ClassVar[bool] = True
-    exchangeable: ClassVar[bool] = True
+    needs_matrix_entries: ClassVar[bool] = True
+    weights_like_inputs: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_epsilon(self.epsilon)
 
-    def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
+    def relevance(self, layer: LayerView, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""
         flat = layer.flat()
         count = flat(tuple(map(jnp.ones_like, x)))

@@ -7,7 +7,7 @@ import jax
 
 from jaxplain.affine import kernels
 from jaxplain.graph.layer import Layer
-from jaxplain.rules.base import Arrays, Rule, View
+from jaxplain.rules.base import Arrays, LayerView, Rule
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class PatternNet(Rule):
             problem = f"{self!r} is for kernel layers and scales, not {layer.op}"
         return problem or kernels.objection(layer)
 
-    def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
+    def relevance(self, layer: LayerView, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""
         if layer.state is None and layer.op != "scale":
             raise ValueError(

@@ -6,7 +6,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxplain.rules.base import Arrays, Rule, View, reduced
+from jaxplain.rules.base import Arrays, LayerView, Rule, reduced
 
 
 @dataclass(frozen=True)
@@ -18,9 +18,9 @@ class WinnerTakesAll(Rule):
     """
 
     kinds: ClassVar[frozenset[str]] = frozenset({"Selection"})
-    routes: ClassVar[bool] = True
+    multi_output: ClassVar[bool] = True
 
-    def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
+    def relevance(self, layer: LayerView, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""
         if len(x) == 1 and layer.axes:
             return (_first_winner(x[0], z, r, layer.axes),)
@@ -29,7 +29,7 @@ class WinnerTakesAll(Rule):
             return (reduced(jnp.where(first, r, 0), x[0]), reduced(jnp.where(first, 0, r), x[1]))
         if layer.running is not None:
             return layer.vjp(r, at=(_ranks(x[0], *layer.running),))
-        layer.book("constants", lambda: r * (1 - layer.indicator().astype(r.dtype)))
+        layer.record("constants", lambda: r * (1 - layer.indicator().astype(r.dtype)))
         return layer.vjp(r)
 
 

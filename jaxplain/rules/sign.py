@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxplain.arguments import check_number, fits
 from jaxplain.graph.layer import Layer
-from jaxplain.rules.base import Arrays, Rule, View, check_number, fits, times
+from jaxplain.rules.base import Arrays, LayerView, Rule, times
 
 
 @dataclass(frozen=True)
@@ -18,9 +19,9 @@ class Sign(Rule):
     Relevance does not vanish where the input is small; it is not conserved.
 
     Attributes:
-        mu: what the input is compared with: a number or an array that broadcasts to the input.
-        low: what stands for sgn below mu.
-        high: what stands for it from mu on.
+        mu: the threshold of the input: a number or an array that broadcasts to the input.
+        low: the value of sgn below mu.
+        high: the value of sgn from mu on.
 
     Raises:
         ValueError: `mu` does not broadcast to the layer's input, when the plan is made.
@@ -42,11 +43,11 @@ class Sign(Rule):
     high: float = 1.0
     kinds: ClassVar[frozenset[str]] = frozenset({"Affine"})
 
-    def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
+    def relevance(self, layer: LayerView, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""
         s = layer.divide(r, z, flow=lambda: layer.edges(x))
         signs = tuple(map(self.signs, x))
-        layer.book("remainder", lambda: s * (z - layer.linear(signs)))
+        layer.record("remainder", lambda: s * (z - layer.linear(signs)))
         return times(signs, layer.transpose(s))
 
     def signs(self, x: jax.Array) -> jax.Array:
@@ -86,11 +87,11 @@ class StdEpsilon(Rule):
     def __post_init__(self) -> None:
         check_number(self.factor, "factor")
 
-    def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
+    def relevance(self, layer: LayerView, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""
         epsilon = self.factor * self._deviation(layer, x, z)
         s = layer.divide(r, z, lambda z: epsilon, flow=lambda: layer.edges(x))
-        layer.book("bias", lambda: s * layer.bias)
+        layer.record("bias", lambda: s * layer.bias)
         return times(x, layer.transpose(s))
 
     def objection(self, layer: Layer) -> str:
@@ -102,7 +103,7 @@ class StdEpsilon(Rule):
             )
         return super().objection(layer)
 
-    def _deviation(self, layer: View, x: Arrays, z: jax.Array) -> jax.Array:
+    def _deviation(self, layer: LayerView, x: Arrays, z: jax.Array) -> jax.Array:
         if self.batch or not layer.examples:
             return jnp.concatenate([v.ravel() for v in x]).std()
         *sources, exit_ = layer.examples

@@ -6,7 +6,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxplain.rules.base import Arrays, Rule, View
+from jaxplain.rules.base import Arrays, LayerView, Rule
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,11 @@ class Taylor(Rule):
 
     kinds: ClassVar[frozenset[str]] = frozenset({"Softmax"})
 
-    def relevance(self, layer: View, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
+    def relevance(self, layer: LayerView, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""
         epsilon = 0.0 if layer.op == "softmax" else 1e-6  # a log-probability may be nearly 0
         finite = jnp.where(jnp.isfinite(x[0]), x[0], 0)
         s = layer.divide(r, z, epsilon)
-        layer.book("remainder", lambda: s * (z - layer.jvp((finite,))))
+        layer.record("remainder", lambda: s * (z - layer.jvp((finite,))))
         (c,) = layer.vjp(s)
         return (finite * c,)

@@ -7,7 +7,7 @@ and (x-, A-); the negative ones those of (x+, A-) and (x-, A+).
 import jax
 import jax.numpy as jnp
 
-from jaxplain.rules.base import Arrays, View, plus, times
+from jaxplain.rules.base import Arrays, LayerView, plus, times
 
 
 class Contributions:
@@ -19,7 +19,7 @@ class Contributions:
         one_sided: none of them is less than 0; by default, as the layer knows of its inputs.
     """
 
-    def __init__(self, layer: View, x: Arrays, one_sided: bool | None = None):
+    def __init__(self, layer: LayerView, x: Arrays, one_sided: bool | None = None):
         self._one_sided = all(layer.nonnegative) if one_sided is None else one_sided
         self._maps = layer.signed() if self._one_sided else layer.contributions()
         self._parts = x if self._one_sided else sum(_halves(x), ())
@@ -45,7 +45,7 @@ class Excitation:
         x: its inputs.
     """
 
-    def __init__(self, layer: View, x: Arrays):
+    def __init__(self, layer: LayerView, x: Arrays):
         self._same, self._opposite = layer.positive(), layer.negative()
         self._one_sided = all(layer.nonnegative)
         self._above, self._below = (x, x) if self._one_sided else _halves(x)

@@ -18,6 +18,7 @@ from jaxplain.transforms.integrated_gradients import path_average as path_averag
 from jaxplain.transforms.lrp import lrp as lrp
 from jaxplain.transforms.occlusion import occlusion as occlusion
 from jaxplain.transforms.parameters import parameter_relevance as parameter_relevance
+from jaxplain.transforms.pattern_statistics import pattern_statistics as pattern_statistics
 from jaxplain.transforms.patterns import pattern_attribution as pattern_attribution
 from jaxplain.transforms.patterns import pattern_net as pattern_net
 from jaxplain.transforms.smoothgrad import smoothgrad as smoothgrad

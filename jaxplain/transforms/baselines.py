@@ -5,8 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxplain import _compat
-from jaxplain.rules.base import fits
+from jaxplain.arguments import describe_value, fits
 
 
 def resolve(baseline: Any, explained: Any) -> Any:
@@ -31,15 +30,15 @@ def resolve(baseline: Any, explained: Any) -> Any:
     elif own != tree:
         raise ValueError(
             "a baseline is a number, an array, a tree like the explained argument "
-            f"({_spelled(tree)}), or a function of it that returns one of these; got "
-            f"{_spelled(own)}"
+            f"({_describe_tree(tree)}), or a function of it that returns one of these; got "
+            f"{_describe_tree(own)}"
         )
     filled = []
     for (path, x), value in zip(places, values, strict=True):
         if not fits(value, x.shape):
             raise ValueError(
                 f"the baseline{jax.tree_util.keystr(path)} must be a real array that broadcasts to "
-                f"the explained input of shape {x.shape}, got {_compat.spelled(value)}"
+                f"the explained input of shape {x.shape}, got {describe_value(value)}"
             )
         filled.append(jnp.broadcast_to(jnp.asarray(value, x.dtype), x.shape))
     return jax.tree.unflatten(tree, filled)
@@ -50,5 +49,5 @@ def check(baseline: Any, explained: Any) -> None:
     jax.eval_shape(lambda values: resolve(baseline, values), explained)
 
 
-def _spelled(tree: Any) -> str:
+def _describe_tree(tree: Any) -> str:
     return str(tree).removeprefix("PyTreeDef(").removesuffix(")")

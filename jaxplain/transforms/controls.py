@@ -1,4 +1,4 @@
-"""Attributions that know nothing of the model: what others are compared with."""
+"""Attributions that know nothing of the model, to compare other ones with."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import jax
 
-from jaxplain.rules.base import check_number
+from jaxplain.arguments import check_number
 from jaxplain.targets import Target
 from jaxplain.transforms.gradient import gradient
 from jaxplain.transforms.wrapper import Base, Wrapper, explained

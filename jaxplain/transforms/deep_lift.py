@@ -20,16 +20,11 @@ from jaxplain.graph.primitives import MAXIMA, MINIMA
 from jaxplain.interpreter import apply
 from jaxplain.plan import Plan
 from jaxplain.rules import Gradient, Pass, Rule
-from jaxplain.rules.deep_lift import (
-    LogMeans,
-    Rescale,
-    RevealCancel,
-    Switching,
-    Winners,
-)
+from jaxplain.rules.deep_lift import LogMeans, Rescale, RevealCancel, Switching, Winners
 from jaxplain.targets import Target
 from jaxplain.transforms import baselines
 from jaxplain.transforms.explainer import Explainer
+from jaxplain.transforms.method import Method, Run
 from jaxplain.transforms.wrapper import Base, Wrapper, explained, replaced
 
 _RULES = ("rescale", "reveal_cancel")
@@ -102,18 +97,14 @@ def deep_lift(
         raise ValueError(f"rule must be one of {_RULES}, got {rule!r}")
     if maxima not in _MAXIMA:
         raise ValueError(f"maxima must be one of {tuple(_MAXIMA)}, got {maxima!r}")
-    # as relevance: what counts are values, so custom derivatives are looked through
-    base = Explainer(
-        f,
+    method = Method(
         _DeepLift(_MAXIMA[maxima], reveal_cancel=rule == "reveal_cancel"),
-        relevance=True,
-        argnums=argnums,
-        logits=logits,
         seed=jnp.ones_like,
-        prepare=_prepare,
+        ledger=False,
         normalizations=False,
+        layer_states=_inputs_at_baseline,
     )
-    return DeepLift(base, baseline)
+    return DeepLift(Explainer(f, method=method, argnums=argnums, logits=logits), baseline)
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +112,7 @@ class DeepLift(Wrapper):
     """See `deep_lift`.
 
     Attributes:
-        baseline: what the input is compared with.
+        baseline: the input to compare with.
     """
 
     baseline: Any = 0.0
@@ -147,9 +138,7 @@ class DeepLift(Wrapper):
         baselines.check(self.baseline, explained(args, self.argnums))
 
 
-def _prepare(
-    plan: Plan, baseline: Sequence[Any], run: Callable[[Sequence[Any]], Mapping[Var, Any]]
-) -> dict[Layer, Any]:
+def _inputs_at_baseline(plan: Plan, baseline: Sequence[Any], run: Run) -> dict[Layer, Any]:
     """The inputs of every layer at the baseline, and its activation for `RevealCancel`."""
     values = run(baseline)
     states: dict[Layer, Any] = {}
@@ -187,10 +176,10 @@ def _holding_constants(
     """A function of a layer's constants and more, which holds the constants as leaves."""
     names = [v for v in layer.constants if v.literal is None]
 
-    def held(constants: list[Any], *args: Any) -> Any:
+    def holding(constants: list[Any], *args: Any) -> Any:
         return function(dict(zip(names, constants, strict=True)), *args)
 
-    return jax.tree_util.Partial(held, [values[v] for v in names])
+    return jax.tree_util.Partial(holding, [values[v] for v in names])
 
 
 _EXTREMUM = Match(lambda layer: layer.op in MAXIMA | MINIMA, "extremum")
@@ -219,12 +208,10 @@ class _DeepLift(Composite):
         """
         assigned = super().assign(graph)
         ruleless = {layer for layer, rule, _ in assigned if rule is None}
-        obstacles = [
-            (layer, why)
-            for layer in graph.all_steps
-            if (why := _obstacle(layer, graph.flow, layer in ruleless))
+        checked = [
+            (step, _obstacle(step, graph.flow, step in ruleless)) for step in graph.all_steps
         ]
-        if obstacles:
+        if obstacles := [(layer, why) for layer, why in checked if why]:
             raise _not_analyzable(obstacles)
         if not self.reveal_cancel:
             return assigned

@@ -8,6 +8,7 @@ import jax
 from jaxplain.composites import DeepTaylor
 from jaxplain.rules.base import Stabilizer
 from jaxplain.transforms.explainer import Explainer, Options
+from jaxplain.transforms.method import Method
 
 
 def deep_taylor(
@@ -55,5 +56,5 @@ def deep_taylor(
         >>> print(explain(jnp.array([[1.0, 1.0]]), target=1))
         [[0. 0.]]
     """
-    composite = DeepTaylor(low, high, epsilon)
-    return Explainer(f, composite, relevance=True, unknown=unknown, seed=jax.nn.relu, **options)
+    method = Method(DeepTaylor(low, high, epsilon), seed=jax.nn.relu)
+    return Explainer(f, method=method, unknown=unknown, **options)

@@ -7,14 +7,13 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxplain import targets
+from jaxplain.arguments import check_count
 from jaxplain.targets import Target
 from jaxplain.transforms.wrapper import (
     Base,
     Wrapper,
     as_explainer,
     call,
-    check_count,
     explained,
     narrowed,
     replaced,
@@ -42,14 +41,14 @@ class ExpectedGradients(Wrapper):
     def check(self, args: Sequence[Any], target: Target) -> None:
         """References must be examples like those explained."""
         x = explained(args, self.argnums)
-        wanted: Any = jax.tree.structure(x)
-        found: Any = jax.tree.structure(self.references)
-        if wanted != found:
+        expected: Any = jax.tree.structure(x)
+        given: Any = jax.tree.structure(self.references)
+        if expected != given:
             raise ValueError(
-                f"references must be a tree like the explained input, {wanted}, got {found}"
+                f"references must be a tree like the explained input, {expected}, got {given}"
             )
         counts = set()
-        batched = self._batched(self.base, args)
+        batched = self.traced(*args).batched
         for value, drawn in zip(jax.tree.leaves(x), jax.tree.leaves(self.references), strict=True):
             one = value.shape[1:] if batched else value.shape
             if jnp.shape(drawn)[1:] != one or not jnp.ndim(drawn) or not jnp.shape(drawn)[0]:
@@ -61,16 +60,12 @@ class ExpectedGradients(Wrapper):
         if len(counts) > 1:
             raise ValueError(f"references must be equally many for each input, got {counts}")
 
-    def _batched(self, base: Base, args: Sequence[Any]) -> bool:
-        traced = base.traced(*args)
-        return targets.counts_examples(traced.heads, traced.explained)
-
     def attribute(self, base: Base, args: Sequence[Any], target: Target, key: Any) -> Any:
         """See `expected_gradients`."""
         x = explained(args, self.argnums)
         references = jax.tree.map(jnp.asarray, self.references)
         count = jax.tree.leaves(references)[0].shape[0]
-        examples = jax.tree.leaves(x)[0].shape[:1] if self._batched(base, args) else ()
+        examples = jax.tree.leaves(x)[0].shape[:1] if base.traced(*args).batched else ()
 
         def sample(key: jax.Array) -> Any:
             which, where, inner = jax.random.split(key, 3)
@@ -84,19 +79,15 @@ class ExpectedGradients(Wrapper):
                 return s + t.astype(s.dtype) * w
 
             here = narrowed(jax.tree.map(between, widened(start), way), x)
-            found = call(base, replaced(args, self.argnums, here), target, inner)
-            return times_input(widened(found), way)
+            attribution = call(base, replaced(args, self.argnums, here), target, inner)
+            return times_input(widened(attribution), way)
 
         summed = total(sample, jax.random.split(key, self.samples), self.batch_size)
         return narrowed(jax.tree.map(lambda v: v / self.samples, summed), x)
 
 
 def expected_gradients(
-    base: Base | Callable[..., Any],
-    references: Any,
-    *,
-    samples: int = 64,
-    batch_size: int = 8,
+    base: Base | Callable[..., Any], references: Any, *, samples: int = 64, batch_size: int = 8
 ) -> ExpectedGradients:
     """Expected gradients (GradientSHAP): integrated gradients, averaged over random baselines.
 

@@ -1,7 +1,7 @@
 """The explainer: a function's explanation, with the function's own arguments."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from numbers import Integral
 from typing import Any, Never, TypedDict
 
@@ -9,23 +9,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxplain import _compat, targets
-from jaxplain.composites import Composite
+from jaxplain import _compat, finite
+from jaxplain.arguments import describe_value, function_name
 from jaxplain.errors import CutOffError, readable
-from jaxplain.graph import Graph, explained_leaves
+from jaxplain.graph import explained_leaves
 from jaxplain.ledger import Ledger
+from jaxplain.parameter_messages import ParameterBatch
 from jaxplain.plan import LayerSpec, Plan
-from jaxplain.taps import Reverse
 from jaxplain.targets import Target
-from jaxplain.transforms.compiled import Compiled
-from jaxplain.transforms.held import key_of, split
-from jaxplain.weights import Weights
+from jaxplain.transforms.compiled import Call, Compiled
+from jaxplain.transforms.evaluation import Evaluation
+from jaxplain.transforms.method import Spec
+from jaxplain.transforms.partition import cache_key, partition
+from jaxplain.transforms.traced import Traced
 
 _UNKNOWN = ("error", "gradient")
 
 
 class Options(TypedDict, total=False):
-    """What every method takes besides its own arguments; see `Explainer`."""
+    """The options that every method takes besides its own: see `Explainer`."""
 
     argnums: int | Sequence[int]
     with_output: bool
@@ -35,8 +37,8 @@ class Options(TypedDict, total=False):
     check_finite: bool
 
 
-@dataclass(frozen=True)
-class Explainer:
+@dataclass(frozen=True, repr=False)
+class Explainer(Spec):
     """A pure function from the arguments of `f` to an attribution of the explained ones.
 
     Explainers are made by the methods (`lrp`, `gradient`, ...). Calling one traces `f` for the
@@ -50,13 +52,11 @@ class Explainer:
 
     Attributes:
         f: the function that is explained: arrays in, an array out.
-        composite: which rule for which layer.
-        relevance: whether the seed is the output's value (relevance) or 1 (gradients).
+        method: the method, as `lrp` or `gradient` describes it.
         argnums: which arguments are explained, as in `jax.grad`.
         with_output: return `(output, attribution)`.
         logits: whether a trailing softmax is left out.
-        unknown: "error" or "gradient": what to do with operations that have no rule.
-        finish: turns explained arrays and their cotangents into attributions.
+        unknown: "error": refuse operations that have no rule. "gradient": differentiate them.
         capture: layers whose own attribution is returned as well, after the attribution, as a
             dictionary from name to an array in the shape of the layer's output.
         start: a layer whose output is explained instead of that of `f`; targets select from it.
@@ -66,37 +66,12 @@ class Explainer:
             attribution is NaN or infinite, and name the first place. Inside jit, vmap and other
             transformations this is a `jax.experimental.checkify` check: functionalise the caller
             with it. A mask of -inf is no error where it is used up (before a softmax or a maximum).
-        seed: what relevance starts from, a function of the selected output; None: its value for
-            relevance, 1 for gradients.
-        state: arrays that rules read besides their layer's own: a pytree, passed at run time.
-        prepare: gives each layer its part of `state`, which its rule sees as `View.state`. Called
-            with the plan, the state, and a function from explained arrays to the values of all
-            variables of the program.
-        reverse: what relevance is turned into on its way down: a function of the graph that gives,
-            for explained inputs and outputs of its steps, a function of their relevance.
-        normalizations: whether a normalisation is one layer; else the layers that it is made of.
+        state: arrays that the rules of the method read, such as patterns; passed at run time.
     """
 
     f: Callable[..., Any]
-    composite: Composite
-    relevance: bool
-    argnums: int | Sequence[int] = 0
-    with_output: bool = False
-    logits: bool = True
-    unknown: str = "error"
-    finish: Callable[[Any, Any], Any] | None = None
-    capture: LayerSpec | None = None
-    start: LayerSpec | None = None
-    stop: LayerSpec | None = None
-    check_finite: bool = False
-    seed: Callable[[jax.Array], jax.Array] | None = None
-    state: Any = None
-    prepare: Callable[[Plan, Any, Callable[[Sequence[Any]], Any]], Mapping[Any, Any]] | None = None
-    reverse: Callable[[Graph], Reverse] | None = None
-    normalizations: bool = True
-    _cache: dict[Any, "Compiled"] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
+    state: Any = field(default=None, kw_only=True)
+    _cache: dict[Any, Compiled] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not callable(self.f):
@@ -110,6 +85,15 @@ class Explainer:
         object.__setattr__(
             self, "argnums", exact if isinstance(self.argnums, Sequence) else exact[0]
         )
+
+    def __repr__(self) -> str:
+        options = [
+            f"{option.name}={getattr(self, option.name)!r}"
+            for option in fields(Spec)
+            if option.name != "method" and getattr(self, option.name) != option.default
+        ]
+        words = [function_name(self.f), self.method.composite.name, *options]
+        return f"Explainer({', '.join(words)})"
 
     @readable
     def __call__(
@@ -128,8 +112,8 @@ class Explainer:
                 `(output.shape[0],)`: one class per example. "all": every class, which adds a
                 leading axis of size C to the attribution. A callable: maps the output to the seed
                 of the backward pass, a tree like the output.
-            masks: for layers, by name, what the attribution of their output is multiplied by on its
-                way down: an array that broadcasts against the layer's output. With ones at some
+            masks: factors for the attribution of layers' outputs on its way down, by the name of
+                the layer: an array that broadcasts against its output. With ones at some
                 channels and zeros elsewhere this is the relevance conditional on them. The forward
                 pass does not depend on masks: `jax.vmap` over them computes it once.
             **keywords: none; options of `f` are bound with `functools.partial`.
@@ -149,27 +133,37 @@ class Explainer:
                 f"an explainer takes target= and masks=, not {next(iter(keywords))}=; give options "
                 "to the function before it is explained: functools.partial(f, train=False)"
             )
-        compiled, arrays = self._compiled(args)
-        targets.check(target, compiled.heads, compiled.explained)
-        return compiled(arrays, args, target, compiled.masks(masks))
+        call = self._call(args)
+        traced = call.traced
+        traced.check_target(target)
+        factors = traced.check_masks(masks)
+        call.check_finite()
+        output, explained, captured = call.compute(
+            Evaluation.attribution, target=target, masks=factors
+        )
+        if self.check_finite:
+            finite.check_attribution((explained, captured))
+        attribution = explained[0] if traced.stop else traced.like_explained(args, explained)
+        captured = {layer.name: captured[layer.name] for layer in traced.captured}  # by depth
+        asked = (
+            *((output,) if self.with_output else ()),
+            attribution,
+            *((captured,) if self.capture is not None else ()),
+        )
+        return asked if len(asked) > 1 else attribution
 
     @readable
     def plan(self, *args: Any) -> Plan:
-        """What would run, layer by layer; nothing is computed.
+        """The rule of each layer, and why; nothing is computed.
 
         Args:
             *args: as for a call; `jax.ShapeDtypeStruct`s will do.
         """
-        return self._compiled(args)[0].plan
+        return self.traced(*args).plan
 
     @readable
-    def ledger(
-        self,
-        *args: Any,
-        target: Target = None,
-        per_example: bool = False,
-    ) -> Ledger:
-        """Where relevance went: for every layer what arrived, was handed on, and was absorbed.
+    def ledger(self, *args: Any, target: Target = None, per_example: bool = False) -> Ledger:
+        """An audit of relevance: how much every layer received, sent on and absorbed.
 
         Args:
             *args: as for a call.
@@ -193,21 +187,23 @@ class Explainer:
             >>> print(ledger.bias, ledger.output, ledger.inputs)
             [4. 0. 0.] 10.0 6.0
         """
-        if not self.relevance:
+        method = self.method
+        if not method.ledger:
             raise TypeError(
-                f"{self.composite.name} is no relevance: only what is conserved adds up"
+                f"{method.composite.name} is no relevance: only what is conserved adds up"
             )
         if self.stop is not None:
             raise ValueError("a ledger is of the whole pass: give the explainer no stop")
-        if self.reverse is not None:
-            raise ValueError("a ledger is of what the rules do: give the explainer no reverse")
+        if method.transform_relevance is not None:
+            raise ValueError("a ledger is of what the rules do: give no transform_relevance")
         if isinstance(target, str):
             raise ValueError(f"a ledger is of one target per example, got target={target!r}")
         if per_example:
             return self._ledger_per_example(args, target)
-        compiled, arrays = self._compiled(args)
-        targets.check(target, compiled.heads, compiled.explained)
-        return compiled.ledger(arrays, args, target)
+        call = self._call(args)
+        call.traced.check_target(target)
+        call.check_finite()
+        return Ledger(call.traced.plan, **call.compute(Evaluation.ledger, target=target))
 
     def _ledger_per_example(self, args: Sequence[Any], target: Target) -> Ledger:
         positions = explained_leaves(args, self.argnums)
@@ -219,9 +215,8 @@ class Explainer:
                 f"{[jnp.shape(leaves[i]) for i in positions]}"
             )
         (size,) = sizes
-        compiled, _ = self._compiled(args)
-        # before the examples are separated
-        targets.check(target, compiled.heads, compiled.explained)
+        together = self.traced(*args)
+        together.check_target(target)  # before the examples are separated
         labelled = not callable(target) and target is not None and np.shape(target)[:1] == size
 
         def one(explained: list[Any], label: Any) -> Ledger:
@@ -230,11 +225,11 @@ class Explainer:
                 mine[i] = value[None]
             alone = jax.tree.unflatten(tree, mine)
             try:
-                heads = self._compiled(alone)[0].heads
+                output = self.traced(*alone).output
             except Exception as error:
                 error.add_note("per_example=True calls the function with one example at a time")
                 raise
-            _check_examples(compiled.heads, heads, *size)
+            _check_examples(together.output, output, *size)
             return self.ledger(*alone, target=label[None] if labelled else target)
 
         label = jnp.asarray(target) if labelled else None
@@ -249,18 +244,19 @@ class Explainer:
             *args: as for a call.
             layers: which layers.
         """
-        compiled, arrays = self._compiled(args)
-        return compiled.activations(arrays, args, compiled.plan.find(layers))
+        call = self._call(args)
+        return call.compute(Evaluation.activations, call.traced.plan.find(layers))
 
     @readable
     def outputs(self, *args: Any) -> Any:
-        """What targets select from: the outputs of `f`, logits where a softmax is left out.
+        """The outputs that targets select from: those of `f`, logits where a softmax is left out.
 
         Args:
             *args: as for a call.
         """
-        compiled, arrays = self._compiled(args)
-        return compiled.outputs(arrays, args)
+        call = self._call(args)
+        tree: Any = jax.tree.structure(call.traced.output)
+        return jax.tree.unflatten(tree, call.compute(Evaluation.outputs))
 
     @readable
     def resolve(self, *args: Any, target: Target = None) -> Target:
@@ -273,11 +269,11 @@ class Explainer:
         Raises:
             TypeError, ValueError, IndexError: as for a call.
         """
-        compiled, arrays = self._compiled(args)
-        targets.check(target, compiled.heads, compiled.explained)
-        if target is not None or compiled.heads.ndim == 0:
+        traced = self.traced(*args)
+        traced.check_target(target)
+        if target is not None or traced.output.ndim == 0:
             return target
-        return jnp.argmax(compiled.outputs(arrays, args), axis=-1)
+        return jnp.argmax(self.outputs(*args), axis=-1)
 
     @readable
     def read(self, function: Callable[[Plan, Any], Any], *args: Any) -> Any:
@@ -287,66 +283,69 @@ class Explainer:
             function: called with the plan and a mapping from variable to value.
             *args: as for a call.
         """
-        compiled, arrays = self._compiled(args)
-        return compiled.read(arrays, args, function)
+        return self._call(args).compute(Evaluation.read, function)
 
     def depends(self, *args: Any) -> bool:
         """Whether relevance can get from the output to the explained arguments."""
         try:
-            self._compiled(args)
+            self.traced(*args)
         except CutOffError:
             return False
         return True
 
     @readable
-    def weights(
+    def parameter_messages(
         self,
-        batches: Callable[[Compiled], tuple[Weights, ...]],
+        batches: Callable[[Traced], tuple[ParameterBatch, ...]],
         *args: Any,
         target: Target = None,
     ) -> list[jax.Array]:
-        """The relevance of weights: what the messages to the explained arguments leave at them.
+        """The relevance of parameters: the sums of the messages through them.
 
         Args:
-            batches: which weights, by those that one backward pass can serve together.
+            batches: gives the parameters, by those that can share one backward pass.
             *args: as for a call.
             target: as for a call.
         """
-        compiled, arrays = self._compiled(args)
-        targets.check(target, compiled.heads, compiled.explained)
-        return compiled.weights(arrays, args, target, batches(compiled))
+        call = self._call(args)
+        call.traced.check_target(target)
+        return call.compute(Evaluation.parameter_messages, batches(call.traced), target=target)
 
-    def traced(self, *args: Any) -> Compiled:
-        """The program for arguments like these."""
-        return self._compiled(args)[0]
+    def with_method(self, **changes: Any) -> "Explainer":
+        """The same explainer with another method, whose fields are `changes`."""
+        return replace(self, method=replace(self.method, **changes))
+
+    def traced(self, *args: Any) -> Traced:
+        """The function, traced and planned for arguments like these."""
+        return self._call(args).traced
 
     @property
-    def held(self) -> Any:
-        """What is passed at run time: the function and the rules' state, as a pytree."""
+    def dynamic(self) -> Any:
+        """The part that is passed at run time, a pytree: the function and the rules' state."""
         return self.f, self.state
 
-    def holding(self, held: Any) -> "Explainer":
-        """The same explainer with other run-time values."""
-        f, state = held
+    def combine(self, dynamic: Any) -> "Explainer":
+        """The same explainer with another dynamic part."""
+        f, state = dynamic
         return replace(self, f=f, state=state)
 
-    def _compiled(self, args: Sequence[Any]) -> tuple["Compiled", list[Any]]:
-        """The program for arguments like these, and the arrays that the model holds now."""
+    def _call(self, args: Sequence[Any]) -> Call:
+        """The compiled function for arguments like these, and its arrays now."""
         _check_leaves(args)
-        arrays, rebuild, static = split(self.f)
-        key = key_of((arrays, tuple(args)), static)
-        if key is None or key not in self._cache:
-            compiled = Compiled(self, arrays, rebuild, args)
-            if key is not None and not compiled.holds_tracers:
+        arrays, combine, static = partition(self.f)
+        key = cache_key((arrays, tuple(args)), static)
+        compiled = None if key is None else self._cache.get(key)
+        if compiled is None:
+            spec = Spec(**{option.name: getattr(self, option.name) for option in fields(Spec)})
+            compiled = Compiled(Traced(spec, self.f, arrays, combine, args))
+            if key is not None and not compiled.traced.holds_tracers:
                 self._cache[key] = compiled
-        else:
-            compiled = self._cache[key]
-        return compiled, arrays
+        return Call(compiled, [*arrays, *jax.tree.leaves(tuple(args))], self.state)
 
 
 def _check_examples(together: Any, alone: Any, count: int) -> None:
     """Raises ValueError where an output of one example is not one of the examples' outputs."""
-    whole, single = ([v.shape for v in jax.tree.leaves(heads)] for heads in (together, alone))
+    whole, single = ([v.shape for v in jax.tree.leaves(output)] for output in (together, alone))
     if whole != [(count, *shape[1:]) for shape in single] or any(s[:1] != (1,) for s in single):
         raise ValueError(
             f"per_example needs an output whose leading axis counts the {count} examples, got "
@@ -361,6 +360,6 @@ def _check_leaves(args: Sequence[Any]) -> None:
             if _compat.aval(leaf) is None:
                 raise TypeError(
                     f"argument {number}{jax.tree_util.keystr(path)} is of type "
-                    f"{_compat.spelled(leaf)}, which is no array to JAX: pass numeric arrays, and "
+                    f"{describe_value(leaf)}, which is no array to JAX: pass numeric arrays, and "
                     "fix options with functools.partial"
                 )

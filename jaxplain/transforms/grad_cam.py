@@ -63,12 +63,12 @@ class GradCam(Wrapper):
         channel, space = self._axes(layer, plan.graph)
         behind = tuple(i - activation.ndim for i in space)
         weights = slope.mean(behind, keepdims=True)
-        found = scaled(weights, activation).sum(channel - activation.ndim, keepdims=True)
-        found = jax.nn.relu(found) if self.relu else found
+        cam = scaled(weights, activation).sum(channel - activation.ndim, keepdims=True)
+        cam = jax.nn.relu(cam) if self.relu else cam
         if self.resize is None:
-            return found
+            return cam
         (x,) = jax.tree.leaves(explained(args, self.argnums))
-        return _spread(found, plan.graph.axes.of(layer.output), channel, x, self.resize)
+        return _spread(cam, plan.graph.axes.of(layer.output), channel, x, self.resize)
 
     def _layer(self, plan: Plan) -> Layer:
         if self.layer is not None:
@@ -113,27 +113,27 @@ class GradCam(Wrapper):
 
 
 def _spread(
-    found: jax.Array, labels: Sequence[int | None], channel: int, x: jax.Array, method: Resize
+    cam: jax.Array, labels: Sequence[int | None], channel: int, x: jax.Array, method: Resize
 ) -> jax.Array:
     """A map over the input's space, its axes where the input has them.
 
     Args:
-        found: the map, with the axes of a layer's output behind any others.
+        cam: the map, with the axes of a layer's output behind any others.
         labels: along which axes of the input those run.
         channel: the one of them that counted channels.
         x: the input.
         method: of interpolation.
     """
-    front = found.ndim - len(labels)
+    front = cam.ndim - len(labels)
     kept = [i for i, v in enumerate(labels) if v is not None and i != channel]
     places = {labels[i]: k for k, i in enumerate(kept)}
     order = [places[v] for v in range(x.ndim) if v in places]
-    found = found.reshape(*found.shape[:front], *(found.shape[front + i] for i in kept))
-    found = found.transpose(*range(front), *(front + k for k in order))
+    cam = cam.reshape(*cam.shape[:front], *(cam.shape[front + i] for i in kept))
+    cam = cam.transpose(*range(front), *(front + k for k in order))
     sizes = [n if i in places else 1 for i, n in enumerate(x.shape)]
     spread = [n for i, n in enumerate(x.shape) if i in places]
-    found = jax.image.resize(found, (*found.shape[:front], *spread), method, antialias=False)
-    return found.reshape(*found.shape[:front], *sizes)
+    cam = jax.image.resize(cam, (*cam.shape[:front], *spread), method, antialias=False)
+    return cam.reshape(*cam.shape[:front], *sizes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,14 +156,14 @@ class GuidedGradCam(Wrapper):
         return scaled(base(*args, target=target), self.cam(*args, target=target))
 
     @property
-    def held(self) -> Any:
-        """What is passed at run time, as a pytree."""
-        return self.base.held, self.cam.held
+    def dynamic(self) -> Any:
+        """See `Wrapper`."""
+        return self.base.dynamic, self.cam.dynamic
 
-    def holding(self, held: Any) -> "GuidedGradCam":
-        """The same method with other run-time values."""
-        base, cam = held
-        return GuidedGradCam(self.base.holding(base), self.cam.holding(cam))
+    def combine(self, dynamic: Any) -> "GuidedGradCam":
+        """See `Wrapper`."""
+        base, cam = dynamic
+        return GuidedGradCam(self.base.combine(base), self.cam.combine(cam))
 
 
 def grad_cam(

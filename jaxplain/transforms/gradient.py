@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from jaxplain.composites import DECONVNET, GRADIENT, GUIDED, Composite
 from jaxplain.transforms.explainer import Explainer, Options
+from jaxplain.transforms.method import gradient_method
 
 Postprocess = Literal["abs", "square"] | None
 
@@ -49,7 +50,7 @@ def gradient(
         >>> print(jxp.gradient(lambda x: x**2)(jnp.array([1.0, 3.0])))
         [0. 6.]
     """
-    return _explainer(f, GRADIENT, logits, options, _finish(postprocess))
+    return _explainer(f, GRADIENT, logits, options, _postprocess(postprocess))
 
 
 def input_times_gradient(
@@ -80,15 +81,12 @@ def input_times_gradient(
         >>> print(jxp.input_times_gradient(lambda x: x**2)(jnp.array([1.0, 3.0])))
         [ 0. 18.]
     """
-    after = _finish(postprocess)
+    after = _postprocess(postprocess)
     return _explainer(f, GRADIENT, logits, options, lambda x, g: x * after(x, g))
 
 
 def deconvnet(
-    f: Callable[..., Any],
-    *,
-    logits: bool = False,
-    **options: Unpack[Options],
+    f: Callable[..., Any], *, logits: bool = False, **options: Unpack[Options]
 ) -> Explainer:
     """Deconvnet: the gradient, with every rectifier applied to the backward signal instead.
 
@@ -118,10 +116,7 @@ def deconvnet(
 
 
 def guided_backprop(
-    f: Callable[..., Any],
-    *,
-    logits: bool = False,
-    **options: Unpack[Options],
+    f: Callable[..., Any], *, logits: bool = False, **options: Unpack[Options]
 ) -> Explainer:
     """Guided backpropagation: the gradient, with negative signals cut at every rectifier.
 
@@ -150,7 +145,7 @@ def guided_backprop(
     return _explainer(f, GUIDED, logits, options)
 
 
-def _finish(postprocess: Postprocess) -> Callable[[Any, Any], Any]:
+def _postprocess(postprocess: Postprocess) -> Callable[[Any, Any], Any]:
     if postprocess not in _AFTER:
         raise ValueError(f"postprocess must be one of {tuple(_AFTER)}, got {postprocess!r}")
     after = _AFTER[postprocess]
@@ -162,8 +157,7 @@ def _explainer(
     composite: Composite,
     logits: bool,
     options: Options,
-    finish: Callable[[Any, Any], Any] | None = None,
+    postprocess: Callable[[Any, Any], Any] | None = None,
 ) -> Explainer:
-    return Explainer(
-        f, composite, relevance=False, logits=logits, unknown="gradient", finish=finish, **options
-    )
+    method = gradient_method(composite, postprocess=postprocess)
+    return Explainer(f, method=method, logits=logits, unknown="gradient", **options)

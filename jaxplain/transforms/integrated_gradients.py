@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxplain import targets
 from jaxplain.affine.dtypes import wide
+from jaxplain.arguments import check_count
 from jaxplain.targets import Target
 from jaxplain.transforms import baselines
 from jaxplain.transforms.wrapper import (
@@ -17,7 +18,6 @@ from jaxplain.transforms.wrapper import (
     Wrapper,
     as_explainer,
     call,
-    check_count,
     explained,
     narrowed,
     replaced,
@@ -105,33 +105,31 @@ class PathAverage(Wrapper):
         def at(place: tuple[Any, Any, Any]) -> Any:
             t, weight, key = place
             here = jax.tree.map(lambda s, w: s + t.astype(s.dtype) * w, widened(start), way)
-            found = call(base, replaced(args, self.argnums, narrowed(here, x)), target, key)
-            return jax.tree.map(lambda v: weight.astype(v.dtype) * v, widened(found))
+            attribution = call(base, replaced(args, self.argnums, narrowed(here, x)), target, key)
+            return jax.tree.map(lambda v: weight.astype(v.dtype) * v, widened(attribution))
 
         places, weights = nodes(self.steps, self.quadrature)
         keys = None if key is None else jax.random.split(key, self.steps)
         along = total(at, (jnp.asarray(places), jnp.asarray(weights), keys), self.batch_size)
         if self.times_way:
             along = times_input(along, way)
-        found = narrowed(along, x)
+        attribution = narrowed(along, x)
         if not self.with_gap:
-            return found
-        return found, self._gap(base, args, start, along, target)
+            return attribution
+        return attribution, self._gap(base, args, start, along, target)
 
     def _gap(
-        self, base: Base, args: Sequence[Any], start: Any, found: Any, target: Target
+        self, base: Base, args: Sequence[Any], start: Any, attribution: Any, target: Target
     ) -> jax.Array:
         """|sum of the attribution - (f(x) - f(baseline))|."""
-        traced = base.traced(*args)
-        batched = targets.counts_examples(traced.heads, traced.explained)
-        kept = batched + isinstance(target, str)
+        kept = base.traced(*args).batched + isinstance(target, str)
 
         def summed(value: jax.Array) -> jax.Array:
             return value.astype(wide(value.dtype)).sum(tuple(range(kept, value.ndim)))
 
         ends = (base.outputs(*args), base.outputs(*replaced(args, self.argnums, start)))
         output, other = (summed(targets.select(end, target)) for end in ends)
-        explained_ = sum(map(summed, jax.tree.leaves(found)), jnp.zeros((), output.dtype))
+        explained_ = sum(map(summed, jax.tree.leaves(attribution)), jnp.zeros((), output.dtype))
         return jnp.abs(explained_ - (output - other))
 
 

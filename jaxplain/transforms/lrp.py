@@ -7,6 +7,7 @@ from jaxplain import composites
 from jaxplain.composites import Composite
 from jaxplain.rules import Epsilon, Rule
 from jaxplain.transforms.explainer import Explainer, Options
+from jaxplain.transforms.method import Method
 
 
 def lrp(
@@ -57,4 +58,4 @@ def lrp(
         composite = rule
     else:
         raise TypeError(f"rule must be a rule or a composite, got {rule!r}")
-    return Explainer(f, composite, relevance=True, unknown=unknown, **options)
+    return Explainer(f, method=Method(composite), unknown=unknown, **options)

@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxplain import targets
+from jaxplain.arguments import check_count
 from jaxplain.targets import Target
 from jaxplain.transforms import baselines
 from jaxplain.transforms.gradient import gradient
 from jaxplain.transforms.wrapper import (
     Base,
     Wrapper,
-    check_count,
     explained,
     narrowed,
     replaced,
@@ -60,11 +60,11 @@ class Occlusion(Wrapper):
         if lead is None or any(size > n for size, n in zip(self.window, window, strict=True)):
             raise ValueError(f"a window of {self.window} does not fit an input of {x.shape}")
         baselines.check(self.baseline, x)
-        (head,) = (self.traced(*args).heads,)
-        if head.shape[: len(lead)] != lead:
+        output = self.traced(*args).output
+        if output.shape[: len(lead)] != lead:
             raise ValueError(
                 f"the leading axes {lead} of the input, before those of the window, must be "
-                f"leading axes of the output, which has shape {head.shape}"
+                f"leading axes of the output, which has shape {output.shape}"
             )
 
     def attribute(self, base: Base, args: Sequence[Any], target: Target, key: Any) -> Any:
@@ -94,8 +94,8 @@ class Occlusion(Wrapper):
                 inside = inside & (position >= start) & (position < start + size)
             difference = whole - score(jnp.where(jnp.broadcast_to(inside, x.shape), hidden, x))
             spread = difference.reshape(difference.shape + (1,) * len(sizes))
-            held = inside.astype(spread.dtype)
-            return scaled(spread, held), held
+            mask = inside.astype(spread.dtype)
+            return scaled(spread, mask), mask
 
         whole = score(x)
         places = np.stack([v.ravel() for v in np.indices(steps)], 1)

@@ -10,12 +10,13 @@ import jax.numpy as jnp
 
 from jaxplain.composites import Composite, Match, kernel, kind
 from jaxplain.graph.layer import Layer
+from jaxplain.parameter_messages import ParameterBatch, Share, parameter_batches
 from jaxplain.rules import Epsilon, Norm, Rule
 from jaxplain.targets import Target
-from jaxplain.transforms.compiled import Compiled
 from jaxplain.transforms.explainer import Explainer
 from jaxplain.transforms.lrp import lrp
-from jaxplain.weights import Share, Weights, batches
+from jaxplain.transforms.method import Method
+from jaxplain.transforms.traced import Traced
 
 
 def parameter_relevance(
@@ -66,38 +67,45 @@ def parameter_relevance(
         >>> print(explain(jnp.ones((1, 2)), params)["w"].ravel())
         [1. 2.]
     """
-    composite = lrp(f, rule).composite
+    composite = lrp(f, rule).method.composite
     alone = _before(composite, (_SCALE_OF_INPUT, Norm()))
 
-    def among(layer: Layer, rule: Rule) -> Share:
-        entries = [(kernel, rule)] * layer.is_kernel
-        return _share(_before(composite, *entries, (kind("Affine"), Norm())))
+    def share_in_layer(layer: Layer, rule: Rule) -> Share:
+        own = [(kernel, rule)] * layer.is_kernel
+        return _share(_before(composite, *own, (kind("Affine"), Norm())))
 
-    back = _share(_before(alone, (kernel, Epsilon())))  # no layers of lrp(f), nor first ones
-    known: WeakKeyDictionary[Compiled, tuple[Weights, ...]] = WeakKeyDictionary()
-
-    @cache
-    def explainer(explained: int) -> Explainer:
-        return lrp(f, composite, argnums=explained)
+    # no layers of lrp(f), nor first ones
+    share_in_constant = _share(_before(alone, (kernel, Epsilon())))
+    known: WeakKeyDictionary[Traced, tuple[ParameterBatch, ...]] = WeakKeyDictionary()
 
     @cache
-    def of_leaf(number: int) -> Explainer:
-        return lrp(partial(_of_leaf, f, argnum, number), alone)
+    def explainer_of(number: int) -> Explainer:
+        return lrp(f, composite, argnums=number)
+
+    @cache
+    def explainer_of_leaf(number: int) -> Explainer:
+        return lrp(partial(_with_leaf, f, argnum, number), alone)
 
     def explain(*args: Any, target: Target = None) -> Any:
-        def weights(compiled: Compiled) -> tuple[Weights, ...]:
-            if compiled not in known:
-                inputs = compiled.inputs(args, argnum)
-                known[compiled] = batches(compiled.plan.graph, inputs, among, back)
-            return known[compiled]
+        def batches(traced: Traced) -> tuple[ParameterBatch, ...]:
+            if traced not in known:
+                known[traced] = parameter_batches(
+                    traced.plan.graph,
+                    traced.argument(args, argnum),
+                    share_in_layer,
+                    share_in_constant,
+                )
+            return known[traced]
 
         leaves, tree = jax.tree.flatten(args[argnum])
-        other = explainer(1 if argnum % len(args) == 0 else 0)
+        other = explainer_of(1 if argnum % len(args) == 0 else 0)
         if len(args) > 1 and other.depends(*args):
-            found = other.weights(weights, *args, target=target)
+            relevance = other.parameter_messages(batches, *args, target=target)
         else:
-            found = [of_leaf(i)(leaf, *args, target=target) for i, leaf in enumerate(leaves)]
-        return jax.tree.unflatten(tree, found)
+            relevance = [
+                explainer_of_leaf(i)(leaf, *args, target=target) for i, leaf in enumerate(leaves)
+            ]
+        return jax.tree.unflatten(tree, relevance)
 
     return explain
 
@@ -109,18 +117,18 @@ def _before(composite: Composite, *entries: tuple[Match, Rule]) -> Composite:
 
 
 def _share(composite: Composite) -> Share:
-    """Shares relevance out as `lrp` does."""
+    """Shares relevance as `lrp` does."""
+    method = Method(composite)
 
     def share(
         function: Callable[..., jax.Array], values: Sequence[jax.Array], r: jax.Array
     ) -> Sequence[jax.Array]:
-        explain = Explainer(
-            function, composite, relevance=True, argnums=tuple(range(len(values))), logits=False
-        )
+        argnums = tuple(range(len(values)))
+        explain = Explainer(function, method=method, argnums=argnums, logits=False)
         if not explain.depends(*values):  # as thresholds do, they only decide
             return [jnp.zeros_like(v) for v in values]
-        found: Sequence[jax.Array] = explain(*values, target=lambda _: r)
-        return found
+        shares: Sequence[jax.Array] = explain(*values, target=lambda _: r)
+        return shares
 
     return share
 
@@ -133,8 +141,8 @@ def _is_scale_of_input(layer: Layer) -> bool:
 _SCALE_OF_INPUT = Match(_is_scale_of_input, "scale or addition of the parameter")
 
 
-def _of_leaf(f: Callable[..., Any], argnum: int, number: int, leaf: Any, *args: Any) -> Any:
-    """`f` as a function of one array of its parameters."""
+def _with_leaf(f: Callable[..., Any], argnum: int, number: int, leaf: Any, *args: Any) -> Any:
+    """`f` with another array in the place of one of its parameters."""
     leaves, tree = jax.tree.flatten(args[argnum])
     leaves[number] = leaf
     changed = list(args)

@@ -1,24 +1,23 @@
 """PatternNet and PatternAttribution."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
 
-from jaxplain import _compat
 from jaxplain.affine import kernels
 from jaxplain.composites import DIFFERENTIATED, Composite, Match, kernel, kind, op
 from jaxplain.graph import Graph
 from jaxplain.graph.bottlenecks import bottlenecks
 from jaxplain.graph.layer import Layer
+from jaxplain.patterns import Patterns, check_patterns, kernel_layers
 from jaxplain.plan import Plan
+from jaxplain.probes import RelevanceTransforms
 from jaxplain.rules import PatternAttribution, PatternNet
-from jaxplain.taps import Reverse
 from jaxplain.transforms.explainer import Explainer, Options
-
-Patterns = Mapping[str, Any]
+from jaxplain.transforms.method import Run, gradient_method, selected_value
 
 
 def pattern_net(
@@ -136,47 +135,16 @@ def _explainer(
     options: Options,
 ) -> Explainer:
     check_patterns(patterns)
-    return Explainer(
-        f,
+    method = gradient_method(
         composite,
-        relevance=False,
-        unknown=unknown,
-        seed=selected_sign if project else _value,
-        state=dict(patterns),
-        prepare=_by_layer,
-        reverse=projections if project else None,
-        **options,
+        seed=selected_sign if project else selected_value,
+        layer_states=_by_layer,
+        transform_relevance=projections if project else None,
     )
+    return Explainer(f, method=method, unknown=unknown, state=dict(patterns), **options)
 
 
-def check_patterns(patterns: Patterns) -> None:
-    """Raises TypeError for what is no dictionary from name to array of real floating numbers."""
-    if not isinstance(patterns, Mapping):
-        raise TypeError(
-            "patterns are a dictionary from layer to array, as "
-            f"pattern_statistics(f, data).patterns() returns them, got {type(patterns).__name__}"
-        )
-    for name, pattern in patterns.items():
-        aval = _compat.aval(pattern)
-        if (
-            not isinstance(name, str)
-            or aval is None
-            or not jnp.issubdtype(aval.dtype, jnp.floating)
-        ):
-            raise TypeError(
-                f"the pattern of layer {name!r} must be an array of real floating numbers, got "
-                f"{_compat.spelled(pattern)}"
-            )
-
-
-def kernel_layers(plan: Plan) -> list[Layer]:
-    """The layers of a plan that have patterns."""
-    return [r.layer for r in plan if isinstance(r.rule, PatternNet) and r.layer.is_kernel]
-
-
-def _by_layer(
-    plan: Plan, patterns: Patterns, run: Callable[[Sequence[Any]], Any]
-) -> dict[Layer, Any]:
+def _by_layer(plan: Plan, patterns: Patterns, run: Run) -> dict[Layer, Any]:
     """Each layer's pattern, checked."""
     layers = kernel_layers(plan)
     names = [layer.name for layer in layers]
@@ -201,22 +169,18 @@ def _by_layer(
     return {layer: patterns[layer.name] for layer in layers}
 
 
-def _value(output: jax.Array) -> jax.Array:
-    return output
-
-
 def selected_sign(output: jax.Array) -> jax.Array:
     """The selected output, projected: of one number per example the sign is left."""
     return jnp.sign(output) if output.ndim <= 2 else output
 
 
-def projections(graph: Graph, low: float = -1.0, high: float = 1.0) -> Reverse:
+def projections(graph: Graph, low: float = -1.0, high: float = 1.0) -> RelevanceTransforms:
     """At every bottleneck, each example's signal divided by its largest magnitude.
 
     Args:
         graph: the graph.
-        low: what -1 becomes.
-        high: what 1 becomes.
+        low: the value that -1 becomes.
+        high: the value that 1 becomes.
     """
     size = graph.explained_outputs[0].shape[:1] if graph.batched else ()
     project = partial(_project, batched=graph.batched, low=low, high=high)

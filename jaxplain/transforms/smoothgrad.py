@@ -8,15 +8,14 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxplain import _compat, targets
-from jaxplain.rules.base import check_number
+from jaxplain import _compat
+from jaxplain.arguments import check_count, check_number
 from jaxplain.targets import Target
 from jaxplain.transforms.wrapper import (
     Base,
     Wrapper,
     as_explainer,
     call,
-    check_count,
     counted,
     explained,
     fold,
@@ -53,8 +52,7 @@ class Noisy(Wrapper):
     def attribute(self, base: Base, args: Sequence[Any], target: Target, key: Any) -> Any:
         """See the class."""
         x = explained(args, self.argnums)
-        traced = base.traced(*args)
-        batched = targets.counts_examples(traced.heads, traced.explained)
+        batched = base.traced(*args).batched
         scales = jax.tree.map(lambda v: self._scale(v, batched), x)
 
         def sample(key: jax.Array) -> Any:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from numbers import Integral
 from typing import Any, ClassVar, Union
 
 import jax
@@ -11,13 +10,14 @@ import numpy as np
 
 from jaxplain import _compat, targets
 from jaxplain.affine.dtypes import wide
+from jaxplain.arguments import describe_value
 from jaxplain.errors import readable
 from jaxplain.plan import Plan
 from jaxplain.targets import Target
-from jaxplain.transforms.compiled import NO_PATH, Compiled
 from jaxplain.transforms.explainer import Explainer
 from jaxplain.transforms.gradient import gradient
-from jaxplain.transforms.held import is_hashable, split
+from jaxplain.transforms.partition import is_hashable, partition
+from jaxplain.transforms.traced import NO_PATH, Traced
 
 Base = Union[Explainer, "Wrapper"]
 
@@ -67,7 +67,7 @@ class Wrapper:
         raise NotImplementedError
 
     def check(self, args: Sequence[Any], target: Target) -> None:
-        """Raises what is wrong with the arguments of a call, before any compute."""
+        """Checks the arguments of a call before any compute; raises ValueError or TypeError."""
 
     @readable
     def __call__(
@@ -98,25 +98,25 @@ class Wrapper:
         if key is not None and not self.needs_key:
             raise TypeError(f"{type(self).__name__} draws no random numbers: leave key= out")
         if key is not None and not _is_key(key):
-            raise TypeError(f"key must be a jax.random.key, got {_compat.spelled(key)}")
-        traced = self.traced(*args)  # what is wrong with the arguments themselves comes first
+            raise TypeError(f"key must be a jax.random.key, got {describe_value(key)}")
+        traced = self.traced(*args)  # errors of the arguments themselves come first
         if traced.looks_up:
             raise TypeError(NO_PATH)
-        targets.check(target, traced.heads, traced.explained)
+        traced.check_target(target)
         self.check(args, target)
         target = self.resolve(*args, target=target)
-        arrays, rebuild, static = split(self.held)
+        arrays, combine, static = partition(self.dynamic)
         kind, index = targets.static(target)
         run = self._jitted.get(static) if is_hashable(static) else None
         if run is None:
-            run = self._program(rebuild)
+            run = self._program(combine)
             if is_hashable(static):
                 self._jitted[static] = run
         return run(arrays, args, index, key, kind=kind)
 
-    def _program(self, rebuild: Callable[[list[Any]], Any]) -> Callable[..., Any]:
+    def _program(self, combine: Callable[[list[Any]], Any]) -> Callable[..., Any]:
         def run(arrays: list[Any], args: Sequence[Any], index: Any, key: Any, kind: Any) -> Any:
-            mine = self.holding(rebuild(arrays))
+            mine = self.combine(combine(arrays))
             target = index if isinstance(kind, str) and kind == "index" else kind
             return mine.attribute(mine.base, args, target, key)
 
@@ -139,30 +139,30 @@ class Wrapper:
 
     @readable
     def plan(self, *args: Any) -> Plan:
-        """What would run of the base explainer, layer by layer, as `Explainer.plan`."""
+        """The plan of the base explainer, as `Explainer.plan`."""
         return self.traced(*args).plan
 
     def outputs(self, *args: Any) -> Any:
-        """What targets select from, as `Explainer.outputs`."""
+        """The explained outputs, as `Explainer.outputs`."""
         return self.base.outputs(*args)
 
     def resolve(self, *args: Any, target: Target = None) -> Target:
         """The target, checked and fixed, as `Explainer.resolve`."""
         return self.base.resolve(*args, target=target)
 
-    def traced(self, *args: Any) -> Compiled:
-        """The base explainer's program."""
+    def traced(self, *args: Any) -> Traced:
+        """The function of the base explainer, as `Explainer.traced`."""
         return self.base.traced(*args)
 
     @property
-    def held(self) -> Any:
-        """What is passed at run time, as a pytree."""
-        return self.base.held, {name: getattr(self, name) for name in self.arrays}
+    def dynamic(self) -> Any:
+        """The part that is passed at run time, a pytree: that of the base, and `arrays`."""
+        return self.base.dynamic, {name: getattr(self, name) for name in self.arrays}
 
-    def holding(self, held: Any) -> Any:
-        """The same method with other run-time values."""
-        inner, own = held
-        return replace(self, base=self.base.holding(inner), **own)
+    def combine(self, dynamic: Any) -> Any:
+        """The same method with another dynamic part."""
+        inner, own = dynamic
+        return replace(self, base=self.base.combine(inner), **own)
 
 
 def _is_key(value: Any) -> bool:
@@ -221,12 +221,12 @@ def times_input(attribution: Any, values: Any) -> Any:
     Raises:
         ValueError: it has others.
     """
-    found, wanted = (jax.tree.leaves(tree) for tree in (attribution, values))
-    shapes = [a.shape[max(a.ndim - v.ndim, 0) :] for a, v in zip(found, wanted, strict=False)]
-    if len(found) != len(wanted) or shapes != [v.shape for v in wanted]:
+    given, expected = (jax.tree.leaves(tree) for tree in (attribution, values))
+    shapes = [a.shape[max(a.ndim - v.ndim, 0) :] for a, v in zip(given, expected, strict=False)]
+    if len(given) != len(expected) or shapes != [v.shape for v in expected]:
         raise ValueError(
-            f"attributions of shapes {[a.shape for a in found]} cannot be multiplied by what is in "
-            f"the input's shapes, {[v.shape for v in wanted]}: take a base whose attribution is "
+            f"attributions of shapes {[a.shape for a in given]} cannot be multiplied by what is in "
+            f"the input's shapes, {[v.shape for v in expected]}: take a base whose attribution is "
             "shaped as the input, or a method that only averages (path_average)"
         )
     return scaled(attribution, values)
@@ -239,11 +239,11 @@ def widened(tree: Any) -> Any:
 
 def narrowed(attribution: Any, x: Any) -> Any:
     """An attribution in the dtypes of the explained arrays."""
-    found, tree = jax.tree.flatten(attribution)
+    leaves, tree = jax.tree.flatten(attribution)
     dtypes = [v.dtype for v in jax.tree.leaves(x)]
-    if len(dtypes) != len(found):  # Grad-CAM has one map for all
-        dtypes = [jnp.result_type(*dtypes)] * len(found)
-    return jax.tree.unflatten(tree, [v.astype(d) for v, d in zip(found, dtypes, strict=True)])
+    if len(dtypes) != len(leaves):  # Grad-CAM has one map for all
+        dtypes = [jnp.result_type(*dtypes)] * len(leaves)
+    return jax.tree.unflatten(tree, [v.astype(d) for v, d in zip(leaves, dtypes, strict=True)])
 
 
 def fold(
@@ -293,9 +293,3 @@ def total(term: Callable[[Any], Any], xs: Any, batch_size: int) -> Any:
         return jax.tree.map(lambda s, v: s + counted(v, counts).sum(0), sums, widened(batch))
 
     return fold(term, xs, batch_size, update, zeros)
-
-
-def check_count(value: Any, name: str) -> None:
-    """Raises ValueError for anything but an int >= 1."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        raise ValueError(f"{name} must be an int >= 1, got {value!r}")

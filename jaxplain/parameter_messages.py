@@ -1,0 +1,205 @@
+"""Relevance of parameters: inputs that are constants to the explained ones.
+
+A parameter's relevance is the sum of the messages through it. Each layer shares the relevance of
+its output among the constants computed from the parameter too, and they send it back to the
+parameter: for `x @ (g * v)`, the layer to the kernel `g * v`, and the kernel to `g` and `v`.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+
+from jaxplain.errors import CutOffError, NotAnalyzableError
+from jaxplain.graph import Graph
+from jaxplain.graph.analyses.flow import reached
+from jaxplain.graph.ir import Node, Var, compute
+from jaxplain.graph.layer import Layer
+from jaxplain.rules import Rule
+
+#: `share(function, values, r)`: the relevance of the values, given that of `function(*values)`.
+Share = Callable[[Callable[..., jax.Array], Sequence[jax.Array], jax.Array], Sequence[jax.Array]]
+
+
+def _never(*_: Any) -> Any:
+    raise AssertionError("there are no parameters")
+
+
+@dataclass(frozen=True, eq=False)
+class ParameterBatch:
+    """Parameters that can share one backward pass: no constant is computed from two of them.
+
+    Attributes:
+        owner: the parameter that each constant is computed from; each parameter owns itself.
+        share_in_layer: shares relevance among the constants of a layer under a rule.
+        share_in_constant: shares a constant's relevance among the values it is computed from.
+    """
+
+    owner: Mapping[Var, Var] = field(default_factory=dict)
+    share_in_layer: Callable[[Layer, Rule], Share] = _never
+    share_in_constant: Share = _never
+
+    @property
+    def inputs(self) -> list[Var]:
+        """The parameters, inputs of the program."""
+        return list(dict.fromkeys(self.owner.values()))
+
+    def derived(self, constants: Collection[Var]) -> list[Var]:
+        """The constants that are parameters or are computed from one."""
+        return [v for v in constants if v in self.owner]
+
+    def messages(
+        self,
+        layer: Layer,
+        rule: Rule,
+        function: Callable[[Mapping[Var, jax.Array]], jax.Array],
+        constants: Mapping[Var, jax.Array],
+        r: jax.Array,
+    ) -> dict[Var, jax.Array]:
+        """The relevance of the layer's derived constants, each parameter's explained on their own.
+
+        Args:
+            layer: the layer.
+            rule: its rule.
+            function: the layer at its inputs, as a function of its constants.
+            constants: their values.
+            r: the relevance of its output.
+
+        Raises:
+            NotAnalyzableError: the rule is for inputs only.
+        """
+        derived = self.derived(constants)
+        messages: dict[Var, jax.Array] = {}
+        for parameter in dict.fromkeys(self.owner[v] for v in derived):
+            names = [v for v in derived if self.owner[v] is parameter]
+            _check_rule(layer, rule, names)
+
+            def output(*values: jax.Array, names: Sequence[Var] = names) -> jax.Array:
+                return function({**constants, **dict(zip(names, values, strict=True))})
+
+            shares = self.share_in_layer(layer, rule)(output, [constants[v] for v in names], r)
+            messages |= zip(names, shares, strict=True)
+        return messages
+
+    def derivation(self, var: Var, given: Collection[Var]) -> "DerivedConstant":
+        """The computation of a constant from its parameter.
+
+        Args:
+            var: the constant.
+            given: values where the computation starts, such as the carry of a loop.
+        """
+        nodes: dict[Node, None] = {}
+        sources: dict[Var, None] = {}
+        fixed: dict[Var, None] = {}
+        pending = [var]
+        while pending:
+            top = pending.pop()
+            if top not in self.owner:
+                fixed[top] = None
+            elif top.producer is None or top in given:
+                sources[top] = None
+            elif top.producer not in nodes:
+                nodes[top.producer] = None
+                pending += (v for v in top.producer.inputs if v.literal is None)
+        order = sorted(nodes, key=lambda node: node.outputs[0].index)
+        return DerivedConstant(
+            var, tuple(order), tuple(sources), tuple(fixed), self.share_in_constant
+        )
+
+
+@dataclass(frozen=True)
+class DerivedConstant:
+    """A constant computed from a parameter, as the kernel `v / norm(v)` is from `v`.
+
+    Attributes:
+        var: the constant.
+        nodes: the operations that compute it.
+        sources: the values with relevance that they start from: the parameter, or constants.
+        fixed: the other values that they read.
+        share: shares the constant's relevance among the sources.
+    """
+
+    var: Var
+    nodes: tuple[Node, ...]
+    sources: tuple[Var, ...]
+    fixed: tuple[Var, ...]
+    share: Share
+
+    def __call__(self, sources: tuple[Any, ...], fixed: tuple[Any, ...]) -> Any:
+        """The constant's value; in the backward pass its relevance goes to the sources."""
+        call = jax.custom_vjp(self._value)
+        call.defvjp(
+            lambda sources, fixed: (self._value(sources, fixed), (sources, fixed)), self._backward
+        )
+        return call(sources, fixed)
+
+    def _value(self, sources: tuple[Any, ...], fixed: tuple[Any, ...]) -> Any:
+        names = (*self.sources, *self.fixed)
+        env = dict(zip(names, (*sources, *fixed), strict=True))
+        compute(self.nodes, env)
+        return env[self.var]
+
+    def _backward(self, residuals: Any, r: jax.Array) -> Any:
+        sources, fixed = residuals
+        return tuple(self.share(lambda *values: self._value(values, fixed), sources, r)), None
+
+
+def parameter_batches(
+    graph: Graph,
+    inputs: Sequence[Var],
+    share_in_layer: Callable[[Layer, Rule], Share],
+    share_in_constant: Share,
+) -> tuple[ParameterBatch, ...]:
+    """The parameters, in as few backward passes as possible.
+
+    Args:
+        graph: the graph of the explained inputs.
+        inputs: the parameters: other inputs of its program.
+        share_in_layer: see `ParameterBatch`.
+        share_in_constant: see `ParameterBatch`.
+
+    Raises:
+        TypeError: a parameter is no floating array.
+        NotAnalyzableError: no relevance can reach a parameter.
+    """
+    rows = {lookup.value for lookup in graph.lookups}  # explained, and picked from a table
+    carries = graph.flow.carries_relevance
+    owners: list[dict[Var, Var]] = []
+    for parameter in inputs:
+        _check(graph, parameter)
+        derived = reached(graph.program, [parameter], lambda v: v in rows or v not in carries)
+        owner = next((owner for owner in owners if derived.isdisjoint(owner)), None)
+        if owner is None:
+            owners.append(owner := {})
+        owner |= dict.fromkeys(derived, parameter)
+    return tuple(ParameterBatch(owner, share_in_layer, share_in_constant) for owner in owners)
+
+
+def _check(graph: Graph, parameter: Var) -> None:
+    if not parameter.floating:
+        raise TypeError(
+            f"parameter {parameter.path} has dtype {parameter.aval.dtype}: only floating "
+            "parameters have relevance; give others as an argument of their own, or cast them "
+            "before"
+        )
+    if reached(graph.program, [parameter]).isdisjoint(graph.explained_outputs):
+        raise CutOffError(
+            f"no relevance can reach parameter {parameter.path}: the output is cut off from it by "
+            "discrete operations or stop_gradient, or does not depend on it"
+        )
+
+
+def _check_rule(layer: Layer, rule: Rule, constants: Sequence[Var]) -> None:
+    """Raises NotAnalyzableError for a kernel whose rule is no rule for weights."""
+    if not layer.is_kernel or rule.weights_like_inputs:
+        return
+    end = max(map(layer.nodes.index, layer.mixing)) + 1
+    if any(v in constants for node in layer.nodes[:end] for v in node.inputs):
+        where = f" at {layer.location}" if layer.location else ""
+        raise NotAnalyzableError(
+            f"{rule!r} of layer {layer.index} ({layer.name}){where} treats inputs otherwise than "
+            "weights, which have no relevance under it: give the layer a rule that shares by "
+            "contribution, e.g. Epsilon or ZPlus; a rule of your own that does says so by "
+            "weights_like_inputs = True"
+        )
