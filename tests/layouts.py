@@ -337,7 +337,7 @@ PLACES = ("transposed", "reshaped", "reversed", "wide")
 ELEMENTWISE = frozenset(
     "add sub mul div neg max min exp exp2 log log1p expm1 logistic tanh erf erfc sin cos sqrt "
     "rsqrt cbrt abs square integer_pow pow sign select_n stop_gradient gt lt ge le eq ne and or "
-    "not clamp is_finite round floor ceil copy copy_p add_any".split()
+    "not clamp is_finite round floor ceil copy copy_p add_any log2 one_minus_square".split()
 )
 REDUCTIONS = frozenset("reduce_sum reduce_max reduce_min".split())
 

@@ -284,6 +284,7 @@ ONE: dict[str, Callable[..., Any]] = {
             "div": np.divide, "neg": np.negative, "max": np.maximum, "min": np.minimum,
             "exp": np.exp, "exp2": np.exp2, "log": np.log, "log1p": np.log1p, "expm1": np.expm1,
             "tanh": np.tanh, "sin": np.sin, "cos": np.cos, "sqrt": np.sqrt, "cbrt": np.cbrt,
+            "log2": np.log2, "one_minus_square": lambda x: 1 - x * x,
             "rsqrt": lambda x: 1 / np.sqrt(x), "abs": np.abs, "square": np.square, "pow": np.power,
             "sign": np.sign, "round": np.round, "floor": np.floor, "ceil": np.ceil,
             "gt": np.greater, "lt": np.less, "ge": np.greater_equal, "le": np.less_equal,
