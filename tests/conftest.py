@@ -43,6 +43,7 @@ def pytest_configure() -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--models", type=int, default=600, help="how many random models to draw")
+    parser.addoption("--layouts", type=int, default=60, help="how many random layouts to draw")
 
 
 @pytest.hookimpl(wrapper=True)
