@@ -17,8 +17,8 @@ from jaxplain.graph import trace
 from jaxplain.interpreter import evaluate, values
 from jaxplain.ledger import Ledger
 from jaxplain.plan import Plan
+from jaxplain.probes import COLUMNS, Probes
 from jaxplain.rules import AlphaBeta, Epsilon, Flat, Gamma, Norm, Rule, Uniform, ZPlus
-from jaxplain.taps import ENTRIES, Taps
 
 E = 1e-2  # large: what it does where it does not belong shows, and rounding does not
 TOLERANCE = {"moves": 1e-9, "casts": 1e-5}
@@ -81,7 +81,7 @@ def maps(f: Any, x: Any, methods: Sequence[str] = METHODS, audited: Sequence[str
             if name == "deep_lift":
                 explainer = jxp.deep_lift(f).base
                 plan = explainer.traced(x).plan
-                asked[name] = partial(_deep_lift, explainer.prepare, plan)
+                asked[name] = partial(_deep_lift, explainer.method.layer_states, plan)
             else:
                 plan = Plan(graph, RULES[name])
                 asked[name] = partial(_relevance, plan, audited=name in audited)
@@ -123,29 +123,31 @@ def _seeds(heads: Sequence[Any]) -> list[Any]:
 def _relevance(plan: Plan, constants: list[Any], x: Any, audited: bool) -> Any:
     """The relevance of `x`, the outputs, the relevance there, and what the ledger is made of."""
     steps = plan.graph.all_steps if audited else ()
-    zeros = [dict.fromkeys(ENTRIES, jnp.zeros((), x.dtype)) for _ in steps]
+    zeros = [dict.fromkeys(COLUMNS, jnp.zeros((), x.dtype)) for _ in steps]
 
     def heads_of(x: Any, entries: Any) -> list[Any]:
-        taps = Taps(ledger=dict(zip(steps, entries, strict=True)))
-        return _evaluate(plan, constants, x, taps)
+        probes = Probes(ledger=dict(zip(steps, entries, strict=True)))
+        return _evaluate(plan, constants, x, probes)
 
     heads, pullback = jax.vjp(heads_of, x, zeros)
     seeds = _seeds(heads)
     arriving, recorded = pullback(seeds)
-    columns = {key: jnp.stack([e[key] for e in recorded]) for key in ENTRIES} if audited else None
+    columns = {key: jnp.stack([e[key] for e in recorded]) for key in COLUMNS} if audited else None
     return arriving, heads, sum(s.sum() for s in seeds), columns
 
 
 def _deep_lift(prepare: Any, plan: Plan, constants: list[Any], x: Any) -> Any:
     baseline = 0.5 * jnp.roll(x, 1, 0) + 0.1
     states = prepare(plan, [baseline], lambda inputs: values(plan.graph.program, constants, inputs))
-    heads, pullback = jax.vjp(lambda x: _evaluate(plan, constants, x, Taps(), states), x)
+    heads, pullback = jax.vjp(lambda x: _evaluate(plan, constants, x, Probes(), states), x)
     return pullback(_seeds(heads))[0] * (x - baseline), heads, 0, None
 
 
-def _evaluate(plan: Plan, constants: list[Any], x: Any, taps: Taps, states: Any = None) -> Any:
+def _evaluate(plan: Plan, constants: list[Any], x: Any, probes: Probes, states: Any = None) -> Any:
     heads = plan.graph.explained_outputs
-    return evaluate(plan, constants, [x], [x], heads, relevance=True, taps=taps, states=states)[0]
+    return evaluate(
+        plan, constants, [x], [x], heads, at_least_float32=True, probes=probes, states=states
+    )[0]
 
 
 def differences(mode: str, wanted: Maps, found: Maps) -> dict[str, Any]:

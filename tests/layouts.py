@@ -92,6 +92,7 @@ def program(f: Callable[..., Any], x: Any, opened: bool) -> Program:
     avals: list[Any] = []
     constants: dict[int, Any] = {}
     equations: list[Equation] = []
+    written: dict[str, tuple[int, ...]] = {}
 
     def new(atom: Any) -> int:
         avals.append(atom.aval)
@@ -112,9 +113,12 @@ def program(f: Callable[..., Any], x: Any, opened: bool) -> Program:
             if container is not None:
                 env |= zip(eqn.outvars, inline(*_compat.body(eqn, container), inputs), strict=True)
                 continue
-            outputs = tuple(map(new, eqn.outvars))
-            env |= zip(eqn.outvars, outputs, strict=True)
-            equations.append(Equation(eqn, inputs, outputs))
+            # written twice, one of them moved, it would be two computations
+            same = str((eqn.primitive.name, sorted(eqn.params.items()), inputs))
+            if same not in written:
+                written[same] = outputs = tuple(map(new, eqn.outvars))
+                equations.append(Equation(eqn, inputs, outputs))
+            env |= zip(eqn.outvars, written[same], strict=True)
         return [read(v) for v in jaxpr.outvars]
 
     jaxpr, consts = _compat.open_jaxpr(closed)

@@ -303,7 +303,9 @@ ONE: dict[str, Callable[..., Any]] = {
     "dot_general": _dot,
     "conv_general_dilated": _conv,
     "broadcast_in_dim": _broadcast,
-    "reshape": lambda x, *, new_sizes, **_: x.reshape(new_sizes),
+    "reshape": lambda x, *, new_sizes, dimensions, **_: (
+        x if dimensions is None else x.transpose(dimensions)
+    ).reshape(new_sizes),
     "squeeze": lambda x, *, dimensions: np.squeeze(x, tuple(dimensions)),
     "transpose": lambda x, *, permutation: x.transpose(permutation),
     "rev": lambda x, *, dimensions: np.flip(x, tuple(dimensions)),

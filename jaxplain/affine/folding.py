@@ -17,7 +17,7 @@ from jaxplain.graph.analyses.axes import reshaped
 from jaxplain.graph.contractions import contraction
 from jaxplain.graph.ir import Node, Var, read
 from jaxplain.graph.layer import Layer
-from jaxplain.graph.layouts import is_move
+from jaxplain.graph.layouts import axes_read, is_move
 from jaxplain.graph.primitives import Operand, PrimitiveKind
 from jaxplain.graph.primitives import PrimitiveRole as Role
 
@@ -175,7 +175,8 @@ def _move(node: Node, labels: _Labels, layer: Layer, back: bool = False) -> _Lab
     if role is Role.TRANSPOSE:
         order = node.params["permutation"]
         return [labels[i] for i in (np.argsort(order) if back else order)]
-    if role is Role.RESHAPE or (role is Role.BROADCAST and is_move(node)):
+    in_order = axes_read(node) == tuple(range(len(operand.shape)))
+    if (role is Role.RESHAPE and in_order) or (role is Role.BROADCAST and is_move(node)):
         return list(reshaped(before, after, labels))
     return None
 

@@ -11,6 +11,7 @@ its index runs over in the flat value. Two copies are the same when their layout
 
 import math
 from collections.abc import Sequence
+from itertools import product
 
 from jaxplain.graph.ir import Node
 from jaxplain.graph.primitives import PrimitiveRole as Role
@@ -40,7 +41,36 @@ def after(node: Node, layout: Layout) -> Layout | None:
             tuple((-stride if i in params["dimensions"] else stride, size) for stride, size in axis)
             for i, axis in enumerate(layout)
         )
+    if role is Role.RESHAPE:
+        layout = tuple(layout[axis] for axis in axes_read(node))
     return _regrouped(layout, node.outputs[0].shape)
+
+
+def axes_read(node: Node) -> tuple[int, ...]:
+    """The axes of a reshape's operand in the order in which it reads them."""
+    order = node.params.get("dimensions") if "new_sizes" in node.params else None
+    return tuple(range(len(node.inputs[0].shape)) if order is None else order)
+
+
+def meeting_axes(node: Node) -> set[tuple[int, int]]:
+    """The pairs (axis of the input, axis of the output) of a move that run over the same entries.
+
+    All pairs where the digits do not fit.
+    """
+    before, layout = node.inputs[0].shape, after(node, original(node.inputs[0].shape))
+    if layout is None:
+        return set(product(range(len(before)), range(len(node.outputs[0].shape))))
+    pairs = set()
+    for i, axis in enumerate(original(before)):
+        for j, digits in enumerate(layout):
+            pairs |= {(i, j) for a in axis for b in digits if _overlap(a, b)}
+    return pairs
+
+
+def _overlap(a: tuple[int, int], b: tuple[int, int]) -> bool:
+    """Whether two digits run over some of the same strides."""
+    (low, high), (start, end) = ((abs(s), abs(s) * n) for s, n in (a, b))
+    return low < end and start < high
 
 
 def shape(layout: Layout) -> tuple[int, ...]:

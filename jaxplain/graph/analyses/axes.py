@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from jaxplain.graph.contractions import Contraction, contraction
 from jaxplain.graph.ir import Control, Node, Program, Var
+from jaxplain.graph.layouts import axes_read
 from jaxplain.graph.primitives import PrimitiveKind
 from jaxplain.graph.primitives import PrimitiveRole as Role
 
@@ -81,7 +82,9 @@ class Axes:
         if role is Role.TRANSPOSE:
             return tuple(first[i] for i in node.params["permutation"])
         if role is Role.RESHAPE:
-            return reshaped(known[0].shape, out.shape, first)
+            order = axes_read(node)
+            before = [known[0].shape[i] for i in order]
+            return reshaped(before, out.shape, [first[i] for i in order])
         if role is Role.BROADCAST:
             place = {to: i for i, to in enumerate(node.params["broadcast_dimensions"])}
             return tuple(first[place[i]] if i in place else None for i in range(rank))

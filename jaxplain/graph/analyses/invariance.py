@@ -25,7 +25,9 @@ _KEEP = (
     Role.EXTREMUM_REDUCTION,
     Role.STOP,
     Role.REVERSAL,
+    Role.SLICE,
 )
+_ALIKE = (Role.SUM, Role.DIFFERENCE, Role.EXTREMUM, Role.SELECT, Role.CONCATENATION)
 _REDUCTIONS = (Role.SUM_REDUCTION, Role.EXTREMUM_REDUCTION, Role.CONTRACTION)
 _COMPARISONS = (Role.COMPARISON, Role.EQUALITY)
 _TINY = 1e-2  # literals up to this size count as the epsilon of a division, their inverse as a cap
@@ -75,7 +77,7 @@ def scale_weights(nodes: Sequence[Node], source: Var) -> dict[Var, float] | None
         role = node.info.role
         operands = [weight(v, role is Role.EXTREMUM) for v in node.inputs]
         result: float | None = None
-        if role in (Role.SUM, Role.DIFFERENCE, Role.EXTREMUM, Role.SELECT):
+        if role in _ALIKE:
             terms = operands[1:] if role is Role.SELECT else operands
             known = {w for w in terms if w is not None}
             if len(known) == 1 and (role is not Role.SELECT or operands[0] == 0):
@@ -148,7 +150,7 @@ def _shift(node: Node, operands: list[_Response | None]) -> _Response | None:
         cases = operands[2:] if guard else operands[1:]
         known = [w for w in cases if w is not None]
         return known[0] if known and all(w == known[0] for w in known) else None
-    if role is Role.EXTREMUM:
+    if role in (Role.EXTREMUM, Role.CONCATENATION):
         return known[0] if known and all(w == known[0] for w in known) else None
     if role in (Role.PRODUCT, Role.QUOTIENT, Role.CONTRACTION):
         if any(w.amount and not w.exponential for w in known):

@@ -109,6 +109,14 @@ class Facts:
             stack.extend(self.flow.active_inputs[node])
         return in_order(nodes)
 
+    def before_moves(self, var: Var) -> tuple[tuple[Node, ...], Var]:
+        """The moves that end at a value, and the value before them."""
+        moves: list[Node] = []
+        while (node := var.producer) is not None and is_move(node):
+            moves.insert(0, node)
+            (var,) = node.inputs
+        return tuple(moves), var
+
     def moves_between(self, start: Var, end: Var) -> tuple[Node, ...] | None:
         """The moves on a way from one value to another, entry by entry; None where there is none.
 
@@ -134,7 +142,9 @@ class Facts:
         """Whether an operation may stand inside an activation, a normalisation or a softmax."""
         if node.info.multiplies:  # a norm; with a constant operand it is a kernel
             return node.info.local and all(v in self.flow.active for v in node.inputs)
-        return node.info.local and len(node.outputs) == 1
+        moves = node.info.kind is PrimitiveKind.STRUCTURAL
+        frozen = moves and self.flow.carries_relevance.isdisjoint(node.outputs)
+        return (node.info.local or frozen) and len(node.outputs) == 1
 
     def is_diagonal(self, node: Node) -> bool:
         """Whether an operation scales one value by constants or adds some, entry by entry."""

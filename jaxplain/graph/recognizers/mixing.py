@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from jaxplain.graph.analyses.flow import Flow
 from jaxplain.graph.contractions import contraction
 from jaxplain.graph.ir import Node
+from jaxplain.graph.layouts import is_move, meeting_axes
 from jaxplain.graph.primitives import PrimitiveKind
 from jaxplain.graph.primitives import PrimitiveRole as Role
 from jaxplain.graph.recognizers.core import Before, Behind, Core, linear_core
@@ -48,6 +49,8 @@ def sums_copies(nodes: Sequence[Node], mixing: Node, flow: Flow) -> bool:
             before, after = operand.shape, node.outputs[0].shape
             before = before or (1,) * len(after)  # a scalar goes with any shape
             expanded |= {d for d, (a, b) in enumerate(zip(before, after, strict=True)) if a < b}
+        elif expanded and is_move(node):
+            expanded = {j for i, j in meeting_axes(node) if i in expanded}
         elif expanded:
             return True
     if not expanded:

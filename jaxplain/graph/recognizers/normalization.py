@@ -28,10 +28,12 @@ def match(end: Var, facts: Facts) -> Core | None:
     path = invariance.affine_path(nodes, end, weights)
     if path is None:
         return None
-    centred = _centring(source, facts)
+    moves, value = facts.before_moves(source)
+    centred = _centring(value, facts)
     if centred is not None:
-        nodes, source = (*centred.nodes, *nodes), centred.input
-        path |= {v for n in centred.nodes for v in facts.flow.active_inputs[n]}
+        before = (*centred.nodes, *moves)
+        nodes, source = (*before, *nodes), centred.input
+        path |= {v for n in before for v in facts.flow.active_inputs[n]}
     return Core(
         "Normalization",
         "normalization",

@@ -52,12 +52,10 @@ def _of_one_value(node: Node, end: Var, facts: Facts) -> Core | None:
     if node.info.role not in _INVERSE or source not in facts.flow.carries_relevance:
         return None
     before, op = _INVERSE[node.info.role]
-    nodes, value = [node], source
-    while (move := value.producer) is not None and is_move(move):
-        nodes, value = [move, *nodes], move.inputs[0]
+    moves, value = facts.before_moves(source)
     inner = facts.core(value)
     if inner is not None and inner.op == before:
-        return _core(op, (*inner.nodes, *nodes), inner.inputs[0], end)
+        return _core(op, (*inner.nodes, *moves, node), inner.inputs[0], end)
     summed = _exponential(source, facts, sums=True) if node.info.role is Role.LOG else None
     if summed is None:
         return None

@@ -11,6 +11,7 @@ Refused, as the weight is the same along the axis: a scale before a sum:
 
 from jaxplain.graph import boundaries
 from jaxplain.graph.ir import Node, Var
+from jaxplain.graph.layouts import is_move, meeting_axes
 from jaxplain.graph.primitives import PrimitiveKind
 from jaxplain.graph.primitives import PrimitiveRole as Role
 from jaxplain.graph.recognizers.core import Core
@@ -43,21 +44,23 @@ def _weights(total: Node, facts: Facts) -> tuple[Node, ...]:
     if facts.flow.shared(value):
         return ()
     gap = boundaries.gap_before(value, facts)
-    start = len(gap.nodes)
-    first = None
-    while start > gap.unshared and gap.nodes[start - 1].info.kind is PrimitiveKind.DIAGONAL:
-        start -= 1
-        product = gap.nodes[start].info.role is Role.PRODUCT
-        free = first is None or start >= gap.behind
-        if product and free and _vary(gap.nodes[start], total.params["axes"], facts):
-            first = start
+    axes, first = set(total.params["axes"]), None
+    for place in reversed(range(gap.unshared, len(gap.nodes))):
+        node = gap.nodes[place]
+        if is_move(node):
+            axes = {i for i, j in meeting_axes(node) if j in axes}
+        elif node.info.kind is not PrimitiveKind.DIAGONAL:
+            break
+        free = first is None or place >= gap.behind
+        if node.info.role is Role.PRODUCT and free and _vary(node, axes, facts):
+            first = place
     if first is None:
         return ()
     copies = first > gap.unshared and gap.nodes[first - 1].info.role is Role.BROADCAST
     return gap.nodes[first - copies :]
 
 
-def _vary(product: Node, axes: tuple[int, ...], facts: Facts) -> bool:
+def _vary(product: Node, axes: set[int], facts: Facts) -> bool:
     """Whether the weights of a product vary along one of the axes."""
     weights = [v.shape for v in product.inputs if v not in facts.flow.carries_relevance]
     return any(len(w) > axis and w[axis] > 1 for w in weights for axis in axes)
