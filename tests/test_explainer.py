@@ -327,5 +327,5 @@ def test_an_explainer_says_in_one_line_what_it_is() -> None:
     model = nn.Dense(3)
     bound = jxp.from_linen(model, model.init(jax.random.key(0), X))
     assert repr(jxp.gradient(bound, stop="dense")) == (
-        "Explainer(Model, Gradient, logits=False, unknown='gradient', stop='dense')"
+        "Explainer(LinenModel, Gradient, logits=False, unknown='gradient', stop='dense')"
     )
