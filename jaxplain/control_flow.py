@@ -97,18 +97,18 @@ def _loop(
     layer: Layer, operands: list[Any], values: Any, inside: Run, probes: ProbesInside
 ) -> tuple[list[Any], dict[Layer, Any]]:
     (block,), flow = layer.blocks, _control(layer).flow
-    names: list[Layer] = []
+    layers: list[Layer] = []
 
     def body(carry: list[Any], scanned: tuple[list[Any], list[Any]]) -> Any:
         slices, arrays = scanned
         taken = [*operands[: flow.fixed], *carry, *slices]
         outputs, captured = inside(block, taken, probes.attach(arrays))
-        names[:] = captured
+        layers[:] = captured
         return outputs[: flow.carried], (outputs[flow.carried :], list(captured.values()))
 
     start, scanned = operands[flow.fixed :][: flow.carried], operands[flow.fixed + flow.carried :]
     end, (outputs, captured) = _compat.scan(layer.main.eqn, body, start, (scanned, probes.arrays))
-    return [*end, *outputs], dict(zip(names, captured, strict=True))
+    return [*end, *outputs], dict(zip(layers, captured, strict=True))
 
 
 def _branch(

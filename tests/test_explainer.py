@@ -320,3 +320,12 @@ def test_unknown_operations_are_refused_or_differentiated_on_request() -> None:
     explain = jxp.lrp(g, unknown="gradient")
     assert np.isfinite(explain(X)).all()
     assert "1 layers without a rule are differentiated" in str(explain.plan(X))
+
+
+def test_an_explainer_says_in_one_line_what_it_is() -> None:
+    assert repr(jxp.lrp(f, composites.EpsilonPlus())) == "Explainer(f, EpsilonPlus)"
+    model = nn.Dense(3)
+    bound = jxp.from_linen(model, model.init(jax.random.key(0), X))
+    assert repr(jxp.gradient(bound, stop="dense")) == (
+        "Explainer(LinenModel, Gradient, logits=False, unknown='gradient', stop='dense')"
+    )
