@@ -12,7 +12,7 @@ Refused, as the number added is no rounding guard, and the quotient not invarian
 
 from jaxplain.graph.analyses import invariance
 from jaxplain.graph.ir import Node, Var
-from jaxplain.graph.primitives import PrimitiveRole as Role
+from jaxplain.graph.primitives import Role
 from jaxplain.graph.recognizers import linear_subgraph
 from jaxplain.graph.recognizers.core import Behind, Core
 from jaxplain.graph.recognizers.facts import Facts, Subgraph
