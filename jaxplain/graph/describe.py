@@ -1,7 +1,7 @@
 """Layers from steps: each gets its name and index, and what the analyses know of it."""
 
 from collections.abc import Sequence, Set
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 
 from jaxplain.graph.analyses.axes import Axes
@@ -65,9 +65,8 @@ class _Describer:
         examples: tuple[int | None, ...] = ()
         if self.axes is not None:
             examples = tuple(map(self.axes.examples_of, (*step.inputs, step.output)))
-        facts = {field.name: getattr(step, field.name) for field in fields(Step)}
         layer = Layer(
-            **facts,
+            **vars(step),
             name=name,
             index=self.indices.get(step, -1),
             first=step in self.first,

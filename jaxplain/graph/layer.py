@@ -9,6 +9,7 @@ from jaxplain._compat import Eqn
 from jaxplain.graph.ir import Control, Node, Program, Var
 from jaxplain.graph.primitives import Kind, Role
 from jaxplain.graph.recognizers.complex_values import is_complex
+from jaxplain.graph.recognizers.core import Core
 from jaxplain.graph.recognizers.mixing import WITHOUT_WEIGHTS
 
 #: Steps that no rule is asked for: moves of values, and steps that hold layers of their own.
@@ -16,38 +17,20 @@ RULELESS = ("Structure", "Loop", "Branch", "Shards")
 
 
 @dataclass(frozen=True, eq=False)
-class Step:
+class Step(Core):
     """Operations that are one pure function: of the values it reads, the values it produces.
 
     Steps may overlap: each that needs an operation has its own copy.
 
     Attributes:
-        kind: Affine, Merge, Activation, Softmax, Normalization, Product, Matmul, Selection,
-            Unknown; or, without a rule, Structure, which only moves values, and Loop, Branch and
-            Shards (of a shard_map), which hold layers.
-        op: which of its kind: for Affine "dense", "convolution", "filter" (a kernel whose numbers
-            the function spells out, as resizing does), "pooling", "sum", "cumulative", "linear" or
-            "scale"; for Activation "rectifier" or the function; for Softmax "softmax",
-            "log_softmax" or "logsumexp"; for Product "product" or "quotient"; for all other kinds
-            the primitive.
-        nodes: its operations in topological order.
-        inputs: the values it reads and sends relevance to.
-        outputs: the values it produces (one, but for operations with several outputs).
-        affine_vars: the values on its affine path; all others are constants to it.
-        mixing: the operations that mix inputs: its kernel, if it has one.
+        kind, op, nodes, inputs, outputs, affine_vars, mixing: as those of its core, with the
+            neighbours that the core takes.
         moves: for an Activation, the moves between its input and its output.
         argument: for an Activation, the value that its nonlinear operations read: its input, or
             that with numbers added.
         blocks: the blocks inside of a loop or branch.
     """
 
-    kind: str
-    op: str
-    nodes: tuple[Node, ...]
-    inputs: tuple[Var, ...]
-    outputs: tuple[Var, ...]
-    affine_vars: frozenset[Var]
-    mixing: tuple[Node, ...] = ()
     moves: tuple[Node, ...] = ()
     argument: Var | None = None
     blocks: "tuple[Block, ...]" = ()

@@ -1,7 +1,7 @@
 """Recognizers: each finds the operations that mean one thing, ending at a value.
 
-`match(end, facts)` gives the core that ends at a value, or None. The first one that finds any
-counts, in the order of `RECOGNIZERS`.
+`match(node, end, facts)` gives the core that ends at a value, an output of the node, or None. The
+first one that finds any counts, in the order of `RECOGNIZERS`.
 """
 
 from jaxplain.graph.recognizers import (

@@ -59,13 +59,10 @@ class Facts:
         return self._cores[end]
 
     def _find(self, end: Var) -> Core | None:
-        ends = end.producer is None or end in self.flow.explained
-        if ends or end not in self.flow.carries_relevance:
+        node = end.producer
+        if node is None or end in self.flow.explained or end not in self.flow.carries_relevance:
             return None
-        for match in self._recognizers:
-            if (core := match(end, self)) is not None:
-                return core
-        return None
+        return next(filter(None, (match(node, end, self) for match in self._recognizers)), None)
 
     def local_subgraph(self, end: Var) -> Subgraph | None:
         """The operations that join at a value, where none of them is a kernel or drops entries.
@@ -180,8 +177,8 @@ _LINEAR_IN = (Operand.FACTOR, Operand.TERM, Operand.SUBTRAHEND, Operand.MOVED)
 _ENTRYWISE = (Kind.DIAGONAL, Kind.ELEMENTWISE, Kind.STRUCTURAL)
 _LINEAR = (Kind.DIAGONAL, Kind.STRUCTURAL, Kind.MIXING)
 
-#: Finds the core that ends at a value.
-Recognizer = Callable[[Var, Facts], Core | None]
+#: Finds the core that ends at a value, made by an operation.
+Recognizer = Callable[[Node, Var, Facts], Core | None]
 
 
 def _decides(node: Node, place: int) -> bool:
