@@ -1,13 +1,12 @@
 """Layers from steps: each gets its name and index, and what the analyses know of it."""
 
-from collections.abc import Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 
 from jaxplain.graph.analyses.axes import Axes
 from jaxplain.graph.analyses.bounds import bounds_of
 from jaxplain.graph.analyses.flow import Flow
-from jaxplain.graph.intervals import ANYTHING, UNIT, Bounds
+from jaxplain.graph.intervals import ANYTHING, UNIT
 from jaxplain.graph.ir import Var
 from jaxplain.graph.layer import RULELESS, Block, Layer, Step
 from jaxplain.graph.naming import names_of
@@ -24,94 +23,59 @@ def describe(block: Block[Step], flow: Flow, axes: Axes, batched: bool) -> Block
         axes: along which axis of the input each axis of a value runs.
         batched: whether the leading axis of the input counts examples.
     """
-    softmax = (s for s in block.walk() if s.kind == "Softmax" and s.op == "softmax")
-    first: set[Step] = set()
-    last: set[Step] = set()
-    _mark_first(block.steps, set(), first)
-    _mark_last(block.steps, set(), last, flow)
+    ruled = (step for step in block.walk() if step.kind not in RULELESS)
+    indices = {step: index for index, step in enumerate(ruled)}
     names = names_of(block.steps, flow)
-    ruled = [step for step in block.walk() if step.kind not in RULELESS]
-    describer = _Describer(
-        names,
-        {step: index for index, step in enumerate(ruled)},
-        first,
-        last,
-        bounds_of(block.program, {s.output: UNIT for s in softmax}),
-        axes if batched else None,
-        flow.active,
-    )
-    return describer.block(block, ())
+    softmax = (s for s in block.walk() if s.kind == "Softmax" and s.op == "softmax")
+    bounds = bounds_of(block.program, {s.output: UNIT for s in softmax})
+    below, above = set[Var](), set[Var]()
+    _below_kernels(block.steps, below)
+    _above_kernels(block.steps, above, flow)
 
-
-@dataclass(frozen=True)
-class _Describer:
-    """All facts of steps."""
-
-    names: dict[Step, str]
-    indices: dict[Step, int]
-    first: set[Step]
-    last: set[Step]
-    bounds: dict[Var, Bounds]
-    axes: Axes | None
-    active: Set[Var]
-
-    def block(self, block: Block[Step], around: tuple[Layer, ...]) -> Block[Layer]:
-        steps = tuple(self.layer(step, around) for step in block.steps)
+    def described(block: Block[Step], around: tuple[Layer, ...]) -> Block[Layer]:
+        steps = tuple(layer_of(step, around) for step in block.steps)
         return Block(block.program, block.explained_outputs, steps)
 
-    def layer(self, step: Step, around: tuple[Layer, ...]) -> Layer:
-        name = self.names.get(step, "")
-        within = [self.bounds.get(v, ANYTHING) for v in step.inputs]
-        examples: tuple[int | None, ...] = ()
-        if self.axes is not None:
-            examples = tuple(map(self.axes.examples_of, (*step.inputs, step.output)))
+    def layer_of(step: Step, around: tuple[Layer, ...]) -> Layer:
+        within = [bounds.get(v, ANYTHING) for v in step.inputs]
         layer = Layer(
             **vars(step),
-            name=name,
-            index=self.indices.get(step, -1),
-            first=step in self.first,
-            last=step in self.last,
+            name=names.get(step, ""),
+            index=indices.get(step, -1),
+            first=step.is_kernel and below.isdisjoint(step.inputs),
+            last=step.is_kernel and above.isdisjoint(step.outputs),
             nonnegative=tuple(b.low >= 0 for b in within),
             gates=tuple(b.low >= 0 and b.high <= 1 + _ROUNDING for b in within),
-            examples=examples,
+            examples=tuple(map(axes.examples_of, (*step.inputs, step.output)) if batched else ()),
             around=around,
-            active=self.active,
+            active=flow.active,
         )
         # a loop and the layers inside of it know each other
-        blocks = tuple(self.block(block, (*around, layer)) for block in step.blocks)
+        blocks = tuple(described(block, (*around, layer)) for block in step.blocks)
         object.__setattr__(layer, "blocks", blocks)
         return layer
 
+    return described(block, ())
 
-def _mark_first(steps: Sequence[Step], below: set[Var], first: set[Step]) -> None:
-    """Marks the kernel layers that are below none; `below` are the values that are."""
+
+def _below_kernels(steps: Sequence[Step], below: set[Var]) -> None:
+    """Adds the values that a kernel comes before to those that are known to have one there."""
     for step in steps:
         if step.control is not None:
-            through = [partial(_mark_first, b.steps, below, first) for b in step.blocks]
+            through = [partial(_below_kernels, b.steps, below) for b in step.blocks]
             step.control.spread(below, through)
-            continue
-        reached = any(v in below for v in step.inputs)
-        _mark(first, step, step.is_kernel and not reached)
-        if reached or step.is_kernel:
+        elif step.is_kernel or not below.isdisjoint(step.inputs):
             below.update(step.outputs)
 
 
-def _mark_last(steps: Sequence[Step], above: set[Var], last: set[Step], flow: Flow) -> None:
-    """Marks the kernel layers that are above none; `above` are the values that are."""
+def _above_kernels(steps: Sequence[Step], above: set[Var], flow: Flow) -> None:
+    """As `_below_kernels`, the values that a kernel comes behind."""
     for step in reversed(steps):
         if step.control is not None:
-            through = [partial(_mark_last, b.steps, above, last, flow) for b in step.blocks]
-            step.control.spread_back(above, through, flow.carries_relevance.__contains__)
-            continue
-        reached = any(v in above for v in step.outputs)
-        _mark(last, step, step.is_kernel and not reached)
-        if reached or step.is_kernel:
+            through = [partial(_above_kernels, b.steps, above, flow) for b in step.blocks]
+            step.control.spread(above, through, flow.carries_relevance.__contains__, back=True)
+        elif step.is_kernel or not above.isdisjoint(step.outputs):
             above.update(step.inputs)
-
-
-def _mark(marked: set[Step], step: Step, whether: bool) -> None:
-    """Marks a step or not: the body of a loop is gone through until nothing changes."""
-    (marked.add if whether else marked.discard)(step)
 
 
 def ends_in_probabilities(block: Block[Layer], flow: Flow) -> bool:
@@ -123,7 +87,7 @@ def ends_in_probabilities(block: Block[Layer], flow: Flow) -> bool:
         for layer in reversed(steps):
             if layer.control is not None:
                 through = [partial(back, inner.steps) for inner in layer.blocks]
-                layer.control.spread_back(ends, through, flow.carries_relevance.__contains__)
+                layer.control.spread(ends, through, flow.carries_relevance.__contains__, back=True)
             elif not ends.isdisjoint(layer.outputs):
                 found |= layer.kind == "Softmax" and layer.op != "logsumexp"
                 ends.update(layer.inputs if layer.kind == "Structure" else ())

@@ -95,6 +95,11 @@ class Node:
         return self.eqn.params
 
     @property
+    def bodies(self) -> "tuple[Program, ...]":
+        """The programs of a loop or branch; none for everything else."""
+        return self.control.bodies if self.control is not None else ()
+
+    @property
     def location(self) -> str:
         """`file.py:line` of the user's code."""
         return _compat.source_line(*self.origins)
@@ -161,14 +166,14 @@ class Program:
         """All operations, those inside of loops and branches included."""
         for node in self.nodes:
             yield node
-            for body in node.control.bodies if node.control else ():
+            for body in node.bodies:
                 yield from body.walk()
 
     def bodies(self) -> Iterator["Program"]:
         """The program itself and all programs inside of it."""
         yield self
         for node in self.nodes:
-            for body in node.control.bodies if node.control else ():
+            for body in node.bodies:
                 yield from body.bodies()
 
 
@@ -247,6 +252,7 @@ class Control:
         marked: set[Var],
         through: Sequence[Callable[[], None]],
         can: Callable[[Var], bool] = lambda var: True,
+        back: bool = False,
     ) -> None:
         """Takes a property of values from the operands to the outputs.
 
@@ -255,37 +261,23 @@ class Control:
             through: for each body, spreads it through the body, from its inputs on. A loop's is
                 called until what is carried does not change any more.
             can: which values can have it.
+            back: from the outputs to the operands instead.
         """
-        marked.update(v.inner for v in self.enters if v.outer in marked and can(v.inner))
-        _settle(marked, through, [(out, to) for out, to in self.repeats if can(to)])
-        marked.update(v.outer for v in self.leaves if v.inner in marked and can(v.outer))
-
-    def spread_back(
-        self,
-        marked: set[Var],
-        through: Sequence[Callable[[], None]],
-        can: Callable[[Var], bool],
-    ) -> None:
-        """As `spread`, from the outputs to the operands, for the values that can have it."""
-        marked.update(v.inner for v in self.leaves if v.outer in marked and can(v.inner))
-        _settle(marked, through, [(to, out) for out, to in self.repeats if can(out)])
-        marked.update(v.outer for v in self.enters if v.inner in marked and can(v.outer))
+        entering, repeats, leaving = self.enters, self.repeats, self.leaves
+        if back:
+            entering, leaving = leaving, entering
+            repeats = tuple((to, out) for out, to in repeats)
+        marked.update(v.inner for v in entering if v.outer in marked and can(v.inner))
+        while True:
+            for call in through:
+                call()
+            new = {to for source, to in repeats if source in marked and can(to)} - marked
+            if not new:
+                break
+            marked |= new
+        marked.update(v.outer for v in leaving if v.inner in marked and can(v.outer))
 
 
 def _by_body(links: Sequence[Link], bodies: int) -> list[tuple[Link, ...]]:
     count = len(links) // bodies
     return [tuple(links[i::count]) for i in range(count)]
-
-
-def _settle(
-    marked: set[Var],
-    through: Sequence[Callable[[], None]],
-    repeats: Sequence[tuple[Var, Var]],
-) -> None:
-    while True:
-        for call in through:
-            call()
-        new = {to for source, to in repeats if source in marked} - marked
-        if not new:
-            return
-        marked |= new
