@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from jaxplain.graph import boundaries
-from jaxplain.graph.ir import Control, Node, Program, Var
+from jaxplain.graph.ir import Node, Program, Var
 from jaxplain.graph.layer import Block, Step
 from jaxplain.graph.primitives import Kind
 from jaxplain.graph.recognizers import activation
@@ -48,23 +48,22 @@ def step_ending_at(end: Var, facts: Facts) -> Step:
     """The step that produces a value."""
     core = facts.core(end)
     if core is not None:
-        return _with_neighbours(core, (), facts)
+        return _with_neighbours(core, facts)
     gap = boundaries.gap_before(end, facts)
-    if gap.core is not None and gap.behind == len(gap.nodes):
-        return _with_neighbours(gap.core, gap.nodes, facts)
     left = gap.nodes[max(gap.behind, gap.unshared) :]
-    if all(node.info.kind is Kind.STRUCTURAL for node in left):
-        assert end.producer is not None
-        return _with_neighbours(single("Structure", end.producer, facts), (), facts)
-    alone = gap.unshared == 0 and not facts.flow.shared(gap.start)
-    if gap.core is not None and gap.core.kind == "Merge" and alone:
-        return _with_neighbours(gap.core, gap.nodes, facts)
-    return _with_neighbours(
-        linear_core("Affine", "scale", left, facts.flow.inputs[left[0]]), (), facts
-    )
+    moves = all(node.info.kind is Kind.STRUCTURAL for node in left)
+    if gap.core is not None:
+        alone = gap.unshared == 0 and not facts.flow.shared(gap.start)
+        of_merge = gap.core.kind == "Merge" and alone and not moves
+        if of_merge or gap.behind == len(gap.nodes):
+            return _with_neighbours(gap.core, facts, gap.nodes)
+    if moves:
+        return _with_neighbours(single("Structure", gap.nodes[-1], facts), facts)
+    scale = linear_core("Affine", "scale", left, facts.flow.inputs[left[0]])
+    return _with_neighbours(scale, facts)
 
 
-def _with_neighbours(core: Core, behind: Sequence[Node], facts: Facts) -> Step:
+def _with_neighbours(core: Core, facts: Facts, behind: Sequence[Node] = ()) -> Step:
     """The step of a core, the operations behind it that it takes, and those before it."""
     if core.kind == "Activation":
         core = _in_a_line(core, facts)
@@ -85,12 +84,10 @@ def _with_neighbours(core: Core, behind: Sequence[Node], facts: Facts) -> Step:
         assert moves is not None
         return replace(step, op=op, moves=moves, argument=core.inputs[0])
     if step.control is not None:
-        return replace(step, blocks=_blocks(step.control, facts))
+        bodies = step.control.bodies
+        blocks = tuple(assemble(body, body.outputs, facts.body(body)) for body in bodies)
+        return replace(step, blocks=blocks)
     return step
-
-
-def _blocks(control: Control, facts: Facts) -> tuple[Block[Step], ...]:
-    return tuple(assemble(body, body.outputs, facts.body(body)) for body in control.bodies)
 
 
 def _in_a_line(core: Core, facts: Facts) -> Core:

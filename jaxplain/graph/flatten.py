@@ -329,12 +329,8 @@ def _live(nodes: list[Node], outputs: list[Var]) -> list[Node]:
             live.append(node)
             needed.update(node.inputs)
     live.reverse()
-    index = 0
-    for node in live:
-        for var in (*node.inputs, *node.outputs):
-            if var.index < 0:
-                var.index, index = index, index + 1
-    for var in outputs:
-        if var.index < 0:
-            var.index, index = index, index + 1
+    values = (v for node in live for v in (*node.inputs, *node.outputs))
+    new = dict.fromkeys(v for v in (*values, *outputs) if v.index < 0)
+    for index, var in enumerate(new):
+        var.index = index
     return live

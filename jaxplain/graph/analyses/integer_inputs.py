@@ -159,8 +159,8 @@ class _Search:
             self.mix(node, vectors)
         elif not made:
             return
-        elif _picks(node, self.origins) and node.inputs[0] not in self.origins:
-            features, picked = _features(node), self.picked(node)
+        elif node.info.role is Role.LOOKUP and node.inputs[0] not in self.origins:
+            features, picked = self.picked(node)
             if not out.floating:
                 whole = picked is not None and np.expand_dims(picked, features)
                 self.origins[out] = None if picked is None else np.broadcast_to(whole, out.shape)
@@ -254,18 +254,19 @@ class _Search:
         # what fills up was not moved
         return [np.where(b == a + 1, a, _NOWHERE) for a, b in zip(places, others, strict=True)]
 
-    def picked(self, node: Node) -> _Origins:
-        """The origins of what an operation picks from a table, by the integers that pick it."""
-        places = [self.of(v) for v in node.inputs[1:]]
-        if _is_slice(node):
-            return _joined(places, ())
+    def picked(self, node: Node) -> tuple[tuple[int, ...], _Origins]:
+        """What an operation picks from a table: the axes inside of it, and the others' origins."""
+        places, shape = [self.of(v) for v in node.inputs[1:]], node.outputs[0].shape
+        if "dimension_numbers" not in node.params:  # a slice that begins at integers
+            return tuple(range(len(shape))), _joined(places, ())
         (index,) = places
+        features = tuple(node.params["dimension_numbers"].offset_dims)
         if index is None:
-            return None
-        features, shape = _features(node), node.outputs[0].shape
+            return features, None
         kept = tuple(n for i, n in enumerate(shape) if i not in features)
         # the last axis holds the coordinates of a place
-        return _joined([index[..., k].reshape(kept) for k in range(index.shape[-1])], kept)
+        coordinates = [index[..., k].reshape(kept) for k in range(index.shape[-1])]
+        return features, _joined(coordinates, kept)
 
     def check_inside(self, node: Node, made: Collection[Var]) -> None:
         """Raises TypeError where integers become numbers inside of a loop, branch or mesh."""
@@ -299,24 +300,6 @@ def _joined(origins: Sequence[_Origins], shape: tuple[int, ...]) -> _Origins:
 
     known = [np.broadcast_to(o, shape) for o in origins if o is not None]
     return reduce(join, known) if len(known) == len(origins) else None
-
-
-def _picks(node: Node, made: Collection[Var]) -> bool:
-    """Whether an operation picks from a table, at places in `made`."""
-    picks = node.info.role is Role.LOOKUP
-    return picks and any(v in made for v in node.inputs[1:])
-
-
-def _features(node: Node) -> tuple[int, ...]:
-    """The axes of the output that run inside of what was picked."""
-    if _is_slice(node):  # by one integer
-        return tuple(range(len(node.outputs[0].shape)))
-    return tuple(node.params["dimension_numbers"].offset_dims)
-
-
-def _is_slice(node: Node) -> bool:
-    """Whether a lookup picks a slice that begins at integers, and no rows of a table."""
-    return "dimension_numbers" not in node.params
 
 
 def _lookup(

@@ -9,35 +9,26 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from jaxplain.graph.ir import Control, Node, Program, Var
-from jaxplain.graph.layouts import is_move
 from jaxplain.graph.primitives import Role
 from jaxplain.graph.recognizers.facts import Facts
 
 
-class WithoutSoftmax(NamedTuple):
-    """A program with other outputs.
+def without_softmax(program: Program, facts: Facts) -> tuple[Program, tuple[Var, ...], str]:
+    """Leaves a trailing softmax out of a program.
 
-    Attributes:
-        program: the program, which computes the logits too; its outputs are those of the function.
-        logits: the values that take the place of its outputs.
-        softmax: what was left out: "softmax" or "log_softmax"; "" for nothing.
+    Returns:
+        The program, which computes the logits too, with the outputs of the function; the values
+        that take the place of its outputs; and what was left out: "softmax" or "log_softmax", ""
+        for nothing.
     """
-
-    program: Program
-    logits: tuple[Var, ...]
-    softmax: str
-
-
-def without_softmax(program: Program, facts: Facts) -> WithoutSoftmax:
-    """Leaves a trailing softmax out of a program."""
     ends = [_end(v, program, facts, whole=True) for v in program.outputs]
     softmax = next((end.softmax for end in ends if end.softmax), "")
     if not softmax:
-        return WithoutSoftmax(program, tuple(program.outputs), "")
+        return program, tuple(program.outputs), ""
     rewriter = _Rewriter(program)
     logits = [end.logits(rewriter) for end in ends]
     rewritten, renewed = rewriter.finish(program.outputs)
-    return WithoutSoftmax(rewritten, tuple(renewed.get(v, v) for v in logits), softmax)
+    return rewritten, tuple(renewed.get(v, v) for v in logits), softmax
 
 
 class _Rewriter:
@@ -122,13 +113,9 @@ def _end(var: Var, program: Program, facts: Facts, *, whole: bool, readers: int 
         readers: how many operations on the way to the output read it.
     """
     nothing = _End("", lambda rewriter: var)
-    carries = facts.flow.carries_relevance
-    end, moves = var, list[Node]()
-    while end in carries and end.producer is not None and is_move(end.producer):
-        moves.insert(0, end.producer)
-        end = end.producer.inputs[0]
+    moves, end = facts.before_moves(var)
     node = end.producer
-    if node is None or end not in carries:
+    if node is None or not {var, end} <= facts.flow.carries_relevance:
         return nothing
     if node.control is not None:
         between = {end, *(v for move in moves for v in move.outputs)}
@@ -151,9 +138,9 @@ def _end(var: Var, program: Program, facts: Facts, *, whole: bool, readers: int 
     inside = facts.moves_between(logits, end)
     if inside is None:
         return nothing
-    moves = [*inside, *moves]
+    moves = (*inside, *moves)
     if whole and all(move.info.role is Role.CAST for move in moves):
-        moves = []
+        moves = ()
     return _End(core.op, lambda rewriter: rewriter.moved(logits, moves))
 
 
