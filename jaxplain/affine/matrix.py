@@ -274,11 +274,8 @@ class Affine:
 
     def _constants(self, node: Node, kinds: Sequence[Operand]) -> tuple[Var, ...]:
         """The constants among the operands of some kinds."""
-        return tuple(
-            var
-            for place, var in enumerate(node.inputs)
-            if node.info.operand(place) in kinds and var not in self._layer.affine_vars
-        )
+        path = self._layer.affine_vars
+        return tuple(var for kind, var in node.operands if kind in kinds and var not in path)
 
     def _step(
         self,
@@ -295,12 +292,12 @@ class Affine:
             (value,) = (env[v] for v in node.inputs if v in env)
             return [jnp.broadcast_to(value, node.outputs[0].shape)]
         values = []
-        for place, var in enumerate(node.inputs):
+        for kind, var in node.operands:
             if var in env:
                 values.append(env[var])
             elif var in factors:
                 values.append(factors[var])
-            elif node.info.operand(place) in _ADDED:
+            elif kind in _ADDED:
                 values.append(_compat.zeros(var.aval, var.aval.dtype))
             else:
                 values.append(read(self._env, var))
@@ -377,8 +374,8 @@ def _total(
 ) -> list[Any]:
     """The sum that an operation makes of known values; an empty list where there are none."""
     terms = []
-    for place, var in enumerate(node.inputs):
-        turned = ones is _Ones.NONE and node.info.operand(place) is Operand.SUBTRAHEND
+    for kind, var in node.operands:
+        turned = ones is _Ones.NONE and kind is Operand.SUBTRAHEND
         values = subtracted if turned else added
         if var in values:
             terms.append(-values[var] if turned else values[var])
@@ -432,10 +429,7 @@ def _counts_as_one(node: Node, ones: _Ones) -> bool:
 def _is_scale(node: Node, layer: Layer) -> bool:
     """Whether the operation multiplies its input by something else than one."""
     if node.info.adds:
-        return any(
-            node.info.operand(place) is Operand.SUBTRAHEND and var in layer.affine_vars
-            for place, var in enumerate(node.inputs)
-        )
+        return any(k is Operand.SUBTRAHEND and v in layer.affine_vars for k, v in node.operands)
     einsum = node.info.multiplies and node not in layer.mixing  # without a sum
     return node.info.scales or einsum
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxplain import _compat
-from jaxplain.graph.primitives import PrimitiveInfo
+from jaxplain.graph.primitives import Operand, PrimitiveInfo
 
 
 class Var:
@@ -93,6 +93,11 @@ class Node:
     def params(self) -> dict[str, Any]:
         """The equation's parameters."""
         return self.eqn.params
+
+    @property
+    def operands(self) -> list[tuple[Operand | None, Var]]:
+        """What the operation does with each of its inputs, and the input."""
+        return [(self.info.operand(place), v) for place, v in enumerate(self.inputs)]
 
     @property
     def bodies(self) -> "tuple[Program, ...]":

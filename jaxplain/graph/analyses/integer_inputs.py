@@ -27,6 +27,7 @@ _Origins = np.ndarray | None
 _NOWHERE = -1
 _SEVERAL = -2
 
+_CHOOSING = (Role.CAST, Role.SELECT)  # make numbers of which class it is
 _ENTRYWISE = (Kind.DIAGONAL, Kind.ELEMENTWISE, Kind.DISCRETE)
 
 
@@ -166,7 +167,7 @@ class _Search:
                 self.origins[out] = None if picked is None else np.broadcast_to(whole, out.shape)
             elif node.inputs[0] not in self.numbers:  # else numbers are moved
                 self.add(_lookup(out, features, picked, (node.inputs[0],)))
-        elif _makes_vectors(node, self.classes):
+        elif out.floating and node.inputs[0] in self.classes and node.info.role in _CHOOSING:
             self.hot[out] = _one_hot(out, self.origins[node.inputs[0]])
         else:
             self.follow(node, made)
@@ -207,7 +208,7 @@ class _Search:
         if of_classes:
             self.classes.update(node.outputs)
         elif self.makes_numbers(node, made):
-            one = info.role in (Role.CAST, Role.SELECT)
+            one = info.role in _CHOOSING
             self.add(_lookup(out, (), self.origins[out] if one else None))
 
     def makes_numbers(self, node: Node, made: Collection[Var]) -> bool:
@@ -243,13 +244,12 @@ class _Search:
         """The origins of what an operation moves; None where it is not known where to."""
         if node.info.kind is not Kind.STRUCTURAL:
             return None
-        moved = [i for i in range(len(node.inputs)) if node.info.operand(i) is Operand.MOVED]
-        values: list[Any] = [
-            self.of(v) if i in moved else self.known.of(v) for i, v in enumerate(node.inputs)
-        ]
+        moved = [kind is Operand.MOVED for kind, _ in node.operands]
+        made = zip(moved, node.inputs, strict=True)
+        values: list[Any] = [self.of(v) if moves else self.known.of(v) for moves, v in made]
         if any(value is None for value in values):
             return None
-        others = [v + 1 if i in moved else v for i, v in enumerate(values)]
+        others = [v + moves if moves else v for moves, v in zip(moved, values, strict=True)]
         places, others = ([np.asarray(v) for v in run(node, each)] for each in (values, others))
         # what fills up was not moved
         return [np.where(b == a + 1, a, _NOWHERE) for a, b in zip(places, others, strict=True)]
@@ -320,13 +320,6 @@ def _one_hot(value: Var, origins: _Origins) -> Lookup:
     )
     index = tuple(0 if i in classes else slice(None) for i in range(len(value.shape)))
     return Lookup(value, classes, origins[index])
-
-
-def _makes_vectors(node: Node, classes: set[Var]) -> bool:
-    """Whether numbers are made of which class it is: by a cast, or chosen by it."""
-    if not node.outputs[0].floating or node.inputs[0] not in classes:
-        return False
-    return node.info.role in (Role.CAST, Role.SELECT)
 
 
 def _product(node: Node, hot: Mapping[Var, Lookup]) -> Lookup | None:

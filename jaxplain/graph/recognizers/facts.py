@@ -150,8 +150,8 @@ class Facts:
         (operand,) = flow.active_inputs[node]
         if operand not in flow.carries_relevance or node.outputs[0].shape != operand.shape:
             return False
-        places = [i for i, v in enumerate(node.inputs) if v is operand]
-        return len(places) == 1 and node.info.operand(places[0]) is not Operand.DIVISOR
+        treated = [kind for kind, v in node.operands if v is operand]
+        return len(treated) == 1 and Operand.DIVISOR not in treated
 
     def adds(self, node: Node) -> bool:
         """Whether an operation only adds constants to one value (`c - x` also turns its sign)."""
@@ -165,12 +165,11 @@ class Facts:
         if node.info.kind not in _LINEAR or len(node.outputs) != 1 or len(flow.inputs[node]) != 1:
             return False
         (operand,) = flow.inputs[node]
-        places = [i for i, v in enumerate(node.inputs) if v is operand]
-        if any(node.info.operand(i) not in _LINEAR_IN for i in places):
-            return False
-        if any(v in flow.active and _decides(node, i) for i, v in enumerate(node.inputs)):
-            return False
-        return len(places) == 1 or node.info.adds
+        for kind, var in node.operands:
+            decides = kind is Operand.CONDITION and var in flow.active
+            if decides or (var is operand and kind not in _LINEAR_IN):
+                return False
+        return node.inputs.count(operand) == 1 or node.info.adds
 
 
 _LINEAR_IN = (Operand.FACTOR, Operand.TERM, Operand.SUBTRAHEND, Operand.MOVED)
@@ -179,11 +178,6 @@ _LINEAR = (Kind.DIAGONAL, Kind.STRUCTURAL, Kind.MIXING)
 
 #: Finds the core that ends at a value, made by an operation.
 Recognizer = Callable[[Node, Var, Facts], Core | None]
-
-
-def _decides(node: Node, place: int) -> bool:
-    """Whether an operand says which of the others is taken."""
-    return node.info.operand(place) is Operand.CONDITION
 
 
 def in_order(nodes: Iterable[Node]) -> tuple[Node, ...]:
