@@ -13,6 +13,7 @@ written, behind quotients scaled to 1. float16 has too small a range for that.
 
 import enum
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property, partial, reduce
 from operator import add
 from typing import Any
@@ -43,51 +44,43 @@ _FACTORS = (Operand.FACTOR, Operand.DIVISOR)
 _ADDED = (Operand.TERM, Operand.SUBTRAHEND, Operand.MOVED)
 
 
+@dataclass(frozen=True, eq=False)
 class Linear:
     """A linear map of a list of arrays, with its transpose.
 
-    Args:
+    Attributes:
         apply: the map.
         back: the same map, as it is transposed: possibly in other dtypes.
         inputs: the abstract values of the arrays that `back` takes.
         dtype: of what `back` gives.
     """
 
-    def __init__(
-        self,
-        apply: Callable[..., Any],
-        back: Callable[..., Any],
-        inputs: Sequence[Any],
-        dtype: Any,
-    ):
-        self._apply = apply
-        self._back = back
-        self._inputs = tuple(inputs)
-        self._dtype = dtype
+    apply: Callable[..., Any]
+    back: Callable[..., Any]
+    inputs: Sequence[Any]
+    dtype: Any
 
     def __call__(self, xs: Arrays) -> Any:
         """A x."""
-        return self._apply(*xs)
+        return self.apply(*xs)
 
     def transpose(self, s: Any) -> Arrays:
         """A^T s, one array per input."""
-        return pull_back(self._transposed, s, self._dtype)
+        return pull_back(self._transposed, s, self.dtype)
 
     @cached_property
     def _transposed(self) -> Callable[..., Any]:
-        return jax.linear_transpose(self._back, *self._inputs)
+        return jax.linear_transpose(self.back, *self.inputs)
 
     def __add__(self, other: "Linear") -> "Linear":
-        def plus(f: Callable[..., Any], g: Callable[..., Any]) -> Callable[..., Any]:
-            return lambda *xs: f(*xs) + g(*xs)
-
-        apply, back = plus(self._apply, other._apply), plus(self._back, other._back)
-        return Linear(apply, back, self._inputs, self._dtype)
+        pairs = ((self.apply, other.apply), (self.back, other.back))
+        apply, back = (lambda *xs, f=f, g=g: f(*xs) + g(*xs) for f, g in pairs)
+        return Linear(apply, back, self.inputs, self.dtype)
 
     def scaled(self, factor: float) -> "Linear":
         """factor * A."""
-        apply, back = (lambda *xs, f=f: factor * f(*xs) for f in (self._apply, self._back))
-        return Linear(apply, back, self._inputs, self._dtype)
+        apply, back = (lambda *xs, f=f: factor * f(*xs) for f in (self.apply, self.back))
+        return Linear(apply, back, self.inputs, self.dtype)
 
 
 def pull_back(transposed: Callable[[Any], Any], s: Any, dtype: Any) -> Arrays:

@@ -4,7 +4,6 @@ A value inside one step that somebody else reads is asked for in its own right, 
 lost.
 """
 
-import heapq
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -27,19 +26,12 @@ def assemble(program: Program, outputs: Sequence[Var], facts: Facts) -> Block[St
         facts: what is known of the program.
     """
     steps: dict[Var, Step] = {}
-    pending = [(-v.index, v) for v in dict.fromkeys(outputs) if v in facts.flow.carries_relevance]
-    heapq.heapify(pending)
-    asked = {v for _, v in pending}
-    while pending:
-        _, var = heapq.heappop(pending)
-        if var.producer is None or var in steps or var in facts.flow.explained:
-            continue
-        step = step_ending_at(var, facts)
-        steps |= dict.fromkeys(step.outputs, step)
-        for value in step.inputs:
-            if value not in asked:
-                asked.add(value)
-                heapq.heappush(pending, (-value.index, value))
+    asked = {v for v in outputs if v in facts.flow.carries_relevance}
+    for var in (v for node in reversed(program.nodes) for v in reversed(node.outputs)):
+        if var in asked and var not in steps and var not in facts.flow.explained:
+            step = step_ending_at(var, facts)
+            steps |= dict.fromkeys(step.outputs, step)
+            asked.update(step.inputs)
     ordered = sorted(dict.fromkeys(steps.values()), key=lambda step: step.output.index)
     return Block(program, tuple(outputs), tuple(ordered))
 

@@ -1,7 +1,8 @@
 """Layers from steps: each gets its name and index, and what the analyses know of it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TypeVar
 
 from jaxplain.graph.analyses.axes import Axes
 from jaxplain.graph.analyses.bounds import bounds_of
@@ -11,6 +12,7 @@ from jaxplain.graph.ir import Var
 from jaxplain.graph.layer import RULELESS, Block, Layer, Step
 from jaxplain.graph.naming import names_of
 
+_Step = TypeVar("_Step", bound=Step)
 _ROUNDING = 1e-6  # of a factor such as 1 / 6, which makes of 6 a little more than 1
 
 
@@ -29,8 +31,8 @@ def describe(block: Block[Step], flow: Flow, axes: Axes, batched: bool) -> Block
     softmax = (s for s in block.walk() if s.kind == "Softmax" and s.op == "softmax")
     bounds = bounds_of(block.program, {s.output: UNIT for s in softmax})
     below, above = set[Var](), set[Var]()
-    _below_kernels(block.steps, below)
-    _above_kernels(block.steps, above, flow)
+    _spread(block.steps, below, lambda step, near: near or step.is_kernel, flow)
+    _spread(block.steps, above, lambda step, near: near or step.is_kernel, flow, back=True)
 
     def described(block: Block[Step], around: tuple[Layer, ...]) -> Block[Layer]:
         steps = tuple(layer_of(step, around) for step in block.steps)
@@ -58,39 +60,36 @@ def describe(block: Block[Step], flow: Flow, axes: Axes, batched: bool) -> Block
     return described(block, ())
 
 
-def _below_kernels(steps: Sequence[Step], below: set[Var]) -> None:
-    """Adds the values that a kernel comes before to those that are known to have one there."""
-    for step in steps:
-        if step.control is not None:
-            through = [partial(_below_kernels, b.steps, below) for b in step.blocks]
-            step.control.spread(below, through)
-        elif step.is_kernel or not below.isdisjoint(step.inputs):
-            below.update(step.outputs)
-
-
-def _above_kernels(steps: Sequence[Step], above: set[Var], flow: Flow) -> None:
-    """As `_below_kernels`, the values that a kernel comes behind."""
-    for step in reversed(steps):
-        if step.control is not None:
-            through = [partial(_above_kernels, b.steps, above, flow) for b in step.blocks]
-            step.control.spread(above, through, flow.carries_relevance.__contains__, back=True)
-        elif step.is_kernel or not above.isdisjoint(step.outputs):
-            above.update(step.inputs)
-
-
 def ends_in_probabilities(block: Block[Layer], flow: Flow) -> bool:
     """Whether values of a softmax are among the outputs, moved at most."""
-    found, ends = False, set(block.explained_outputs)
+    ends = set(block.explained_outputs)
+    _spread(
+        block.steps, ends, lambda step, near: near and step.kind == "Structure", flow, back=True
+    )
+    softmax = (s for s in block.walk() if s.kind == "Softmax" and s.op != "logsumexp")
+    return any(not ends.isdisjoint(step.outputs) for step in softmax)
 
-    def back(steps: Sequence[Layer]) -> None:
-        nonlocal found
-        for layer in reversed(steps):
-            if layer.control is not None:
-                through = [partial(back, inner.steps) for inner in layer.blocks]
-                layer.control.spread(ends, through, flow.carries_relevance.__contains__, back=True)
-            elif not ends.isdisjoint(layer.outputs):
-                found |= layer.kind == "Softmax" and layer.op != "logsumexp"
-                ends.update(layer.inputs if layer.kind == "Structure" else ())
 
-    back(block.steps)
-    return found
+def _spread(
+    steps: Sequence[_Step],
+    marked: set[Var],
+    passes: Callable[[_Step, bool], bool],
+    flow: Flow,
+    back: bool = False,
+) -> None:
+    """Marks the values behind steps, or before them.
+
+    Args:
+        steps: the steps in order.
+        marked: the values that are marked already; others are added.
+        passes: whether a step marks its outputs, told whether it reads a marked value.
+        flow: where relevance flows.
+        back: from the outputs of a step to its inputs instead.
+    """
+    for step in reversed(steps) if back else steps:
+        reads, makes = (step.outputs, step.inputs) if back else (step.inputs, step.outputs)
+        if step.control is not None:
+            inner = [partial(_spread, b.steps, marked, passes, flow, back) for b in step.blocks]
+            step.control.spread(marked, inner, flow.carries_relevance.__contains__, back)
+        elif passes(step, not marked.isdisjoint(reads)):
+            marked.update(makes)

@@ -259,11 +259,9 @@ class _Flattener:
         origin: _compat.Eqn,
         same: Hashable = None,
     ) -> Node:
-        key = None
         written = self.keep_derivatives and info.piecewise  # modified gradients act on each of them
-        if not eqn.effects and not written:
-            key = _key(eqn, operands, same)
-        if key is not None and key in self.seen:
+        key = None if eqn.effects or written else _key(eqn, operands, same)
+        if key in self.seen:
             node = self.seen[key]
             if name not in node.names:
                 node.names.append(name)
@@ -279,9 +277,7 @@ class _Flattener:
     def literal(self, atom: Any) -> Var:
         value = np.asarray(atom.val)
         key = (str(atom.aval), value.tobytes())
-        if key not in self.literals:
-            self.literals[key] = Var(atom.aval, literal=atom.val)
-        return self.literals[key]
+        return self.literals.setdefault(key, Var(atom.aval, literal=atom.val))
 
 
 _COMPUTES = (Kind.DIAGONAL, Kind.ELEMENTWISE, Kind.DISCRETE)

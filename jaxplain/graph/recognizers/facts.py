@@ -71,11 +71,8 @@ class Facts:
         """
         if end not in self._local:
             node = end.producer
-            joins = (
-                node is not None
-                and len(node.outputs) == 1
-                and len(self.flow.active_inputs[node]) > 1
-            )
+            assert node is not None
+            joins = len(node.outputs) == 1 and len(self.flow.active_inputs[node]) > 1
             self._local[end] = self.subgraph(end, self.is_local) if joins else None
         return self._local[end]
 

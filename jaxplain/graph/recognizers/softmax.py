@@ -35,8 +35,9 @@ def match(node: Node, end: Var, facts: Facts) -> Core | None:
         return None
     nodes, source = subgraph
     exponential = _exponential(source, facts)
-    normalized = exponential is not None and not _is_softmax(exponential[0].outputs[0], facts)
-    if exponential and normalized and invariance.of_norm(nodes, source, end) is not None:
+    inner = facts.core(exponential[0].outputs[0]) if exponential else None
+    of_softmax = inner is not None and inner.kind == "Softmax"  # divided by another norm
+    if exponential and not of_softmax and invariance.of_norm(nodes, source, end) is not None:
         start = exponential[0].inputs[0]
         return _softmax("softmax", [*exponential, *nodes], start, facts)
     op = _log_op(nodes, source, end)
@@ -75,12 +76,6 @@ def _log_op(nodes: Sequence[Node], source: Var, end: Var) -> str:
     if weights[end] == 0 and terms == [1, 1] and node.info.role is Role.DIFFERENCE:
         return "log_softmax"
     return ""
-
-
-def _is_softmax(end: Var, facts: Facts) -> bool:
-    """Whether an exponential is that of a log-softmax, and what it is divided by another norm."""
-    core = facts.core(end)
-    return core is not None and core.kind == "Softmax"
 
 
 def _exponential(var: Var, facts: Facts, sums: bool = False) -> list[Node] | None:

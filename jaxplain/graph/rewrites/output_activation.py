@@ -56,13 +56,10 @@ class _Rewriter:
 
     def bodies(self, node: Node) -> tuple[Program, ...]:
         """The bodies that a loop or branch has by now."""
-        control = self._replaced.get(node, node).control
-        assert control is not None
-        return control.bodies
+        return self._replaced.get(node, node).bodies
 
     def replace_bodies(self, node: Node, bodies: Sequence[Program]) -> None:
         """Gives a loop or branch other bodies."""
-        assert node.control is not None
         self._replaced[node] = _copy(node, node.inputs, bodies)
 
     def finish(self, outputs: Sequence[Var]) -> tuple[Program, dict[Var, Var]]:
@@ -73,7 +70,7 @@ class _Rewriter:
             new = self._replaced.get(node, node)
             if not renewed.keys().isdisjoint(node.inputs):
                 inputs = [renewed.get(v, v) for v in node.inputs]
-                new = _copy(new, inputs, new.control.bodies if new.control else ())
+                new = _copy(new, inputs, new.bodies)
             if new is not node:
                 renewed.update(zip(node.outputs, new.outputs, strict=True))
             nodes.append(new)
@@ -121,7 +118,7 @@ def _end(var: Var, program: Program, facts: Facts, *, whole: bool, readers: int 
         between = {end, *(v for move in moves for v in move.outputs)}
         reads = sum(v in between for other in program.nodes for v in other.inputs)
         alone = reads == len(moves) + readers  # nothing else sees the probabilities
-        return _inside(end, var, node, facts) if alone else nothing
+        return (_inside(end, var, node, node.control, facts) if alone else None) or nothing
     if node.info.role is Role.CONCATENATION:
         parts = [_end(v, program, facts, whole=False, readers=1) for v in node.inputs]
         op = _common(parts)
@@ -144,13 +141,11 @@ def _end(var: Var, program: Program, facts: Facts, *, whole: bool, readers: int 
     return _End(core.op, lambda rewriter: rewriter.moved(logits, moves))
 
 
-def _inside(output: Var, var: Var, node: Node, facts: Facts) -> _End:
+def _inside(output: Var, var: Var, node: Node, control: Control, facts: Facts) -> _End | None:
     """How all bodies of a loop, branch or mesh end; `var` is its output, perhaps moved."""
-    control = node.control
-    assert control is not None
     place = node.outputs.index(output)
     if place < control.flow.carried:
-        return _End("", lambda rewriter: var)
+        return None
     parts = [
         _end(body.outputs[place], body, facts.body(body), whole=False) for body in control.bodies
     ]
@@ -166,7 +161,7 @@ def _inside(output: Var, var: Var, node: Node, facts: Facts) -> _End:
         return var
 
     op = _common(parts)
-    return _End(op, leave_out if op else lambda rewriter: var)
+    return _End(op, leave_out) if op else None
 
 
 def _common(parts: Sequence[_End]) -> str:
