@@ -1,7 +1,7 @@
 """Steps from cores and their neighbours, found on demand from the outputs backward.
 
-A value inside one step that somebody else reads is asked for in its own right, so that nothing is
-lost.
+A value inside one step that a later step reads too gets a step of its own that ends at it, so that
+no relevance is lost.
 """
 
 import heapq
@@ -94,7 +94,7 @@ def _blocks(control: Control, facts: Facts) -> tuple[Block[Step], ...]:
 
 
 def _in_a_line(core: Core, facts: Facts) -> Core:
-    """An activation with those before it that are one with it."""
+    """An activation, joined with activations before it: `relu(relu(x) + 1)` is one."""
     while True:
         (value,) = core.inputs
         gap = boundaries.gap_before(value, facts)

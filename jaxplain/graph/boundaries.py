@@ -19,11 +19,15 @@ a transpose, an axis of size one) are looked through on every line, and go with 
     8  behind a sum of several      what is left                             the sum
     9  elsewhere                    what is left                             a layer of its own
 
+Here the first kernel owns the bias (line 5), and the second kernel the scale (line 7):
+
+    a = dot_general x w; b = add a bias; c = max b 0.0; d = mul c 2.0; e = dot_general d v
+
 Line 1 is applied by `recognizers.softmax`, which finds the shift between the scales. On line 2 a
 scale is not the activation's, as the z+ rule must see its sign; on line 3 a rectifier has nothing,
 as guided backprop and deconvnet act on the rectifier alone. Activations with numbers and moves
-between them that nobody else reads are one. On lines 3 and 4 and 7 an operation may belong to
-several layers: each has its own copy.
+between them that nobody else reads are one. On lines 3, 4 and 7 an operation may belong to several
+layers: each has its own copy.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -47,8 +51,9 @@ class Gap:
         start: the value of the core, or an input.
         nodes: the operations, each of which reads the value before it.
         core: the core; None behind an input.
-        behind: how many of the operations belong to the core.
-        unshared: from which operation on nobody else reads the values between them.
+        behind: the number of operations, from the first on, that belong to the core.
+        unshared: the position of the first operation from which on nobody else reads the values
+            between operations.
     """
 
     start: Var
@@ -126,7 +131,7 @@ def _steps_back(end: Var, facts: Facts) -> Iterator[Node]:
 
 
 def _behind(core: Core, nodes: Sequence[Node], shared: Sequence[int], facts: Facts) -> int:
-    """How many operations behind a core belong to it."""
+    """The number of operations behind a core that belong to it."""
     alone = min(shared, default=len(nodes))
     if core.behind is Behind.ALL:
         return alone
@@ -140,12 +145,12 @@ def _behind(core: Core, nodes: Sequence[Node], shared: Sequence[int], facts: Fac
 
 
 def _is_clipped_line(core: Core, facts: Facts) -> bool:
-    """Whether a rectifier has a number added before it, as `relu6(x + 3) / 6`: it is a gate."""
+    """Whether a rectifier has a number added before it: `relu6(x + 3) / 6` is a gate as a whole."""
     return core.kind == "Activation" and bool(_numbers_added(core.inputs[0], facts))
 
 
 def _numbers_added(end: Var, facts: Facts) -> tuple[Node, ...]:
-    """The operations before a value from the first number on that is added, moves between."""
+    """The offsets by one number before a value, with the moves between and behind them."""
     before: list[Node] = []
     count = 0
     for node in _steps_back(end, facts):
@@ -158,7 +163,7 @@ def _numbers_added(end: Var, facts: Facts) -> tuple[Node, ...]:
 
 
 def _last(nodes: Iterable[Node], owned: Callable[[Node], bool]) -> int:
-    """How many operations there are up to the last owned one, with none but moves between."""
+    """The number of operations up to the last owned one, where all between them are moves."""
     count = 0
     for place, node in enumerate(nodes, start=1):
         if owned(node):
@@ -175,7 +180,7 @@ def _is_number(node: Node, facts: Facts) -> bool:
 
 
 def _added_to_term(core: Core, gap: Gap, end: Var, facts: Facts) -> tuple[Node, ...]:
-    """Offsets behind a term of a sum, which nobody else reads; none where there is a scale too."""
+    """The unshared offsets behind a term of a sum; none where there is a scale among them."""
     first = max(gap.behind, gap.unshared)
     if facts.flow.shared(end) or not all(is_move(n) or facts.adds(n) for n in gap.nodes[first:]):
         return ()
@@ -185,14 +190,17 @@ def _added_to_term(core: Core, gap: Gap, end: Var, facts: Facts) -> tuple[Node, 
 
 
 def _apart(nodes: tuple[Node, ...], core: Core, facts: Facts) -> tuple[Node, ...]:
-    """The operations behind the last broadcast whose copies the core would add up."""
+    """The operations behind the last broadcast whose copies a core would add up (`sums_copies`)."""
     while nodes and any(sums_copies(nodes, n, facts.flow) for n in core.mixing):
         nodes = nodes[1:]
     return nodes
 
 
 def _rearranged(start: Var, core: Core, facts: Facts) -> tuple[Node, ...]:
-    """Scales before a kernel with moves of pieces between them, as of reflecting padding."""
+    """The operations before a kernel from a scale on, past pieces that are moved and rejoined.
+
+    A BatchNorm before reflecting padding is an example.
+    """
     taken: tuple[Node, ...] = ()
     held: tuple[Node, ...] = ()
     while (pieces := linear_subgraph.moved_pieces(start, facts)) is not None:

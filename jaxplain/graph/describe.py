@@ -1,4 +1,4 @@
-"""Layers from steps: each gets its name and index, and what the analyses know of it."""
+"""Layers from steps: each gets its name, its index and the results of the analyses."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -12,7 +12,7 @@ from jaxplain.graph.ir import Var
 from jaxplain.graph.layer import RULELESS, Block, Layer, Step
 from jaxplain.graph.naming import names_of
 
-_ROUNDING = 1e-6  # of a factor such as 1 / 6, which makes of 6 a little more than 1
+_ROUNDING = 1e-6  # the bound 6 times a factor 1 / 6 may be a little more than 1
 
 
 def describe(block: Block[Step], flow: Flow, axes: Axes, batched: bool) -> Block[Layer]:
@@ -21,7 +21,7 @@ def describe(block: Block[Step], flow: Flow, axes: Axes, batched: bool) -> Block
     Args:
         block: its steps.
         flow: where relevance flows in it.
-        axes: along which axis of the input each axis of a value runs.
+        axes: for the axes of every value, the axis of the input that they run along.
         batched: whether the leading axis of the input counts examples.
     """
     softmax = (s for s in block.walk() if s.kind == "Softmax" and s.op == "softmax")
@@ -44,7 +44,7 @@ def describe(block: Block[Step], flow: Flow, axes: Axes, batched: bool) -> Block
 
 @dataclass(frozen=True)
 class _Describer:
-    """All facts of steps."""
+    """The results of the analyses, by step."""
 
     names: dict[Step, str]
     indices: dict[Step, int]
@@ -82,7 +82,7 @@ class _Describer:
 
 
 def _mark_first(steps: Sequence[Step], below: set[Var], first: set[Step]) -> None:
-    """Marks the kernel layers that are below none; `below` are the values that are."""
+    """Marks the kernel layers with no kernel upstream; `below` are the values behind a kernel."""
     for step in steps:
         if step.control is not None:
             through = [partial(_mark_first, b.steps, below, first) for b in step.blocks]
@@ -95,7 +95,7 @@ def _mark_first(steps: Sequence[Step], below: set[Var], first: set[Step]) -> Non
 
 
 def _mark_last(steps: Sequence[Step], above: set[Var], last: set[Step], flow: Flow) -> None:
-    """Marks the kernel layers that are above none; `above` are the values that are."""
+    """Marks the kernel layers with no kernel downstream; `above` are the values before a kernel."""
     for step in reversed(steps):
         if step.control is not None:
             through = [partial(_mark_last, b.steps, above, last, flow) for b in step.blocks]
@@ -108,12 +108,12 @@ def _mark_last(steps: Sequence[Step], above: set[Var], last: set[Step], flow: Fl
 
 
 def _mark(marked: set[Step], step: Step, whether: bool) -> None:
-    """Marks a step or not: the body of a loop is gone through until nothing changes."""
+    """Marks or unmarks a step: the next pass over a loop's body may correct the one before."""
     (marked.add if whether else marked.discard)(step)
 
 
 def ends_in_probabilities(block: Block[Layer], flow: Flow) -> bool:
-    """Whether values of a softmax are among the outputs, moved at most."""
+    """Whether an output is a softmax's value, perhaps moved."""
     found, ends = False, set(block.explained_outputs)
 
     def back(steps: Sequence[Layer]) -> None:

@@ -1,4 +1,4 @@
-"""Layers: the steps that a function consists of, and what is known of each."""
+"""Layers: the steps that a function consists of, with their names and other facts."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from jaxplain.graph.primitives import PrimitiveRole as Role
 from jaxplain.graph.recognizers.complex_values import is_complex
 from jaxplain.graph.recognizers.mixing import WITHOUT_WEIGHTS
 
-#: Steps that no rule is asked for: moves of values, and steps that hold layers of their own.
+#: The kinds of step without a rule: moves of values, and steps that hold layers of their own.
 RULELESS = ("Structure", "Loop", "Branch", "Shards")
 
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """Operations that are one pure function: of the values it reads, the values it produces.
+    """Operations that together are one pure function, from `inputs` to `outputs`.
 
     Steps may overlap: each that needs an operation has its own copy.
 
@@ -26,19 +26,20 @@ class Step:
         kind: Affine, Merge, Activation, Softmax, Normalization, Product, Matmul, Selection,
             Unknown; or, without a rule, Structure, which only moves values, and Loop, Branch and
             Shards (of a shard_map), which hold layers.
-        op: which of its kind: for Affine "dense", "convolution", "filter" (a kernel whose numbers
-            the function spells out, as resizing does), "pooling", "sum", "cumulative", "linear" or
-            "scale"; for Activation "rectifier" or the function; for Softmax "softmax",
-            "log_softmax" or "logsumexp"; for Product "product" or "quotient"; for all other kinds
-            the primitive.
+        op: the variety of its kind: for Affine "dense", "convolution", "filter" (a kernel whose
+            numbers the function spells out, as resizing does), "pooling", "sum", "cumulative",
+            "linear" or "scale"; for Activation "rectifier", "elementwise" or the primitive; for
+            Softmax "softmax", "log_softmax" or "logsumexp"; for Product "product" or "quotient";
+            for Merge "sum"; for Normalization "normalization"; for all other kinds the primitive.
         nodes: its operations in topological order.
         inputs: the values it reads and sends relevance to.
         outputs: the values it produces (one, but for operations with several outputs).
-        affine_vars: the values on its affine path; all others are constants to it.
+        affine_vars: the values on its affine path from the inputs to the output. Weights are not
+            among them, nor the statistic of a normalisation: they are constants to the layer.
         mixing: the operations that mix inputs: its kernel, if it has one.
         moves: for an Activation, the moves between its input and its output.
         argument: for an Activation, the value that its nonlinear operations read: its input, or
-            that with numbers added.
+            x + 3 in `relu6(x + 3)`.
         blocks: the blocks inside of a loop or branch.
     """
 

@@ -16,8 +16,8 @@ class Known:
     """Values that are known before the program runs.
 
     Args:
-        computes: which operations may be run for them.
-        values: those that are known from the start.
+        computes: whether an operation may be run to compute one.
+        values: the values that are known from the start.
     """
 
     def __init__(self, computes: Callable[[Node], bool], values: Mapping[Var, Any]):
@@ -41,7 +41,7 @@ class Known:
 
 
 def run(node: Node, values: Sequence[Any]) -> Sequence[Any]:
-    """The outputs of one operation, now."""
+    """The outputs of one operation, computed at once, also while JAX traces."""
     with _compat.now():
         return node.evaluate([jnp.asarray(v) for v in values])
 

@@ -1,4 +1,4 @@
-"""Which values relevance flows through: every value is constant, frozen or carries relevance.
+"""The values that relevance flows through: every value is constant, frozen or carries relevance.
 
 *Active* values depend on an explained input. Of these, values that *carry relevance* are floating,
 are reached from an explained input without crossing a discrete operation, and reach an output
@@ -39,12 +39,12 @@ class Flow:
     readers: Mapping[Var, Sequence[Node]]
 
     def shared(self, var: Var) -> bool:
-        """Whether the value has relevance from anybody else than one operation that reads it."""
+        """Whether the value has several readers, or a layer must end there for another reason."""
         return var in self.must_end or len(self.readers.get(var, ())) != 1
 
 
 def flow_of(program: Program, explained: Iterable[Var], outputs: Collection[Var]) -> Flow:
-    """Finds out where relevance flows from `outputs` to the explained values."""
+    """The flow of relevance from `outputs` to the explained values."""
     explained = frozenset(explained)
     active, reachable = set(explained), reached(program, explained)
     _depend(program, active)
@@ -73,7 +73,10 @@ def flow_of(program: Program, explained: Iterable[Var], outputs: Collection[Var]
 def reached(
     program: Program, starts: Iterable[Var], can: Callable[[Var], bool] = lambda var: True
 ) -> set[Var]:
-    """The values that `starts` reach through floating values that `can` be reached."""
+    """The values that depend on `starts` through floating values for which `can` holds.
+
+    A discrete operation, such as a comparison, ends the way.
+    """
     marked = set(starts)
     _reach(program, marked, can)
     return marked
@@ -89,10 +92,10 @@ def cuts(program: Program, explained: Iterable[Var]) -> Iterator[Node]:
 
 
 def _repeated(body: Program, fixed: int) -> Iterator[Var]:
-    """The values that all iterations compute alike, where iterations begin to differ.
+    """The values that are the same in all iterations and read by operations that are not.
 
-    As it would without the loop, such a value has its relevance from all of them: a layer must end
-    there.
+    `w * g` is one where a scan computes `(w * g) @ x` for a carry x. It has its relevance from all
+    iterations together, as if it were computed before the loop: a layer must end there.
     """
     varying = set(body.inputs[fixed:])
     _depend(body, varying)
@@ -130,7 +133,7 @@ def _reach(
 
 
 def _need(program: Program, reachable: set[Var], marked: set[Var]) -> None:
-    """Marks all reachable values that reach the marked ones likewise."""
+    """Marks all reachable values from which the marked ones are reached, as in `_reach`."""
     for node in reversed(program.nodes):
         if node.control is not None:
             through = [partial(_need, b, reachable, marked) for b in node.control.bodies]
@@ -144,10 +147,10 @@ _PARALLEL = (PrimitiveKind.STRUCTURAL, PrimitiveKind.SELECTION, PrimitiveKind.MI
 
 
 def _ways(node: Node) -> list[tuple[tuple[Var, ...], tuple[Var, ...]]]:
-    """Which operands flow to which outputs; nothing flows through a discrete operation.
+    """Pairs of operands and the outputs that they flow to; none for a discrete operation.
 
-    An operation that moves or sorts several arrays at once sends each to its own output: values
-    sorted by an active key are chosen by it, but no part of it.
+    An operation that moves or sorts several arrays at once sends each to its own output: of
+    `sort(keys, values)`, the sorted values depend on the keys but get no share of them.
     """
     if node.info.kind is PrimitiveKind.DISCRETE or node.control is not None:
         return []

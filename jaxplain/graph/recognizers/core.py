@@ -1,4 +1,4 @@
-"""Cores: the operations that make a layer the layer it is."""
+"""Cores: the operations that make a layer, without the scales, offsets and moves next to them."""
 
 import enum
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class Core:
         nodes: the operations in topological order.
         inputs: the values that they are a function of.
         outputs: the values that they produce (one, but for operations with several outputs).
-        affine_vars: the values on the affine path; all others are constants to the layer.
+        affine_vars: the values on the affine path; every other value is a constant to the layer.
         mixing: the operations that mix inputs.
         before, behind: which of its neighbours the core takes.
     """

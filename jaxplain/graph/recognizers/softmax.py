@@ -1,6 +1,6 @@
 """Softmax, log-softmax and log-sum-exp, with the stabilising shift, temperature and mask before.
 
-Taken, a softmax: scale-invariant in the exponential, whatever stands before that:
+Taken, a softmax: invariant when its exponentials are scaled, as a normalisation of them is:
 
     b = exp a; c = reduce_sum[axes=(1,)] b; d = broadcast_in_dim c; e = div b d
 
@@ -8,7 +8,7 @@ Taken, a log-softmax: invariant under x -> x + c through an exponential:
 
     b = exp a; c = reduce_sum[axes=(1,)] b; d = log c; e = broadcast_in_dim d; f = sub a e
 
-Refused, as the sum is not that of the exponentials alone:
+Refused, as the 1.0 in the sum does not scale with the exponentials:
 
     b = exp a; c = reduce_sum[axes=(1,)] b; d = add c 1.0; e = broadcast_in_dim d; f = div b e
 """
@@ -23,7 +23,7 @@ from jaxplain.graph.primitives import PrimitiveRole as Role
 from jaxplain.graph.recognizers.core import Core
 from jaxplain.graph.recognizers.facts import Facts, in_order
 
-#: An operation that turns the one softmax into the other.
+#: The operations that turn the one softmax into the other: `exp(log_softmax(x))` is a softmax.
 _INVERSE = {Role.EXP: ("log_softmax", "softmax"), Role.LOG: ("softmax", "log_softmax")}
 
 
@@ -82,7 +82,7 @@ def _log_op(nodes: Sequence[Node], source: Var, end: Var) -> str:
 
 
 def _is_softmax(end: Var, facts: Facts) -> bool:
-    """Whether an exponential is that of a log-softmax, and what it is divided by another norm."""
+    """Whether a value is a softmax already: `p / sum(p)` is then a normalisation behind it."""
     core = facts.core(end)
     return core is not None and core.kind == "Softmax"
 

@@ -4,9 +4,9 @@ Taken, a dense layer:
 
     b = broadcast_in_dim[shape=(2, 3, 4)] a; c = mul b w; d = reduce_sum[axes=(1,)] c
 
-Refused, as the weight is the same along the axis: a scale before a sum:
+Refused, as w of shape (2, 1) has one entry along the axis summed over: a scale before a sum:
 
-    b = mul a 2.0; c = reduce_sum[axes=(1,)] b
+    b = mul a w; c = reduce_sum[axes=(1,)] b
 """
 
 from jaxplain.graph import boundaries
