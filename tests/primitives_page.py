@@ -17,6 +17,7 @@ import numpy as np
 from jax import lax
 from jax._src.lax import parallel  # for a primitive that no public function writes
 from jax.ad_checkpoint import checkpoint_name
+from jax.experimental.layout import Layout, with_layout_constraint
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 import jaxplain as jxp
@@ -187,6 +188,7 @@ CASES: dict[str, Case] = {
     "broadcast_in_dim": Case(lambda x: lax.broadcast_in_dim(x, (2, 3, 3), (1, 2))),
     "convert_element_type": Case(lambda x: lax.convert_element_type(x, jnp.float16)),
     "reduce_precision": Case(lambda x: lax.reduce_precision(x, 11, 52)),
+    "layout_constraint": Case(lambda x: with_layout_constraint(x, Layout((0, 1)))),
     "copy": Case(jp.copy_p.bind),
     "optimization_barrier": Case(
         lax.optimization_barrier, lambda x, y: jnp.stack(lax.optimization_barrier((x, y)))
@@ -225,6 +227,10 @@ CASES: dict[str, Case] = {
     "bitcast_convert_type": Case(lambda x: lax.bitcast_convert_type(x, jnp.float16)),
     # sums
     "dot_general": Case(lambda x: x @ like(C, x), lambda x, y: x @ y),
+    "ragged_dot_general": Case(
+        lambda x: lax.ragged_dot(x, like(np.stack([C, C.T]), x), jnp.array([1, 2])),
+        lambda x, y: lax.ragged_dot(x, jnp.stack([y, y.T]), jnp.array([1, 2])),
+    ),
     "conv_general_dilated": Case(
         lambda x: convolve(x, like(KERNEL, x)), lambda x, y: convolve(x, y[None, None])
     ),
@@ -269,16 +275,27 @@ CASES: dict[str, Case] = {
     ),
     "cumprod": Case(lax.cumprod),
     "cumlogsumexp": Case(lax.cumlogsumexp),
-    "scatter-mul": scatter(lax.scatter_mul),
+    "scatter-sub": scatter(lax.scatter_sub),
+    "scatter-mul": Case(
+        lambda x: lax.scatter_mul(x, INDEX, like(C, x)[:2], SCATTER),
+        lambda x, y: lax.scatter_mul(x, INDEX, y[:2], SCATTER),
+    ),
     "scatter-min": scatter(lax.scatter_min),
     "scatter-max": scatter(lax.scatter_max),
     "select_and_gather_add": Case(
         lambda x: jp.select_and_gather_add_p.bind(
-            x, x, select_prim=jp.ge_p, base_dilation=(1, 1), window_dilation=(1, 1), **WINDOW
+            x,
+            like(C, x),
+            select_prim=jp.ge_p,
+            base_dilation=(1, 1),
+            window_dilation=(1, 1),
+            **WINDOW,
         )
     ),
     "select_and_scatter_add": Case(
-        lambda x: jp.select_and_scatter_add_p.bind(x[:, :2], x, select_prim=jp.ge_p, **WINDOW)
+        lambda x: jp.select_and_scatter_add_p.bind(
+            x[:, :2], like(C, x), select_prim=jp.ge_p, **WINDOW
+        )
     ),
     "select_and_scatter": Case(combined),
     # complex numbers

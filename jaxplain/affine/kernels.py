@@ -90,8 +90,11 @@ def objection(layer: Layer) -> str:
     if copied:
         return "the layer adds a value to itself: write that as a product"
     kernel = of(layer)
-    if contraction(node) is None:
+    if kernel.weights in layer.frozen:
+        return "the weights of the layer depend on the explained input"
+    product = contraction(node)
+    if product is None:
         return f"it is not known which axes of the weights of {node.primitive} belong to an output"
-    if not kernel.axes:
+    if product.slides and not kernel.axes:
         return "the layer is a convolution with weights that are grouped by example, or come first"
     return ""

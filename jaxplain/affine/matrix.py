@@ -425,7 +425,7 @@ def _share(scale: Any) -> jax.Array:
 
 def _counts_as_one(node: Node, ones: _Ones) -> bool:
     """Whether all factors of an operation are taken for one."""
-    turns = Operand.SUBTRAHEND in node.info.operands
+    turns = node.info.adds and Operand.SUBTRAHEND in node.info.operands
     return (turns and ones >= _Ones.SIGNS) or (node.info.scales and ones >= _Ones.SCALES)
 
 

@@ -80,7 +80,8 @@ def gap_before(end: Var, facts: Facts) -> Gap:
 
 def taken_before(core: Core, end: Var, facts: Facts) -> tuple[Node, ...]:
     """The operations before an input of a core that belong to it."""
-    if core.before is Before.NOTHING:
+    unshared = core.before is Before.UNSHARED and facts.flow.shared(end)
+    if core.before is Before.NOTHING or unshared:
         return ()
     if core.before is Before.NUMBERS_ADDED:
         return _numbers_added(end, facts)

@@ -1,6 +1,6 @@
 """Layers from steps: each gets its name, its index and the results of the analyses."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, fields
 from functools import partial
 
@@ -38,6 +38,7 @@ def describe(block: Block[Step], flow: Flow, axes: Axes, batched: bool) -> Block
         last,
         bounds_of(block.program, {s.output: UNIT for s in softmax}),
         axes if batched else None,
+        flow.active,
     )
     return describer.block(block, ())
 
@@ -52,6 +53,7 @@ class _Describer:
     last: set[Step]
     bounds: dict[Var, Bounds]
     axes: Axes | None
+    active: Set[Var]
 
     def block(self, block: Block[Step], around: tuple[Layer, ...]) -> Block[Layer]:
         steps = tuple(self.layer(step, around) for step in block.steps)
@@ -74,6 +76,7 @@ class _Describer:
             gates=tuple(b.low >= 0 and b.high <= 1 + _ROUNDING for b in within),
             examples=examples,
             around=around,
+            active=self.active,
         )
         # a loop and the layers inside of it know each other
         blocks = tuple(self.block(block, (*around, layer)) for block in step.blocks)

@@ -1,6 +1,6 @@
 """Layers: the steps that a function consists of, with their names and other facts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from itertools import chain
 from typing import Generic, TypeVar
@@ -129,6 +129,7 @@ class Layer(Step):
         examples: for each input and the output, the axis that counts examples (None: there is no
             such axis); empty where the explained input is one example.
         around: the loops and branches that hold the layer, the outermost first.
+        active: all values of the program that depend on an explained input.
     """
 
     name: str = ""
@@ -139,6 +140,12 @@ class Layer(Step):
     gates: tuple[bool, ...] = ()
     examples: tuple[int | None, ...] = ()
     around: "tuple[Layer, ...]" = ()
+    active: Set[Var] = frozenset()
+
+    @property
+    def frozen(self) -> tuple[Var, ...]:
+        """The constants that depend on an explained input, as the result of a comparison does."""
+        return tuple(v for v in self.constants if v in self.active)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -107,7 +107,8 @@ class LayerView:
 
     def edges(self, x: Arrays) -> jax.Array:
         """The flow |A| |x| over all connections of an output, by magnitude."""
-        return self._affine.abs(tuple(map(jnp.abs, x)))
+        flow = self._affine.abs(tuple(map(jnp.abs, x)))
+        return flow if is_splittable(self._layer) else jnp.abs(flow)  # no entry is known
 
     def divide(
         self,

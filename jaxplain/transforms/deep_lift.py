@@ -13,7 +13,6 @@ from jaxplain.affine.moves import undone
 from jaxplain.composites import Composite, Match, kind
 from jaxplain.errors import NotAnalyzableError
 from jaxplain.graph import Graph, explained_leaves
-from jaxplain.graph.analyses.flow import Flow
 from jaxplain.graph.ir import Var
 from jaxplain.graph.layer import Layer
 from jaxplain.graph.primitives import MAXIMA, MINIMA
@@ -208,9 +207,7 @@ class _DeepLift(Composite):
         """
         assigned = super().assign(graph)
         ruleless = {layer for layer, rule, _ in assigned if rule is None}
-        checked = [
-            (step, _obstacle(step, graph.flow, step in ruleless)) for step in graph.all_steps
-        ]
+        checked = [(step, _obstacle(step, step in ruleless)) for step in graph.all_steps]
         if obstacles := [(layer, why) for layer, why in checked if why]:
             raise _not_analyzable(obstacles)
         if not self.reveal_cancel:
@@ -241,12 +238,12 @@ def _activation(graph: Graph, layer: Layer) -> Layer | None:
     return readers[0] if len(readers) == 1 and readers[0].kind == "Activation" else None
 
 
-def _obstacle(layer: Layer, flow: Flow, ruleless: bool) -> str:
+def _obstacle(layer: Layer, ruleless: bool) -> str:
     """Why DeepLIFT cannot cross a layer; "" when it can."""
     if layer.blocks:
         way_out = "explain jaxplain.unroll(f)" if layer.kind == "Loop" else "write out its case"
         return f"is a {layer.kind.lower()}, which DeepLIFT does not go into: {way_out}"
-    if not flow.active.isdisjoint(layer.constants):
+    if layer.frozen:
         return "is switched by a value that depends on the input but has no derivative"
     if layer.kind == "Softmax":
         return log_space.objection(layer)

@@ -8,7 +8,7 @@ from jaxplain.graph.analyses.dominators import Dominators
 from jaxplain.graph.analyses.flow import Flow
 from jaxplain.graph.ir import Node, Program, Var
 from jaxplain.graph.layouts import is_move
-from jaxplain.graph.primitives import PrimitiveKind
+from jaxplain.graph.primitives import Operand, PrimitiveKind
 from jaxplain.graph.primitives import PrimitiveRole as Role
 from jaxplain.graph.recognizers.core import Core
 
@@ -156,8 +156,8 @@ class Facts:
         (operand,) = flow.active_inputs[node]
         if operand not in flow.carries_relevance or node.outputs[0].shape != operand.shape:
             return False
-        once = sum(v is operand for v in node.inputs) == 1
-        return once and (node.info.role is not Role.QUOTIENT or node.inputs[0] is operand)
+        places = [i for i, v in enumerate(node.inputs) if v is operand]
+        return len(places) == 1 and node.info.operand(places[0]) is not Operand.DIVISOR
 
     def adds(self, node: Node) -> bool:
         """Whether an operation only adds constants to one value (`c - x` also turns its sign)."""
@@ -171,19 +171,25 @@ class Facts:
         if node.info.kind not in _LINEAR or len(node.outputs) != 1 or len(flow.inputs[node]) != 1:
             return False
         (operand,) = flow.inputs[node]
-        if node.info.role is Role.QUOTIENT and node.inputs[1] is operand:
+        places = [i for i, v in enumerate(node.inputs) if v is operand]
+        if any(node.info.operand(i) not in _LINEAR_IN for i in places):
             return False
-        if node.info.role is Role.SELECT and node.inputs[0] in flow.active:
+        if any(v in flow.active and _decides(node, i) for i, v in enumerate(node.inputs)):
             return False
-        once = sum(v is operand for v in node.inputs) == 1
-        return once or node.info.role in (Role.SUM, Role.DIFFERENCE)
+        return len(places) == 1 or node.info.adds
 
 
+_LINEAR_IN = (Operand.FACTOR, Operand.TERM, Operand.SUBTRAHEND, Operand.MOVED)
 _ENTRYWISE = (PrimitiveKind.DIAGONAL, PrimitiveKind.ELEMENTWISE, PrimitiveKind.STRUCTURAL)
 _LINEAR = (PrimitiveKind.DIAGONAL, PrimitiveKind.STRUCTURAL, PrimitiveKind.MIXING)
 
 #: Finds the core that ends at a value.
 Recognizer = Callable[[Var, Facts], Core | None]
+
+
+def _decides(node: Node, place: int) -> bool:
+    """Whether an operand says which of the others is taken."""
+    return node.info.operand(place) is Operand.CONDITION
 
 
 def in_order(nodes: Iterable[Node]) -> tuple[Node, ...]:
