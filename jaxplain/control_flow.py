@@ -1,4 +1,8 @@
-"""Relevance through loops, branches and shard_maps: rebuilt around their interpreted bodies."""
+"""Relevance through loops, branches and shard_maps.
+
+Each is rebuilt as a `scan`, `switch` or `shard_map` whose bodies are evaluated under their layers'
+rules, so that its derivative is relevance.
+"""
 
 from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import replace
@@ -89,7 +93,7 @@ class _Crossing:
 
 
 def _absorbed(value: Any, absorbs: bool, columns: Columns | None) -> Any:
-    """The value, which absorbs its relevance where a ledger records it."""
+    """The value; where it `absorbs`, its relevance ends here and is recorded in the ledger."""
     return absorb(value, columns) if absorbs and columns else value
 
 
@@ -133,7 +137,7 @@ def _branch(
 def _shards(
     layer: Layer, operands: list[Any], values: Any, inside: Run, probes: ProbesInside
 ) -> tuple[list[Any], dict[Layer, Any]]:
-    """Arrays of captured and attached values have the parts of the devices along a first axis."""
+    """Evaluates a shard_map; captured and attached arrays have an axis of devices in front."""
     (block,), eqn, names = layer.blocks, layer.main.eqn, _captured(layer, probes)
     ledger = {k: v for k, v in probes.probes.ledger.items() if layer in k.around}
 

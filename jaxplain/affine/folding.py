@@ -53,7 +53,7 @@ def fold(
     if not varying <= set(axes):
         return None
     if any(n in scales for n in after):
-        # in shard_map as one that varies as its scales do: what is replicated sums over devices
+        # in shard_map it varies over devices as its scales do: a replicated one would be summed
         made = kernel.outputs[0]
         like = _compat.along(_ones(made), _compat.varying(layer.output.aval))
         (scale,) = jax.linear_transpose(lambda u: _scale(after, made, u, layer, env), like)(
@@ -81,7 +81,7 @@ def _ones(var: Var) -> jax.Array:
 def _scale(
     nodes: Sequence[Node], start: Var, value: jax.Array, layer: Layer, env: Mapping[Var, Any]
 ) -> jax.Array:
-    """Runs scales and structure on a value, offsets left out."""
+    """The value behind scales and moves, without their offsets."""
     values: dict[Var, Any] = {start: value}
     for node in nodes:
         live = [v for v in node.inputs if v in values]
@@ -161,7 +161,7 @@ def _varying_before(
 
 
 def _move(node: Node, labels: _Labels, layer: Layer, back: bool = False) -> _Labels | None:
-    """Labels through one operation, from its input to its output or back."""
+    """The labels on the other side of one operation: of its output, or `back` of its input."""
     role = node.info.role
     operands = {v for v in node.inputs if v in layer.affine_vars}
     if len(operands) > 1 or len(node.outputs) > 1:

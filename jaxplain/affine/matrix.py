@@ -3,8 +3,9 @@
 `Affine` never builds A. It re-evaluates the layer's operations with transformed constants: every
 entry of A is one weight times the scales before and behind it, so |A|, A*A and the connectivity
 come from |.|, the square and one applied to each constant. For the positive and negative parts of A
-the scales are folded into the weights where they vary along the weights' own features; elsewhere
-what came through weights of either sign is carried through the operations apart.
+the scales are folded into the weights where they vary along the weights' own features, as those of
+a BatchNorm behind a convolution; elsewhere every operation is run on two values, the sums over the
+positive and over the negative entries of A.
 
 Half precision layers are applied in float32, where sums neither overflow nor lose relevance: z+ may
 be far larger than z. Kernels in bfloat16 stay so and only accumulate wider; their transposes run as
@@ -32,10 +33,10 @@ Arrays = tuple[jax.Array, ...]
 
 
 class _Ones(enum.IntEnum):
-    """Which factors a map takes for one."""
+    """The factors that a map replaces by one."""
 
     NONE = 0
-    SIGNS = 1  # those of subtractions and negations
+    SIGNS = 1  # the -1 of subtractions and negations
     SCALES = 2  # and all scales
 
 
@@ -48,9 +49,9 @@ class Linear:
 
     Args:
         apply: the map.
-        back: the same map, as it is transposed: possibly in other dtypes.
+        back: the same map in the form to be transposed, possibly in other dtypes.
         inputs: the abstract values of the arrays that `back` takes.
-        dtype: of what `back` gives.
+        dtype: the dtype that `back` gives.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class Linear:
 
 
 def pull_back(transposed: Callable[[Any], Any], s: Any, dtype: Any) -> Arrays:
-    """Applies a linear map that wants its argument, one array or several, in `dtype`.
+    """The result of a linear map whose argument, one array or several, must be in `dtype`.
 
     The quotients s of a rule are wider than half precision layers, and out of float16's range: they
     are scaled to 1 on the way in.
@@ -111,7 +112,7 @@ class Affine:
 
     Args:
         layer: the layer.
-        constants: the values of everything the layer does not compute on its affine path.
+        constants: the values of the layer's constants, such as weights.
         xs: the layer's inputs (their shapes matter, and for normalisations their values).
     """
 
@@ -163,12 +164,12 @@ class Affine:
 
     @cached_property
     def signed(self) -> Linear:
-        """Both, as a pair: max(A, 0) x and min(A, 0) x."""
+        """The pair max(A, 0) x and min(A, 0) x."""
         return self._linear(self._parts)
 
     @cached_property
     def contributions(self) -> Linear:
-        """As `signed`, of inputs in two parts: A+ x+ + A- x- and A- x+ + A+ x-, of (*x+, *x-)."""
+        """The pair A+ x+ + A- x- and A- x+ + A+ x-, of an input in two parts (*x+, *x-)."""
         return self._linear(self._parts, halves=2)
 
     @property
@@ -207,7 +208,7 @@ class Affine:
         return self._map(change, weights, ones=_Ones.SIGNS if weighted else _Ones.NONE, exact=True)
 
     def behind(self, start: Node) -> Linear:
-        """Where the outputs of one of the layer's operations end up in the layer's output."""
+        """The map from the output of an operation to the layer's output, with all scales one."""
         nodes = self._nodes[self._nodes.index(start) + 1 :]
         apply = self._walk(nodes, (start.outputs[0],), jnp.ones_like, ones=_Ones.SCALES)
         start_, exit_ = start.outputs[0].aval, self._layer.output.aval
@@ -219,7 +220,10 @@ class Affine:
         return env[var] if var in env else _compat.zeros(var.aval, self._dtype or var.aval.dtype)
 
     def _linear(self, apply: Callable[..., Any], exact: bool = False, halves: int = 1) -> Linear:
-        """A map that `apply` computes in the dtype it is given; None: as the layer is written."""
+        """The map that `apply(dtype, *xs)` computes, in the dtypes of the layer's arithmetic.
+
+        A `dtype` of None means the dtypes that the layer is written in.
+        """
         written = self._dtype is None or (self._narrow and not exact)
         dtype = None if written else self._dtype
         inputs = [_compat.retyped(x, dtype or x.dtype) for x in self._inputs] * halves
@@ -238,8 +242,8 @@ class Affine:
         Args:
             change: applied to weights and scales.
             weights: kernels to use as they are instead of the layer's own.
-            ones: which factors count as one.
-            exact: nothing may be in half precision.
+            ones: the factors to replace by one.
+            exact: whether nothing may be in half precision.
         """
         apply = self._walk(self._nodes, self._layer.inputs, change, weights, ones)
         return self._linear(apply, exact)
@@ -252,7 +256,7 @@ class Affine:
         weights: Mapping[Node, Any] | None = None,
         ones: _Ones = _Ones.NONE,
     ) -> Callable[..., jax.Array]:
-        """Some of the layer's operations, from `sources` to its exit, as `_map` wants them."""
+        """The linear part of some operations, from `sources` to the layer's output; see `_map`."""
 
         def apply(dtype: Any, *xs: jax.Array) -> jax.Array:
             env = dict(zip(sources, xs, strict=True))
@@ -290,7 +294,7 @@ class Affine:
         ones: _Ones,
         dtype: Any,
     ) -> list[Any]:
-        """One operation without its offset: constants other than factors count as zero."""
+        """The outputs of one operation without its offset: added and moved constants are zero."""
         shape = node.outputs[0].shape
         operands = [(node.info.operand(place), var) for place, var in enumerate(node.inputs)]
         if node.info.adds:
@@ -322,7 +326,7 @@ class Affine:
         return folding.fold(layer, self._nodes, scales, self._env)
 
     def _one_part(self, part: Callable[[Any], Any]) -> Callable[..., jax.Array] | None:
-        """The map of the entries of A with one sign, where one kernel has them."""
+        """The map of the entries of A with one sign; None where the scales do not fold."""
         if self._folded is None:
             return None
         weights = {self._layer.mixing[0]: part(self._folded)}
@@ -346,7 +350,7 @@ class Affine:
     def _split(
         self, node: Node, above: Mapping[Var, Any], below: Mapping[Var, Any], dtype: Any
     ) -> tuple[list[Any], list[Any]]:
-        """One operation on both parts; a part that is zero throughout has no outputs."""
+        """The outputs of one operation on either part; none for a part that is zero throughout."""
         ones = _Ones.NONE if self._folded is None else _Ones.SCALES
 
         def run(env: Mapping[Var, Any], factors: Mapping[Var, Any] = {}) -> list[Any]:
@@ -411,7 +415,7 @@ def _down(x: Any) -> jax.Array:
 
 
 def _inverse(scale: Any) -> jax.Array:
-    """1 / s; what cuts a connection, a factor of zero or a divisor of infinity, still does."""
+    """1 / s; a scale that cuts a connection (a factor 0, a divisor of infinity) stays as it is."""
     scale = jnp.asarray(scale)
     cut = (scale == 0) | jnp.isinf(scale)
     return jnp.where(cut, scale, 1 / jnp.where(cut, 1, scale))
@@ -424,13 +428,13 @@ def _share(scale: Any) -> jax.Array:
 
 
 def _counts_as_one(node: Node, ones: _Ones) -> bool:
-    """Whether all factors of an operation are taken for one."""
+    """Whether all factors of an operation are replaced by one."""
     turns = node.info.adds and Operand.SUBTRAHEND in node.info.operands
     return (turns and ones >= _Ones.SIGNS) or (node.info.scales and ones >= _Ones.SCALES)
 
 
 def _is_scale(node: Node, layer: Layer) -> bool:
-    """Whether the operation multiplies its input by something else than one."""
+    """Whether the operation scales its input or turns its sign, and sums nothing."""
     if node.info.adds:
         return any(
             node.info.operand(place) is Operand.SUBTRAHEND and var in layer.affine_vars

@@ -188,7 +188,7 @@ Recognizer = Callable[[Var, Facts], Core | None]
 
 
 def _decides(node: Node, place: int) -> bool:
-    """Whether an operand says which of the others is taken."""
+    """Whether an operand is the condition of a selection."""
     return node.info.operand(place) is Operand.CONDITION
 
 
