@@ -26,7 +26,7 @@ from jaxplain.composites import describe
 from jaxplain.errors import NotAnalyzableError
 from jaxplain.graph import primitives, trace
 from jaxplain.graph.layer import RULELESS
-from jaxplain.graph.primitives import PrimitiveKind
+from jaxplain.graph.primitives import Kind
 
 PAGE = Path(__file__).parent.parent / "docs" / "primitives.md"
 
@@ -446,7 +446,7 @@ def outcome(name: str, f: Function, *args: Any) -> str:
 def what(name: str) -> str:
     """What the table says that a primitive is."""
     row = primitives.lookup(name)
-    if row.kind is not PrimitiveKind.UNKNOWN:
+    if row.kind is not Kind.UNKNOWN:
         return row.kind.value
     if name in CALLS:
         return "a call of a function"

@@ -17,7 +17,7 @@ import primitives_page as page
 from jaxplain.composites import Composite, any_layer
 from jaxplain.errors import NotAnalyzableError
 from jaxplain.graph import primitives
-from jaxplain.graph.primitives import PrimitiveKind
+from jaxplain.graph.primitives import Kind
 from jaxplain.rules import AlphaBeta, Epsilon, Pass, ZPlus
 from zoo import normal
 
@@ -30,23 +30,23 @@ def _float64() -> Iterator[None]:
 
 #: What can become of relevance at the primitives of a class.
 POSSIBLE = {
-    PrimitiveKind.DIAGONAL: {
+    Kind.DIAGONAL: {
         "Affine (scale)",
         "Merge (sum)",
         "Product (product)",
         "Product (quotient)",
     },
-    PrimitiveKind.STRUCTURAL: {page.MOVED, "Selection (select)"},
-    PrimitiveKind.MIXING: {"Merge (sum)", "Matmul"}
+    Kind.STRUCTURAL: {page.MOVED, "Selection (select)"},
+    Kind.MIXING: {"Merge (sum)", "Matmul"}
     | {f"Affine ({op})" for op in ("dense", "convolution", "pooling", "sum", "cumulative")}
     | {"Affine (linear)", page.REFUSED},
-    PrimitiveKind.ELEMENTWISE: {"Activation", "Activation (rectifier)", "Selection", page.REFUSED},
-    PrimitiveKind.SELECTION: {"Selection"},
-    PrimitiveKind.DISCRETE: {page.NOTHING, page.CONSTANT},
-    PrimitiveKind.UNKNOWN: {page.REFUSED, page.NOTHING, page.CONSTANT},
+    Kind.ELEMENTWISE: {"Activation", "Activation (rectifier)", "Selection", page.REFUSED},
+    Kind.SELECTION: {"Selection"},
+    Kind.DISCRETE: {page.NOTHING, page.CONSTANT},
+    Kind.UNKNOWN: {page.REFUSED, page.NOTHING, page.CONSTANT},
 }
 #: What holds a function.
-HOLDS = {page.LOOKED_THROUGH, page.INSIDE, page.REFUSED, *POSSIBLE[PrimitiveKind.ELEMENTWISE]}
+HOLDS = {page.LOOKED_THROUGH, page.INSIDE, page.REFUSED, *POSSIBLE[Kind.ELEMENTWISE]}
 
 
 def test_every_primitive_is_in_the_table_of_cases() -> None:

@@ -18,8 +18,7 @@ from jaxplain.graph.contractions import contraction
 from jaxplain.graph.ir import Node, Var, read
 from jaxplain.graph.layer import Layer
 from jaxplain.graph.layouts import axes_read, is_move
-from jaxplain.graph.primitives import Operand, PrimitiveKind
-from jaxplain.graph.primitives import PrimitiveRole as Role
+from jaxplain.graph.primitives import Kind, Operand, Role
 
 _Labels = list[int | None]  # for each axis of a value, the axis of the kernel's operand it is
 
@@ -170,7 +169,7 @@ def _move(node: Node, labels: _Labels, layer: Layer, back: bool = False) -> _Lab
     before, after = operand.shape, node.outputs[0].shape
     if back:
         before, after = after, before
-    if node.info.kind is PrimitiveKind.DIAGONAL or role is Role.CAST:
+    if node.info.kind is Kind.DIAGONAL or role is Role.CAST:
         return labels if before == after else None
     if role is Role.TRANSPOSE:
         order = node.params["permutation"]

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxplain.graph.analyses.invariance import degree
 from jaxplain.graph.ir import Node, Var, read
 from jaxplain.graph.layer import Layer
-from jaxplain.graph.primitives import PrimitiveRole as Role
+from jaxplain.graph.primitives import Role
 
 #: A function like log-sum-exp, of exponents and the axes summed over.
 Total = Callable[[jax.Array, tuple[int, ...]], jax.Array]

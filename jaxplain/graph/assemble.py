@@ -11,7 +11,7 @@ from dataclasses import replace
 from jaxplain.graph import boundaries
 from jaxplain.graph.ir import Control, Node, Program, Var
 from jaxplain.graph.layer import Block, Step
-from jaxplain.graph.primitives import PrimitiveKind
+from jaxplain.graph.primitives import Kind
 from jaxplain.graph.recognizers import activation
 from jaxplain.graph.recognizers.core import Core, linear_core
 from jaxplain.graph.recognizers.facts import Facts, in_order
@@ -53,7 +53,7 @@ def step_ending_at(end: Var, facts: Facts) -> Step:
     if gap.core is not None and gap.behind == len(gap.nodes):
         return _with_neighbours(gap.core, gap.nodes, facts)
     left = gap.nodes[max(gap.behind, gap.unshared) :]
-    if all(node.info.kind is PrimitiveKind.STRUCTURAL for node in left):
+    if all(node.info.kind is Kind.STRUCTURAL for node in left):
         assert end.producer is not None
         return _with_neighbours(single("Structure", end.producer, facts), (), facts)
     alone = gap.unshared == 0 and not facts.flow.shared(gap.start)

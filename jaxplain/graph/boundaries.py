@@ -35,8 +35,7 @@ from dataclasses import dataclass
 
 from jaxplain.graph.ir import Node, Var
 from jaxplain.graph.layouts import is_move
-from jaxplain.graph.primitives import PrimitiveKind
-from jaxplain.graph.primitives import PrimitiveRole as Role
+from jaxplain.graph.primitives import Kind, Role
 from jaxplain.graph.recognizers import linear_subgraph
 from jaxplain.graph.recognizers.core import Before, Behind, Core
 from jaxplain.graph.recognizers.facts import Facts
@@ -208,7 +207,7 @@ def _rearranged(start: Var, core: Core, facts: Facts) -> tuple[Node, ...]:
         gap = gap_before(pieces.input, facts)
         left = _apart(gap.nodes[gap.behind :], core, facts)
         held = (*left, *pieces.nodes, *held)
-        if any(n.info.kind is not PrimitiveKind.STRUCTURAL for n in held):
+        if any(n.info.kind is not Kind.STRUCTURAL for n in held):
             taken = held
         if len(left) < len(gap.nodes):
             break

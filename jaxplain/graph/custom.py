@@ -12,10 +12,10 @@ from jaxplain.graph.ir import Node, Program, Var
 from jaxplain.graph.primitives import (
     CUSTOM_ELEMENTWISE,
     CUSTOM_RECTIFIER,
+    Kind,
     PrimitiveInfo,
-    PrimitiveKind,
+    Role,
 )
-from jaxplain.graph.primitives import PrimitiveRole as Role
 
 _KINKS = (Role.SELECT, Role.COMPARISON, Role.EQUALITY)
 
@@ -31,10 +31,10 @@ def info(body: Program) -> PrimitiveInfo | None:
         inputs = [v for v in node.inputs if v in flowing]
         if not inputs:
             continue
-        discrete = node.info.kind is PrimitiveKind.DISCRETE
+        discrete = node.info.kind is Kind.DISCRETE
         if not discrete:
             flowing.update(node.outputs)
-        elementwise = node.info.kind is PrimitiveKind.ELEMENTWISE
+        elementwise = node.info.kind is Kind.ELEMENTWISE
         kink = node.info.piecewise or node.info.role in _KINKS
         nonlinear |= elementwise or discrete or kink
         bent |= kink
@@ -64,9 +64,9 @@ def _literal(var: Var) -> Hashable:
 
 def _is_elementwise(node: Node, output: Var) -> bool:
     bends = node.info.kind in (
-        PrimitiveKind.DIAGONAL,
-        PrimitiveKind.ELEMENTWISE,
-        PrimitiveKind.DISCRETE,
+        Kind.DIAGONAL,
+        Kind.ELEMENTWISE,
+        Kind.DISCRETE,
     )
     moves = node.info.role in (Role.CAST, Role.SELECT, Role.BROADCAST)
     shapes = {v.shape for v in node.outputs}

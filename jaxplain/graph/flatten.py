@@ -20,8 +20,7 @@ from jaxplain.graph import custom, primitives
 from jaxplain.graph.analyses.constants import Known
 from jaxplain.graph.identities import Identities
 from jaxplain.graph.ir import Control, CustomCall, Node, Program, Var
-from jaxplain.graph.primitives import PrimitiveInfo, PrimitiveKind
-from jaxplain.graph.primitives import PrimitiveRole as Role
+from jaxplain.graph.primitives import Kind, PrimitiveInfo, Role
 
 
 def flatten(f: Callable[..., Any], args: Sequence[Any], *, keep_derivatives: bool) -> Program:
@@ -134,7 +133,7 @@ class _Flattener:
         if flow is not None and node.control is None:
             bodies = [self.body(flow, body, path, node) for body in flow.bodies]
             node.control = Control(node, flow, bodies)
-        structural = info.kind is PrimitiveKind.STRUCTURAL
+        structural = info.kind is Kind.STRUCTURAL
         return self.identities.outputs(node) if structural else node.outputs
 
     def each(
@@ -289,8 +288,8 @@ class _Flattener:
         return self.literals[key]
 
 
-_COMPUTES = (PrimitiveKind.DIAGONAL, PrimitiveKind.ELEMENTWISE, PrimitiveKind.DISCRETE)
-_UNIFORM = (PrimitiveKind.DIAGONAL, PrimitiveKind.STRUCTURAL, PrimitiveKind.ELEMENTWISE)
+_COMPUTES = (Kind.DIAGONAL, Kind.ELEMENTWISE, Kind.DISCRETE)
+_UNIFORM = (Kind.DIAGONAL, Kind.STRUCTURAL, Kind.ELEMENTWISE)
 
 
 def _stack(*values: Any) -> Any:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxplain.graph import layouts
 from jaxplain.graph.ir import Node, Var
 from jaxplain.graph.layouts import Layout
-from jaxplain.graph.primitives import PrimitiveRole as Role
+from jaxplain.graph.primitives import Role
 
 
 class _Moved(NamedTuple):

@@ -7,8 +7,7 @@ from typing import Generic, TypeVar
 
 from jaxplain._compat import Eqn
 from jaxplain.graph.ir import Control, Node, Program, Var
-from jaxplain.graph.primitives import PrimitiveKind
-from jaxplain.graph.primitives import PrimitiveRole as Role
+from jaxplain.graph.primitives import Kind, Role
 from jaxplain.graph.recognizers.complex_values import is_complex
 from jaxplain.graph.recognizers.mixing import WITHOUT_WEIGHTS
 
@@ -67,7 +66,7 @@ class Step:
     @property
     def is_complex(self) -> bool:
         """Whether its values are complex, and its operation would have a rule if they were not."""
-        known = self.main.info.kind is not PrimitiveKind.UNKNOWN or self.control is not None
+        known = self.main.info.kind is not Kind.UNKNOWN or self.control is not None
         return known and any(map(is_complex, (*self.inputs, *self.outputs)))
 
     @property

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from itertools import product
 
 from jaxplain.graph.ir import Node
-from jaxplain.graph.primitives import PrimitiveRole as Role
+from jaxplain.graph.primitives import Role
 
 Layout = tuple[tuple[tuple[int, int], ...], ...]
 

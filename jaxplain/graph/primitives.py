@@ -79,9 +79,9 @@ class Operand(enum.Enum):
     SETTING = "shapes the linear map in a way of its own, so that its entries are not known"
 
 
-_Kind, _Role = PrimitiveKind, PrimitiveRole
+Kind, Role = PrimitiveKind, PrimitiveRole
 _FACTOR, _DIVISOR, _TERM, _SUBTRAHEND, _MOVED, _INDEX, _CONDITION, _SETTING = Operand
-_LINEAR = (_Kind.DIAGONAL, _Kind.STRUCTURAL, _Kind.MIXING)
+_LINEAR = (Kind.DIAGONAL, Kind.STRUCTURAL, Kind.MIXING)
 
 
 @dataclass(frozen=True)
@@ -136,63 +136,63 @@ class PrimitiveInfo:
     @property
     def multiplies(self) -> bool:
         """Whether the operation sums products of its operands, as dot products do."""
-        return self.kind is _Kind.MIXING and _FACTOR in self.operands
+        return self.kind is Kind.MIXING and _FACTOR in self.operands
 
     @property
     def adds(self) -> bool:
         """Whether the operation adds, subtracts or negates, entry by entry."""
-        return self.kind is _Kind.DIAGONAL and not {_FACTOR, _DIVISOR}.intersection(self.operands)
+        return self.kind is Kind.DIAGONAL and not {_FACTOR, _DIVISOR}.intersection(self.operands)
 
     @property
     def scales(self) -> bool:
         """Whether the operation multiplies or divides, entry by entry."""
-        return self.kind is _Kind.DIAGONAL and not self.adds
+        return self.kind is Kind.DIAGONAL and not self.adds
 
 
 def _scales(role: PrimitiveRole, *operands: Operand, bounds: intervals.Rule) -> PrimitiveInfo:
-    return PrimitiveInfo(_Kind.DIAGONAL, role, operands, bounds=bounds)
+    return PrimitiveInfo(Kind.DIAGONAL, role, operands, bounds=bounds)
 
 
-def _moves(role: PrimitiveRole = _Role.NONE, *operands: Operand, **more: Any) -> PrimitiveInfo:
+def _moves(role: PrimitiveRole = Role.NONE, *operands: Operand, **more: Any) -> PrimitiveInfo:
     """The row of an operation that moves values; `local` only where it drops no entry."""
     options: dict[str, Any] = {"local": False} | more
     return PrimitiveInfo(
-        _Kind.STRUCTURAL, role, operands or (_MOVED,), bounds=intervals.joined, **options
+        Kind.STRUCTURAL, role, operands or (_MOVED,), bounds=intervals.joined, **options
     )
 
 
 def _mixes(
-    op: str, role: PrimitiveRole = _Role.NONE, *operands: Operand, **more: bool
+    op: str, role: PrimitiveRole = Role.NONE, *operands: Operand, **more: bool
 ) -> PrimitiveInfo:
     """The row of a weighted sum; a sum of products where an operand is a factor."""
     operands = operands or (_TERM,)
     bounds = intervals.contracted if _FACTOR in operands else intervals.summed
     options: dict[str, Any] = {"local": False} | more
-    return PrimitiveInfo(_Kind.MIXING, role, operands, op, bounds=bounds, **options)
+    return PrimitiveInfo(Kind.MIXING, role, operands, op, bounds=bounds, **options)
 
 
 def _power(degree: float, bounds: intervals.Rule | None = None, **more: Any) -> PrimitiveInfo:
     return PrimitiveInfo(
-        _Kind.ELEMENTWISE,
-        _Role.POWER,
+        Kind.ELEMENTWISE,
+        Role.POWER,
         degree=degree,
         bounds=bounds or intervals.power(degree),
         **more,
     )
 
 
-def _bends(role: PrimitiveRole = _Role.NONE, bounds: intervals.Rule | None = None) -> PrimitiveInfo:
-    return PrimitiveInfo(_Kind.ELEMENTWISE, role, bounds=bounds)
+def _bends(role: PrimitiveRole = Role.NONE, bounds: intervals.Rule | None = None) -> PrimitiveInfo:
+    return PrimitiveInfo(Kind.ELEMENTWISE, role, bounds=bounds)
 
 
 def _extremum(
     largest: bool,
     role: PrimitiveRole,
-    kind: PrimitiveKind = _Kind.SELECTION,
+    kind: PrimitiveKind = Kind.SELECTION,
     *,
     local: bool = False,
 ) -> PrimitiveInfo:
-    elementwise = kind is _Kind.ELEMENTWISE
+    elementwise = kind is Kind.ELEMENTWISE
     ends = intervals.largest if largest else intervals.smallest
     bounds = ends if elementwise else intervals.joined
     return PrimitiveInfo(
@@ -200,82 +200,82 @@ def _extremum(
     )
 
 
-def _discrete(role: PrimitiveRole = _Role.NONE, **more: Any) -> PrimitiveInfo:
-    return PrimitiveInfo(_Kind.DISCRETE, role, **more)
+def _discrete(role: PrimitiveRole = Role.NONE, **more: Any) -> PrimitiveInfo:
+    return PrimitiveInfo(Kind.DISCRETE, role, **more)
 
 
-_CAST = _moves(_Role.CAST, local=True)
-_SELECTS = PrimitiveInfo(_Kind.SELECTION, local=False, keeps_places=False, bounds=intervals.joined)
+_CAST = _moves(Role.CAST, local=True)
+_SELECTS = PrimitiveInfo(Kind.SELECTION, local=False, keeps_places=False, bounds=intervals.joined)
 
 TABLE: dict[str, PrimitiveInfo] = {
     # diagonal
-    "add": _scales(_Role.SUM, _TERM, bounds=intervals.add),
-    "add_any": _scales(_Role.SUM, _TERM, bounds=intervals.add),
-    "sub": _scales(_Role.DIFFERENCE, _TERM, _SUBTRAHEND, bounds=intervals.subtract),
-    "mul": _scales(_Role.PRODUCT, _FACTOR, bounds=intervals.multiply),
-    "div": _scales(_Role.QUOTIENT, _FACTOR, _DIVISOR, bounds=intervals.divide),
-    "neg": _scales(_Role.NEGATION, _SUBTRAHEND, bounds=intervals.negate),
+    "add": _scales(Role.SUM, _TERM, bounds=intervals.add),
+    "add_any": _scales(Role.SUM, _TERM, bounds=intervals.add),
+    "sub": _scales(Role.DIFFERENCE, _TERM, _SUBTRAHEND, bounds=intervals.subtract),
+    "mul": _scales(Role.PRODUCT, _FACTOR, bounds=intervals.multiply),
+    "div": _scales(Role.QUOTIENT, _FACTOR, _DIVISOR, bounds=intervals.divide),
+    "neg": _scales(Role.NEGATION, _SUBTRAHEND, bounds=intervals.negate),
     # structural
-    "reshape": _moves(_Role.RESHAPE, local=True),
-    "squeeze": _moves(_Role.RESHAPE, local=True),
-    "transpose": _moves(_Role.TRANSPOSE, local=True),
-    "broadcast_in_dim": _moves(_Role.BROADCAST, local=True),
+    "reshape": _moves(Role.RESHAPE, local=True),
+    "squeeze": _moves(Role.RESHAPE, local=True),
+    "transpose": _moves(Role.TRANSPOSE, local=True),
+    "broadcast_in_dim": _moves(Role.BROADCAST, local=True),
     "convert_element_type": _CAST,
     "reduce_precision": _CAST,
     "copy": _CAST,
-    "optimization_barrier": _moves(_Role.CAST, local=True, separable=True),
+    "optimization_barrier": _moves(Role.CAST, local=True, separable=True),
     "sharding_constraint": _CAST,
     "device_put": _CAST,
     "name": _CAST,
     "pvary": _CAST,
     "reshard": _CAST,
     "layout_constraint": _CAST,
-    "select_n": _moves(_Role.SELECT, _CONDITION, _MOVED, local=True),
-    "pad": _moves(_Role.NONE, _MOVED),
-    "slice": _moves(_Role.SLICE),
-    "dynamic_slice": _moves(_Role.LOOKUP, _MOVED, _INDEX),
-    "dynamic_update_slice": _moves(_Role.NONE, _MOVED, _MOVED, _INDEX),
-    "gather": _moves(_Role.LOOKUP, _MOVED, _INDEX, keeps_places=False),
-    "scatter": _moves(_Role.NONE, _MOVED, _INDEX, _MOVED, keeps_places=False),
-    "rev": _moves(_Role.REVERSAL, local=True),
-    "split": _moves(_Role.SPLIT),
+    "select_n": _moves(Role.SELECT, _CONDITION, _MOVED, local=True),
+    "pad": _moves(Role.NONE, _MOVED),
+    "slice": _moves(Role.SLICE),
+    "dynamic_slice": _moves(Role.LOOKUP, _MOVED, _INDEX),
+    "dynamic_update_slice": _moves(Role.NONE, _MOVED, _MOVED, _INDEX),
+    "gather": _moves(Role.LOOKUP, _MOVED, _INDEX, keeps_places=False),
+    "scatter": _moves(Role.NONE, _MOVED, _INDEX, _MOVED, keeps_places=False),
+    "rev": _moves(Role.REVERSAL, local=True),
+    "split": _moves(Role.SPLIT),
     "unstack": _moves(),
-    "concatenate": _moves(_Role.CONCATENATION),
-    "stack": _moves(_Role.CONCATENATION),
+    "concatenate": _moves(Role.CONCATENATION),
+    "stack": _moves(Role.CONCATENATION),
     "tile": _moves(),
     "all_gather": _moves(),
     "all_gather_invariant": _moves(),
     "all_to_all": _moves(),
     "ppermute": _moves(),
     # mixing
-    "dot_general": _mixes("dense", _Role.CONTRACTION, _FACTOR, local=True),
-    "ragged_dot_general": _mixes("dense", _Role.NONE, _FACTOR, _FACTOR, _INDEX),
-    "conv_general_dilated": _mixes("convolution", _Role.CONTRACTION, _FACTOR),
-    "reduce_sum": _mixes("sum", _Role.SUM_REDUCTION, local=True),
+    "dot_general": _mixes("dense", Role.CONTRACTION, _FACTOR, local=True),
+    "ragged_dot_general": _mixes("dense", Role.NONE, _FACTOR, _FACTOR, _INDEX),
+    "conv_general_dilated": _mixes("convolution", Role.CONTRACTION, _FACTOR),
+    "reduce_sum": _mixes("sum", Role.SUM_REDUCTION, local=True),
     "reduce_window_sum": _mixes("pooling"),
     "cumsum": _mixes("cumulative"),
-    "scatter-add": _mixes("sum", _Role.SCATTER_SUM, _TERM, _INDEX, _TERM, keeps_places=False),
-    "psum": _mixes("sum", _Role.DEVICE_SUM, separable=True),
-    "psum_invariant": _mixes("sum", _Role.DEVICE_SUM, separable=True),
-    "reduce_scatter": _mixes("sum", _Role.DEVICE_SUM),
-    "triangular_solve": _mixes("linear", _Role.NONE, _SETTING, _TERM),
-    "tridiagonal_solve": _mixes("linear", _Role.NONE, _SETTING, _SETTING, _SETTING, _TERM),
-    "scatter-sub": _mixes("linear", _Role.NONE, _TERM, _INDEX, _SUBTRAHEND, keeps_places=False),
-    "scatter-mul": _mixes("linear", _Role.NONE, _TERM, _INDEX, _SETTING, keeps_places=False),
-    "select_and_gather_add": _mixes("linear", _Role.NONE, _TERM, _SETTING),
-    "select_and_scatter_add": _mixes("linear", _Role.NONE, _TERM, _SETTING),
+    "scatter-add": _mixes("sum", Role.SCATTER_SUM, _TERM, _INDEX, _TERM, keeps_places=False),
+    "psum": _mixes("sum", Role.DEVICE_SUM, separable=True),
+    "psum_invariant": _mixes("sum", Role.DEVICE_SUM, separable=True),
+    "reduce_scatter": _mixes("sum", Role.DEVICE_SUM),
+    "triangular_solve": _mixes("linear", Role.NONE, _SETTING, _TERM),
+    "tridiagonal_solve": _mixes("linear", Role.NONE, _SETTING, _SETTING, _SETTING, _TERM),
+    "scatter-sub": _mixes("linear", Role.NONE, _TERM, _INDEX, _SUBTRAHEND, keeps_places=False),
+    "scatter-mul": _mixes("linear", Role.NONE, _TERM, _INDEX, _SETTING, keeps_places=False),
+    "select_and_gather_add": _mixes("linear", Role.NONE, _TERM, _SETTING),
+    "select_and_scatter_add": _mixes("linear", Role.NONE, _TERM, _SETTING),
     # nonlinear, one output per input
     "abs": _power(1, intervals.magnitude, piecewise=True),
     "square": _power(2),
     "sqrt": _power(0.5),
     "rsqrt": _power(-0.5, within(POSITIVE)),
     "cbrt": _power(1 / 3),
-    "integer_pow": _bends(_Role.POWER, intervals.power_of_parameter),
-    "pow": _bends(_Role.POWER, intervals.power_of_operand),
-    "exp": _bends(_Role.EXP, intervals.increasing(intervals.exp)),
+    "integer_pow": _bends(Role.POWER, intervals.power_of_parameter),
+    "pow": _bends(Role.POWER, intervals.power_of_operand),
+    "exp": _bends(Role.EXP, intervals.increasing(intervals.exp)),
     "exp2": _bends(bounds=within(POSITIVE)),
     "expm1": _bends(bounds=intervals.increasing(lambda v: intervals.exp(v) - 1)),
-    "log": _bends(_Role.LOG, intervals.increasing(intervals.log)),
+    "log": _bends(Role.LOG, intervals.increasing(intervals.log)),
     "log1p": _bends(bounds=intervals.increasing(lambda v: intervals.log(1 + v))),
     "logistic": _bends(bounds=within(UNIT)),
     "tanh": _bends(bounds=within(SIGNED_UNIT)),
@@ -283,9 +283,9 @@ TABLE: dict[str, PrimitiveInfo] = {
     "cos": _bends(bounds=within(SIGNED_UNIT)),
     "erf": _bends(bounds=within(SIGNED_UNIT)),
     "erfc": _bends(bounds=within(Bounds(0.0, 2.0))),
-    "max": _extremum(True, _Role.EXTREMUM, _Kind.ELEMENTWISE, local=True),
-    "min": _extremum(False, _Role.EXTREMUM, _Kind.ELEMENTWISE, local=True),
-    "clamp": PrimitiveInfo(_Kind.ELEMENTWISE, piecewise=True, bounds=intervals.clamp),
+    "max": _extremum(True, Role.EXTREMUM, Kind.ELEMENTWISE, local=True),
+    "min": _extremum(False, Role.EXTREMUM, Kind.ELEMENTWISE, local=True),
+    "clamp": PrimitiveInfo(Kind.ELEMENTWISE, piecewise=True, bounds=intervals.clamp),
     **{
         name: _bends()
         for name in (
@@ -295,20 +295,20 @@ TABLE: dict[str, PrimitiveInfo] = {
         ).split()
     },
     # selections
-    "reduce_max": _extremum(True, _Role.EXTREMUM_REDUCTION, local=True),
-    "reduce_min": _extremum(False, _Role.EXTREMUM_REDUCTION, local=True),
-    "reduce_window_max": _extremum(True, _Role.NONE),
-    "reduce_window_min": _extremum(False, _Role.NONE),
-    "cummax": _extremum(True, _Role.RUNNING_EXTREMUM),
-    "cummin": _extremum(False, _Role.RUNNING_EXTREMUM),
+    "reduce_max": _extremum(True, Role.EXTREMUM_REDUCTION, local=True),
+    "reduce_min": _extremum(False, Role.EXTREMUM_REDUCTION, local=True),
+    "reduce_window_max": _extremum(True, Role.NONE),
+    "reduce_window_min": _extremum(False, Role.NONE),
+    "cummax": _extremum(True, Role.RUNNING_EXTREMUM),
+    "cummin": _extremum(False, Role.RUNNING_EXTREMUM),
     "sort": _SELECTS,
     "top_k": _SELECTS,
     "approx_top_k": _SELECTS,
     # no relevance flows
-    "stop_gradient": _discrete(_Role.STOP),
-    "is_finite": _discrete(_Role.FINITE),
-    "eq": _discrete(_Role.EQUALITY),
-    **{name: _discrete(_Role.COMPARISON) for name in "ne ge gt le lt eq_to le_to lt_to".split()},
+    "stop_gradient": _discrete(Role.STOP),
+    "is_finite": _discrete(Role.FINITE),
+    "eq": _discrete(Role.EQUALITY),
+    **{name: _discrete(Role.COMPARISON) for name in "ne ge gt le lt eq_to le_to lt_to".split()},
     **{name: _discrete(rounds=True) for name in "sign round floor ceil".split()},
     **{
         name: _discrete()
@@ -320,7 +320,7 @@ TABLE: dict[str, PrimitiveInfo] = {
     **{name: _discrete(local=False, keeps_places=False) for name in "argmax argmin".split()},
     **{name: _discrete(local=False) for name in "reduce_and reduce_or reduce_xor".split()},
     # no reverse-mode derivative
-    "while": PrimitiveInfo(_Kind.UNKNOWN, local=False, irreversible=True),
+    "while": PrimitiveInfo(Kind.UNKNOWN, local=False, irreversible=True),
 }
 
 UNKNOWN = PrimitiveInfo(PrimitiveKind.UNKNOWN, local=False)

@@ -9,8 +9,7 @@ from collections.abc import Iterable, Sequence
 from jaxplain.graph.contractions import Contraction, contraction
 from jaxplain.graph.ir import Control, Node, Program, Var
 from jaxplain.graph.layouts import axes_read
-from jaxplain.graph.primitives import PrimitiveKind
-from jaxplain.graph.primitives import PrimitiveRole as Role
+from jaxplain.graph.primitives import Kind, Role
 
 #: For each axis of a value, an axis of the input, or None.
 Labels = tuple[int | None, ...]
@@ -97,7 +96,7 @@ class Axes:
         product = contraction(node)
         if product is not None:
             return self._contracted(node, product, rank)
-        positional = node.info.kind is not PrimitiveKind.UNKNOWN and node.info.keeps_places
+        positional = node.info.kind is not Kind.UNKNOWN and node.info.keeps_places
         if positional and all(len(v.shape) == rank for v in known):
             return tuple(map(_common, zip(*map(self.of, known), strict=True)))
         return (None,) * rank

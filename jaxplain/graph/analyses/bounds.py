@@ -15,8 +15,7 @@ from jaxplain import _compat
 from jaxplain.graph import intervals, primitives
 from jaxplain.graph.intervals import ANYTHING, UNIT, Bounds
 from jaxplain.graph.ir import Control, Program, Var
-from jaxplain.graph.primitives import Operand, PrimitiveKind
-from jaxplain.graph.primitives import PrimitiveRole as Role
+from jaxplain.graph.primitives import Kind, Operand, Role
 
 _PATIENCE = 2  # joins of a carry's bounds before a bound that still grows is given up
 
@@ -97,7 +96,7 @@ def _equation(eqn: _compat.Eqn, operands: Sequence[Bounds], identity: Sequence[H
         return ANYTHING
     if info.role is Role.PRODUCT and identity[0] == identity[1]:
         return intervals.raised(operands[0], 2)
-    if info.kind in (PrimitiveKind.STRUCTURAL, PrimitiveKind.MIXING, PrimitiveKind.SELECTION):
+    if info.kind in (Kind.STRUCTURAL, Kind.MIXING, Kind.SELECTION):
         operands = _values(eqn, info, operands)
     return info.bounds(operands, eqn.params)
 

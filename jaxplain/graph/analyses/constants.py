@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxplain import _compat
 from jaxplain.graph.ir import Node, Var
-from jaxplain.graph.primitives import PrimitiveRole as Role
+from jaxplain.graph.primitives import Role
 
 
 class Known:

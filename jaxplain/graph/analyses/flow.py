@@ -12,7 +12,7 @@ from functools import partial
 
 from jaxplain import _compat
 from jaxplain.graph.ir import Node, Program, Var
-from jaxplain.graph.primitives import PrimitiveKind
+from jaxplain.graph.primitives import Kind
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +143,7 @@ def _need(program: Program, reachable: set[Var], marked: set[Var]) -> None:
                 marked.update(v for v in inputs if v in reachable)
 
 
-_PARALLEL = (PrimitiveKind.STRUCTURAL, PrimitiveKind.SELECTION, PrimitiveKind.MIXING)
+_PARALLEL = (Kind.STRUCTURAL, Kind.SELECTION, Kind.MIXING)
 
 
 def _ways(node: Node) -> list[tuple[tuple[Var, ...], tuple[Var, ...]]]:
@@ -152,7 +152,7 @@ def _ways(node: Node) -> list[tuple[tuple[Var, ...], tuple[Var, ...]]]:
     An operation that moves or sorts several arrays at once sends each to its own output: of
     `sort(keys, values)`, the sorted values depend on the keys but get no share of them.
     """
-    if node.info.kind is PrimitiveKind.DISCRETE or node.control is not None:
+    if node.info.kind is Kind.DISCRETE or node.control is not None:
         return []
     if node.info.kind in _PARALLEL and len(node.inputs) == len(node.outputs):
         return [((x,), (y,)) for x, y in zip(node.inputs, node.outputs, strict=True)]

@@ -19,8 +19,7 @@ from jaxplain.graph.analyses.constants import Known, run
 from jaxplain.graph.analyses.flow import flow_of
 from jaxplain.graph.contractions import contraction
 from jaxplain.graph.ir import Node, Program, Var
-from jaxplain.graph.primitives import Operand, PrimitiveKind
-from jaxplain.graph.primitives import PrimitiveRole as Role
+from jaxplain.graph.primitives import Kind, Operand, Role
 
 #: For each entry of a value, the position among all explained integers of the one it was made of,
 #: or one of the codes below; None where every entry may be made of several.
@@ -28,7 +27,7 @@ _Origins = np.ndarray | None
 _NOWHERE = -1
 _SEVERAL = -2
 
-_ENTRYWISE = (PrimitiveKind.DIAGONAL, PrimitiveKind.ELEMENTWISE, PrimitiveKind.DISCRETE)
+_ENTRYWISE = (Kind.DIAGONAL, Kind.ELEMENTWISE, Kind.DISCRETE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,7 +204,7 @@ class _Search:
         info, out = node.info, node.outputs[0]
         if _compat.boolean(out) and not of_classes:
             return
-        if info.kind is PrimitiveKind.DISCRETE and not info.local:
+        if info.kind is Kind.DISCRETE and not info.local:
             return
         self.origins |= zip(node.outputs, self.through(node), strict=True)
         if of_classes:
@@ -245,7 +244,7 @@ class _Search:
 
     def moved(self, node: Node) -> Sequence[_Origins] | None:
         """The origins of the outputs of a move; None where its indices are not known."""
-        if node.info.kind is not PrimitiveKind.STRUCTURAL:
+        if node.info.kind is not Kind.STRUCTURAL:
             return None
         moved = [i for i in range(len(node.inputs)) if node.info.operand(i) is Operand.MOVED]
         values: list[Any] = [

@@ -13,8 +13,7 @@ import numpy as np
 
 from jaxplain.graph.analyses.constants import literal_value
 from jaxplain.graph.ir import Node, Var
-from jaxplain.graph.primitives import PrimitiveKind
-from jaxplain.graph.primitives import PrimitiveRole as Role
+from jaxplain.graph.primitives import Kind, Role
 
 _KEEP = (
     Role.RESHAPE,
@@ -205,12 +204,9 @@ def affine_path(nodes: Sequence[Node], exit_: Var, weights: dict[Var, float]) ->
             operands = [v for v in node.inputs[:1] if v in weights]
         elif role is Role.SELECT:
             operands = [v for v in node.inputs[1:] if v in weights]
-        elif info.kind is PrimitiveKind.DISCRETE:
+        elif info.kind is Kind.DISCRETE:
             continue
-        elif (
-            info.kind not in (PrimitiveKind.DIAGONAL, PrimitiveKind.STRUCTURAL)
-            and role is not Role.SUM_REDUCTION
-        ):
+        elif info.kind not in (Kind.DIAGONAL, Kind.STRUCTURAL) and role is not Role.SUM_REDUCTION:
             return None
         live.update(operands)
     return live if statistic and live.isdisjoint(statistic) else None

@@ -19,13 +19,12 @@ from jaxplain.graph import layouts
 from jaxplain.graph.analyses.flow import Flow
 from jaxplain.graph.ir import Node, Var
 from jaxplain.graph.layouts import Layout
-from jaxplain.graph.primitives import PrimitiveKind
-from jaxplain.graph.primitives import PrimitiveRole as Role
+from jaxplain.graph.primitives import Kind, Role
 from jaxplain.graph.recognizers.core import Before, Behind, Core
 from jaxplain.graph.recognizers.facts import Facts
 
-_REDUCES = (PrimitiveKind.MIXING, PrimitiveKind.SELECTION, PrimitiveKind.UNKNOWN)
-_BENDS = (PrimitiveKind.ELEMENTWISE, PrimitiveKind.DISCRETE)
+_REDUCES = (Kind.MIXING, Kind.SELECTION, Kind.UNKNOWN)
+_BENDS = (Kind.ELEMENTWISE, Kind.DISCRETE)
 _PRODUCTS = (Role.PRODUCT, Role.QUOTIENT)
 
 
@@ -55,7 +54,7 @@ def _single(node: Node, source: Var, facts: Facts) -> Core | None:
         return None
     squares = node.info.role is Role.PRODUCT and all(v is source for v in node.inputs)
     divides = node.info.role is Role.QUOTIENT and node.inputs[1] is source
-    if squares or divides or node.info.kind is PrimitiveKind.ELEMENTWISE:
+    if squares or divides or node.info.kind is Kind.ELEMENTWISE:
         return _core((node,), source, facts.flow)
     return None
 
@@ -85,7 +84,7 @@ def _activation(op: str, nodes: tuple[Node, ...], source: Var) -> Core:
 
 def _is_straight(node: Node, flow: Flow) -> bool:
     """Whether an operation is piecewise linear."""
-    bends = node.info.kind is PrimitiveKind.ELEMENTWISE
+    bends = node.info.kind is Kind.ELEMENTWISE
     bends |= node.info.role in _PRODUCTS and len(flow.inputs[node]) != 1
     return node.info.piecewise or not bends
 
@@ -103,7 +102,7 @@ def _is_elementwise(nodes: Sequence[Node], source: Var, flow: Flow) -> bool:
         moved: Layout | None = layout
         if layouts.is_move(node):
             moved = layouts.after(node, layout)
-        elif (info.kind is PrimitiveKind.STRUCTURAL and info.role is not Role.SELECT) or any(
+        elif (info.kind is Kind.STRUCTURAL and info.role is not Role.SELECT) or any(
             v.shape != layouts.shape(layout) for v in node.outputs
         ):
             return False

@@ -8,8 +8,7 @@ from jaxplain.graph.analyses.dominators import Dominators
 from jaxplain.graph.analyses.flow import Flow
 from jaxplain.graph.ir import Node, Program, Var
 from jaxplain.graph.layouts import is_move
-from jaxplain.graph.primitives import Operand, PrimitiveKind
-from jaxplain.graph.primitives import PrimitiveRole as Role
+from jaxplain.graph.primitives import Kind, Operand, Role
 from jaxplain.graph.recognizers.core import Core
 
 _LARGEST = 2000  # nodes; bounds the work on deep elementwise subgraphs
@@ -144,14 +143,14 @@ class Facts:
         """Whether an operation may stand inside an activation, a normalisation or a softmax."""
         if node.info.multiplies:  # a norm; with a constant operand it is a kernel
             return node.info.local and all(v in self.flow.active for v in node.inputs)
-        moves = node.info.kind is PrimitiveKind.STRUCTURAL
+        moves = node.info.kind is Kind.STRUCTURAL
         frozen = moves and self.flow.carries_relevance.isdisjoint(node.outputs)
         return (node.info.local or frozen) and len(node.outputs) == 1
 
     def is_diagonal(self, node: Node) -> bool:
         """Whether an operation scales one value by constants or adds some, entry by entry."""
         flow = self.flow
-        if node.info.kind is not PrimitiveKind.DIAGONAL or len(flow.active_inputs[node]) != 1:
+        if node.info.kind is not Kind.DIAGONAL or len(flow.active_inputs[node]) != 1:
             return False
         (operand,) = flow.active_inputs[node]
         if operand not in flow.carries_relevance or node.outputs[0].shape != operand.shape:
@@ -180,8 +179,8 @@ class Facts:
 
 
 _LINEAR_IN = (Operand.FACTOR, Operand.TERM, Operand.SUBTRAHEND, Operand.MOVED)
-_ENTRYWISE = (PrimitiveKind.DIAGONAL, PrimitiveKind.ELEMENTWISE, PrimitiveKind.STRUCTURAL)
-_LINEAR = (PrimitiveKind.DIAGONAL, PrimitiveKind.STRUCTURAL, PrimitiveKind.MIXING)
+_ENTRYWISE = (Kind.DIAGONAL, Kind.ELEMENTWISE, Kind.STRUCTURAL)
+_LINEAR = (Kind.DIAGONAL, Kind.STRUCTURAL, Kind.MIXING)
 
 #: Finds the core that ends at a value.
 Recognizer = Callable[[Var, Facts], Core | None]

@@ -16,8 +16,7 @@ from jaxplain.graph.analyses.constants import Known
 from jaxplain.graph.analyses.flow import Flow
 from jaxplain.graph.contractions import summed_axes
 from jaxplain.graph.ir import Node, Var
-from jaxplain.graph.primitives import PrimitiveKind
-from jaxplain.graph.primitives import PrimitiveRole as Role
+from jaxplain.graph.primitives import Kind, Role
 from jaxplain.graph.recognizers.core import Core
 from jaxplain.graph.recognizers.facts import Facts
 from jaxplain.graph.recognizers.operation import single
@@ -42,7 +41,7 @@ def has_weights(node: Node, flow: Flow) -> bool:
         if var in flow.active or (var.literal is None and maker is None):
             return True
         if maker is not None:
-            if maker.info.kind is PrimitiveKind.UNKNOWN:
+            if maker.info.kind is Kind.UNKNOWN:
                 return True  # random numbers
             pending += [v for v in maker.inputs if v not in seen]
             seen.update(maker.inputs)

@@ -10,8 +10,7 @@ Refused, as each entry is only moved and nothing is scaled or added (its parts a
 """
 
 from jaxplain.graph.ir import Node, Var
-from jaxplain.graph.primitives import PrimitiveKind
-from jaxplain.graph.primitives import PrimitiveRole as Role
+from jaxplain.graph.primitives import Kind, Role
 from jaxplain.graph.recognizers.core import Core, linear_core
 from jaxplain.graph.recognizers.facts import Facts, Subgraph
 
@@ -42,7 +41,7 @@ def is_linear(node: Node, facts: Facts) -> bool:
         return False
     if info.role in (Role.PRODUCT, Role.QUOTIENT) and sum(v in active for v in node.inputs) > 1:
         return False  # x * x
-    return info.kind in (PrimitiveKind.DIAGONAL, PrimitiveKind.STRUCTURAL) and len(active) == 1
+    return info.kind in (Kind.DIAGONAL, Kind.STRUCTURAL) and len(active) == 1
 
 
 def moved_pieces(end: Var, facts: Facts) -> Subgraph | None:
@@ -66,4 +65,4 @@ def _is_move(node: Node, facts: Facts) -> bool:
 
 
 def _scales(node: Node) -> bool:
-    return node.info.kind is PrimitiveKind.DIAGONAL
+    return node.info.kind is Kind.DIAGONAL

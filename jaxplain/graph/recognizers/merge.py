@@ -10,7 +10,7 @@ Refused, as it is an offset, which stands between two cores (see `boundaries`):
 """
 
 from jaxplain.graph.ir import Var
-from jaxplain.graph.primitives import PrimitiveRole as Role
+from jaxplain.graph.primitives import Role
 from jaxplain.graph.recognizers.core import Before, Behind, Core, linear_core
 from jaxplain.graph.recognizers.facts import Facts
 

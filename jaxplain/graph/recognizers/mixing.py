@@ -6,8 +6,7 @@ from jaxplain.graph.analyses.flow import Flow
 from jaxplain.graph.contractions import contraction
 from jaxplain.graph.ir import Node
 from jaxplain.graph.layouts import is_move, meeting_axes
-from jaxplain.graph.primitives import PrimitiveKind
-from jaxplain.graph.primitives import PrimitiveRole as Role
+from jaxplain.graph.primitives import Kind, Role
 from jaxplain.graph.recognizers.core import Before, Behind, Core, linear_core
 from jaxplain.graph.recognizers.facts import Facts
 
@@ -29,7 +28,7 @@ def mixes(node: Node, flow: Flow) -> bool:
     axes = contraction(node)
     if axes is not None and not axes.slides:
         return bool(axes.contracted[0])
-    return node.info.kind is PrimitiveKind.MIXING
+    return node.info.kind is Kind.MIXING
 
 
 def sums_copies(nodes: Sequence[Node], mixing: Node, flow: Flow) -> bool:
@@ -46,7 +45,7 @@ def sums_copies(nodes: Sequence[Node], mixing: Node, flow: Flow) -> bool:
             mapped = node.params["broadcast_dimensions"]
             kept = {d for i, d in enumerate(mapped) if operand.shape[i] > 1}
             expanded = {d for d, n in enumerate(node.params["shape"]) if n > 1 and d not in kept}
-        elif node.info.kind is PrimitiveKind.DIAGONAL:
+        elif node.info.kind is Kind.DIAGONAL:
             before, after = operand.shape, node.outputs[0].shape
             before = before or (1,) * len(after)  # a scalar goes with any shape
             expanded |= {d for d, (a, b) in enumerate(zip(before, after, strict=True)) if a < b}

@@ -12,7 +12,7 @@ Refused, as 1.0 is too large for the epsilon of a norm, and the quotient is not 
 
 from jaxplain.graph.analyses import invariance
 from jaxplain.graph.ir import Node, Var
-from jaxplain.graph.primitives import PrimitiveRole as Role
+from jaxplain.graph.primitives import Role
 from jaxplain.graph.recognizers import linear_subgraph
 from jaxplain.graph.recognizers.core import Behind, Core
 from jaxplain.graph.recognizers.facts import Facts, Subgraph

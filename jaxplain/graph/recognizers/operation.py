@@ -10,8 +10,7 @@ Refused, as it is a scale, which stands between two cores (see `boundaries`):
 """
 
 from jaxplain.graph.ir import Control, Node, Var
-from jaxplain.graph.primitives import PrimitiveKind
-from jaxplain.graph.primitives import PrimitiveRole as Role
+from jaxplain.graph.primitives import Kind, Role
 from jaxplain.graph.recognizers.core import Core
 from jaxplain.graph.recognizers.facts import Facts
 
@@ -39,21 +38,21 @@ def single(kind: str, node: Node, facts: Facts, op: str = "") -> Core:
 def _kind(node: Node, facts: Facts) -> tuple[str, str]:
     """The kind and operation of a layer of one operation; "" for the name of the primitive."""
     kind, role = node.info.kind, node.info.role
-    if kind is PrimitiveKind.UNKNOWN:
+    if kind is Kind.UNKNOWN:
         return "Unknown", ""
     if role in _PRODUCTS:
         return "Product", _PRODUCTS[role]
     if node.info.multiplies:
         return "Matmul", ""
-    if kind is PrimitiveKind.SELECTION or role is Role.EXTREMUM:
+    if kind is Kind.SELECTION or role is Role.EXTREMUM:
         return "Selection", ""
     if role is Role.SELECT and node.inputs[0] in facts.flow.active:
         return "Selection", "select"
-    if kind is PrimitiveKind.STRUCTURAL:
+    if kind is Kind.STRUCTURAL:
         return "Structure", ""
     inputs = facts.flow.inputs[node]
     fits = [v.shape for v in inputs] == [node.outputs[0].shape]
-    return ("Activation" if kind is PrimitiveKind.ELEMENTWISE and fits else "Unknown"), ""
+    return ("Activation" if kind is Kind.ELEMENTWISE and fits else "Unknown"), ""
 
 
 _PRODUCTS = {Role.PRODUCT: "product", Role.QUOTIENT: "quotient"}

@@ -18,8 +18,7 @@ from collections.abc import Sequence
 from jaxplain.graph.analyses import invariance
 from jaxplain.graph.ir import Node, Var
 from jaxplain.graph.layouts import is_move
-from jaxplain.graph.primitives import PrimitiveKind
-from jaxplain.graph.primitives import PrimitiveRole as Role
+from jaxplain.graph.primitives import Kind, Role
 from jaxplain.graph.recognizers.core import Core
 from jaxplain.graph.recognizers.facts import Facts, in_order
 
@@ -156,7 +155,7 @@ def _is_classifier(var: Var, facts: Facts) -> bool:
         node = var.producer
         if node.info.multiplies:
             return True
-        if node.info.kind not in (PrimitiveKind.DIAGONAL, PrimitiveKind.STRUCTURAL):
+        if node.info.kind not in (Kind.DIAGONAL, Kind.STRUCTURAL):
             return False
         (var,) = facts.flow.inputs[node]
     return False

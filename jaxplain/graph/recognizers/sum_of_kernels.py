@@ -14,7 +14,7 @@ convolutions, which the literature splits first:
 
 from jaxplain.graph import boundaries
 from jaxplain.graph.ir import Var
-from jaxplain.graph.primitives import PrimitiveRole as Role
+from jaxplain.graph.primitives import Role
 from jaxplain.graph.recognizers.core import Before, Behind, Core, linear_core
 from jaxplain.graph.recognizers.facts import Facts, in_order
 

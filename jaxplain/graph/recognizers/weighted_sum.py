@@ -12,8 +12,7 @@ Refused, as w of shape (2, 1) has one entry along the axis summed over: a scale 
 from jaxplain.graph import boundaries
 from jaxplain.graph.ir import Node, Var
 from jaxplain.graph.layouts import is_move, meeting_axes
-from jaxplain.graph.primitives import PrimitiveKind
-from jaxplain.graph.primitives import PrimitiveRole as Role
+from jaxplain.graph.primitives import Kind, Role
 from jaxplain.graph.recognizers.core import Core
 from jaxplain.graph.recognizers.facts import Facts
 from jaxplain.graph.recognizers.fixed_kernel import has_weights
@@ -49,7 +48,7 @@ def _weights(total: Node, facts: Facts) -> tuple[Node, ...]:
         node = gap.nodes[place]
         if is_move(node):
             axes = {i for i, j in meeting_axes(node) if j in axes}
-        elif node.info.kind is not PrimitiveKind.DIAGONAL:
+        elif node.info.kind is not Kind.DIAGONAL:
             break
         free = first is None or place >= gap.behind
         if node.info.role is Role.PRODUCT and free and _vary(node, axes, facts):

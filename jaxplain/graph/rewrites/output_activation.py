@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from jaxplain.graph.ir import Control, Node, Program, Var
 from jaxplain.graph.layouts import is_move
-from jaxplain.graph.primitives import PrimitiveRole as Role
+from jaxplain.graph.primitives import Role
 from jaxplain.graph.recognizers.facts import Facts
 
 
