@@ -39,7 +39,7 @@ UNROLLED = "jaxplain.unroll"
 #: Of these, the one whose values are computed again in the backward pass.
 REMAT = "remat2"
 
-#: Functions with a derivative of their own, and the parameter that holds their primal.
+#: The primitives of functions with a custom derivative, and the parameter that holds their primal.
 CUSTOM_DERIVATIVE = {
     "custom_jvp_call": "call_jaxpr",
     "custom_vjp_call": "call_jaxpr",
@@ -162,7 +162,7 @@ def body(eqn: Eqn, parameter: str) -> tuple[Jaxpr, Sequence[Any]]:
 
 @dataclass(frozen=True)
 class ControlFlow:
-    """What a control flow equation does with its operands.
+    """The operands of a control flow equation, and its bodies.
 
     Attributes:
         kind: "Loop", "Branch" or "Shards".
@@ -186,7 +186,7 @@ class ControlFlow:
 
 
 def control_flow(eqn: Eqn) -> ControlFlow | None:
-    """What a scan, a cond or a shard_map does; None for other equations."""
+    """The control flow of a scan, cond or shard_map; None for other equations."""
     params, operands = eqn.params, len(eqn.invars)
     if eqn.primitive.name == "scan":
         if "ft_in" in params:

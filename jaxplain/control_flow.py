@@ -18,7 +18,7 @@ from jaxplain.graph.ir import Control, Link, Var
 from jaxplain.graph.layer import Block, Layer
 from jaxplain.probes import Columns, Probes, ProbesInside, absorb, narrow, widen
 
-#: Evaluates a body at the values of its inputs: its outputs, and those of captured layers.
+#: Evaluates a body at the values of its inputs: its outputs, and the outputs of captured layers.
 Run = Callable[[Block, Sequence[Any], Probes], tuple[list[Any], dict[Layer, Any]]]
 
 
@@ -41,7 +41,7 @@ def evaluate(
         at_least_float32: whether relevance enters and leaves the bodies in at least float32.
 
     Returns:
-        The outputs, and those of captured layers inside, with a leading axis for the iterations.
+        The outputs, and the outputs of captured layers inside, which a loop stacks.
     """
     control = _control(layer)
     columns = probes.ledger.get(layer)

@@ -31,7 +31,7 @@ def fold(
     Args:
         layer: an affine layer with one kernel and one source.
         nodes: its operations.
-        scales: those of its operations that scale.
+        scales: the operations among them that scale.
         env: the values of its constants.
     """
     kernel = layer.mixing[0]
@@ -215,7 +215,7 @@ def _input_factor(
 
 
 def _compact(scale: jax.Array, axes: Sequence[int]) -> jax.Array:
-    """A scale that varies along `axes` only, without the others."""
+    """A scale that varies along `axes` only, without its other axes."""
     return scale[tuple(slice(None) if i in axes else 0 for i in range(scale.ndim))]
 
 

@@ -24,7 +24,7 @@ def assemble(program: Program, outputs: Sequence[Var], facts: Facts) -> Block[St
     Args:
         program: the program.
         outputs: the values that relevance starts from.
-        facts: what is known of the program.
+        facts: the facts about the program.
     """
     steps: dict[Var, Step] = {}
     pending = [(-v.index, v) for v in dict.fromkeys(outputs) if v in facts.flow.carries_relevance]
@@ -65,7 +65,7 @@ def step_ending_at(end: Var, facts: Facts) -> Step:
 
 
 def _with_neighbours(core: Core, behind: Sequence[Node], facts: Facts) -> Step:
-    """The step of a core, the operations behind it that it takes, and those before it."""
+    """The step of a core with the operations `behind` it, and with the ones it takes before it."""
     if core.kind == "Activation":
         core = _in_a_line(core, facts)
     taken, inputs = list(behind), []

@@ -106,7 +106,7 @@ class _Flattener:
             caller = origin if _compat.is_library(inner) or origin is not eqn else None
             around = self.remat
             if name == _compat.REMAT:
-                self.remat += (eqn.replace(),)  # a copy for each call: those of a jit share one
+                self.remat += (eqn.replace(),)  # a copy for each call: calls of one jit share it
             outputs = self.inline(inner, self.hoisted(inner, consts), operands, path, caller)
             self.remat = around
             if name in _compat.CUSTOM_DERIVATIVE:

@@ -161,7 +161,7 @@ class Program:
     out_tree: Any = None
 
     def walk(self) -> Iterator[Node]:
-        """All operations, those inside of loops and branches included."""
+        """All operations, also inside of loops and branches."""
         for node in self.nodes:
             yield node
             for body in node.control.bodies if node.control else ():

@@ -181,7 +181,7 @@ class Block(Generic[_Step]):
     steps: tuple[_Step, ...]
 
     def walk(self) -> Iterator[_Step]:
-        """All steps; those inside of a loop or branch follow it."""
+        """All steps; a loop or branch is followed by the steps inside of it."""
         for step in self.steps:
             yield step
             for block in step.blocks:

@@ -1,4 +1,4 @@
-"""What each primitive is: the one table that knows primitives by name.
+"""The table of primitives, the only place that knows them by name.
 
 A primitive that JAX or another library adds is one more row (`register_primitive`). All other code
 speaks of `PrimitiveKind` (how relevance may cross the operation), `PrimitiveRole` (its meaning to

@@ -67,7 +67,7 @@ class Axes:
                 self._join(link.outer, (*steps * link.sliced, *self.of(link.inner)))
 
     def _join(self, var: Var, labels: Labels) -> bool:
-        """Keeps of a value's labels those that other labels agree with; whether that changes them.
+        """Drops a value's labels that disagree with other labels; returns whether any changed.
 
         An axis without a label agrees with any.
         """

@@ -108,7 +108,7 @@ def _exponential(var: Var, facts: Facts, sums: bool = False) -> list[Node] | Non
 
 
 def _softmax(op: str, nodes: Sequence[Node], source: Var, end: Var, facts: Facts) -> Core:
-    """A softmax with what stands before its exponential: stabilisation, scale and mask."""
+    """A softmax with the stabilising shift, temperature and mask before its exponential."""
     while (step := _before(source, facts)) is not None:
         before, source = step
         nodes = [*before, *nodes]

@@ -36,8 +36,8 @@ def match(end: Var, facts: Facts) -> Core | None:
 def _weights(total: Node, facts: Facts) -> tuple[Node, ...]:
     """The operations before a sum from the products with its weights on; none without weights.
 
-    The last product may be taken from a kernel before it, those before that may not. A broadcast
-    right before the products makes the copies that the weights tell apart.
+    The last product may be taken from a kernel that it stands behind, earlier products may not. A
+    broadcast right before the products makes the copies that the weights tell apart.
     """
     (value,) = facts.flow.inputs[total]
     if facts.flow.shared(value):
