@@ -12,7 +12,7 @@ import pytest
 
 from jaxplain.models import crepe_tiny
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+README = (Path(__file__).parents[2] / "README.md").read_text()
 BLOCKS = re.findall(r"```(python|text)\n(.*?)```", README, re.S)
 
 

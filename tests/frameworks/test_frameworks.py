@@ -911,7 +911,7 @@ def test_importing_jaxplain_imports_no_framework() -> None:
 
 
 # --------------------------------------------------------------------------------------------------
-# Wrong calls that need a model of their own; more are in tests/wrong_calls.py.
+# Wrong calls that need a model of their own; more are in tests/pages/wrong_calls.py.
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """The image networks of keras.applications, as they are: random weights and moving statistics.
 
 All eleven are planned, and eight explained here, each by some of the methods. For all methods on
-any of them: `python tests/test_applications.py ResNet50`.
+any of them: `python tests/networks/test_applications.py ResNet50`.
 """
 
 import sys

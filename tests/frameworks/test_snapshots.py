@@ -1,6 +1,6 @@
 """What the layers of the frameworks are read as: a change in JAX or a framework fails by name.
 
-`python tests/test_snapshots.py` rewrites tests/snapshots.json.
+`python tests/frameworks/test_snapshots.py` rewrites snapshots.json.
 """
 
 import json

@@ -1,6 +1,6 @@
 """Maps are finite in every dtype, and near those of float64.
 
-`python tests/test_numerics.py` writes docs/numerics.md.
+`python tests/rules/test_numerics.py` writes docs/numerics.md.
 """
 
 from collections.abc import Callable
@@ -30,7 +30,7 @@ from jaxplain.rules import (
     ZPlus,
 )
 
-PAGE = Path(__file__).parents[1] / "docs" / "numerics.md"
+PAGE = Path(__file__).parents[2] / "docs" / "numerics.md"
 HALF = ("bfloat16", "float16")
 DTYPES = (*HALF, "float32", "float64")
 SCALES = (1e-4, 1e-2, 1.0, 1e2, 1e4)
@@ -536,7 +536,7 @@ def _bound(value: float) -> str:
 _PAGE = """\
 # Numerics
 
-This page is written by `tests/test_numerics.py`, which also checks it.
+This page is written by `tests/rules/test_numerics.py`, which also checks it.
 
 Maps have the dtype of the explained input. Inside, rules see at least float32: relevance stays
 float32 between half precision layers, sums of contributions (z, z+, z-) are accumulated in float32,

@@ -1,19 +1,23 @@
-"""Writes ``docs/methods.md``: ``python tests/methods_page.py``. test_analyzer checks it."""
+"""Writes ``docs/methods.md``: ``python tests/pages/methods_page.py``. test_analyzer checks it."""
 
 import sys
 from pathlib import Path
 
 import jax
 
-import jaxplain as jxp
-from jaxplain.analyzer.grammar import FAMILIES
-from parity import ALL, bound, error
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "helpers"))
 
-PAGE = Path(__file__).parent.parent / "docs" / "methods.md"
+import jaxplain as jxp  # noqa: E402
+from jaxplain.analyzer.grammar import FAMILIES  # noqa: E402
+from parity import ALL, bound, error  # noqa: E402
+
+PAGE = ROOT / "docs" / "methods.md"
 
 HEAD = """# Methods by name
 
-This page is written by `tests/methods_page.py`; `tests/test_analyzer.py` checks what it says.
+This page is written by `tests/pages/methods_page.py`; `tests/transforms/test_analyzer.py` checks
+what it says.
 
 `jxp.create_analyzer(name, model)` knows the names of iNNvestigate 1.0.9 and 2.1.2 and of SIGN-XAI.
 `compat="innvestigate"` gives iNNvestigate's numbers, the default the mathematically right ones.
@@ -82,8 +86,9 @@ and is not reproduced, so that the models of the arrays have no BatchNorm where 
 cross it.
 
 Grad-CAM, occlusion, DeepLIFT, and integrated gradients also meet captum's arrays
-(`tests/test_captum.py`, `tests/test_deep_lift.py`). Differences there: captum's trapezoid weights
-add up to (n - 1)/n, jaxplain's to 1; captum differentiates max-pooling in DeepLIFT.
+(`tests/peers/test_captum.py`, `tests/rules/test_deep_lift.py`). Differences there: captum's
+trapezoid weights add up to (n - 1)/n, jaxplain's to 1; captum differentiates max-pooling in
+DeepLIFT.
 
 {SIGN_XAI}; its `zblrp_*` maps are zero by a slip, which is mended here; its `grad_cam` divides by
 the map's maximum, which is left to the plot; its `guided_grad_cam` explains the sum of a layer,

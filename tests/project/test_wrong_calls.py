@@ -17,7 +17,7 @@ from jaxplain.composites import Composite, any_layer, kind, op
 from jaxplain.rules import Epsilon, Flat, Pass
 from wrong_calls import CASES, PAGE, f, labels, markdown, notes, w, x
 
-OURS = (str(Path(jxp.__file__).parent), str(Path(__file__).parent))
+OURS = (str(Path(jxp.__file__).parent), str(Path(__file__).parents[1]))
 
 # What shows only in values: JAX says so when the program is given them, or they are computed.
 LATE = {"deleted_weights", "donated_input", "samples_that_are_not_finite"}
@@ -62,7 +62,7 @@ def test_there_are_many() -> None:
 
 
 def test_the_page_is_up_to_date() -> None:
-    assert PAGE.read_text() == markdown(), "run `python tests/wrong_calls.py`"
+    assert PAGE.read_text() == markdown(), "run `python tests/pages/wrong_calls.py`"
 
 
 def test_the_models_own_error_is_left_alone() -> None:

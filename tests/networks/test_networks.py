@@ -30,7 +30,7 @@ NETWORKS = pytest.mark.parametrize("network", WEIGHTS)
 
 @pytest.fixture(scope="module")
 def references() -> dict[str, np.ndarray]:
-    with np.load(Path(__file__).parent / "references" / "networks.npz") as archive:
+    with np.load(Path(__file__).parents[1] / "references" / "networks.npz") as archive:
         return dict(archive)
 
 

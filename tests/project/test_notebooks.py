@@ -6,7 +6,7 @@ import nbclient
 import nbformat
 import pytest
 
-FOLDER = Path(__file__).parent.parent / "notebooks"
+FOLDER = Path(__file__).parents[2] / "notebooks"
 
 
 @pytest.mark.slow

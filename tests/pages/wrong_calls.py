@@ -1,11 +1,12 @@
 """Wrong calls and the error that each must raise: a table for tests and the source of a page.
 
-`python tests/wrong_calls.py` rewrites the page.
+`python tests/pages/wrong_calls.py` rewrites the page.
 """
 
 import ast
 import inspect
 import re
+import sys
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,15 +24,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-import jaxplain as jxp
-import zoo
-from jaxplain.composites import Composite, any_layer, first, index, kind, name, op
-from jaxplain.errors import CutOffError
-from jaxplain.rules import AlphaBeta, Epsilon, Flat, Gamma, Pass, Rule, Uniform, ZBox, ZPlus
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "helpers"))
+
+import jaxplain as jxp  # noqa: E402
+import zoo  # noqa: E402
+from jaxplain.composites import Composite, any_layer, first, index, kind, name, op  # noqa: E402
+from jaxplain.errors import CutOffError  # noqa: E402
+from jaxplain.rules import (  # noqa: E402
+    AlphaBeta,
+    Epsilon,
+    Flat,
+    Gamma,
+    Pass,
+    Rule,
+    Uniform,
+    ZBox,
+    ZPlus,
+)
 
 keras = zoo._keras()
 
-PAGE = Path(__file__).parent.parent / "docs" / "errors.md"
+PAGE = ROOT / "docs" / "errors.md"
 
 
 @dataclass(frozen=True)
@@ -1059,8 +1073,8 @@ INTRODUCTION = """\
 # Wrong calls
 
 What each wrong call raises, before any attribution is computed. The page is generated from
-`tests/wrong_calls.py`, which is also what checks it; `f` is a small network with a hidden layer,
-`x` a batch of five inputs.
+`tests/pages/wrong_calls.py`, which is also what checks it; `f` is a small network with a hidden
+layer, `x` a batch of five inputs.
 
 An error of the model itself stays what it is, in type and message. Where it comes from inside JAX
 or another library, its traceback ends at the line of the model that caused it, and a note says what

@@ -1,4 +1,4 @@
-"""The page on the ledger, from the models and rules of its tests: `python tests/ledger_page.py`."""
+"""Writes the page on the ledger, from its tests: `python tests/pages/ledger_page.py`."""
 
 import re
 import sys
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import jax
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT), *(str(ROOT / "tests" / name) for name in ("helpers", "rules"))]
 
 import jaxplain as jxp  # noqa: E402
 import test_ledger  # noqa: E402
@@ -31,12 +31,12 @@ definition and none from the others, so that a rule that loses or doubles releva
 Rounding is measured against the flow Σ|x w s| over all connections, not against the relevance:
 contributions of +1000 and −999 are known to seven digits of 1999 in float32.
 
-This page and its picture are written by `python tests/ledger_page.py`.
+This page and its picture are written by `python tests/pages/ledger_page.py`.
 
 ## A table
 
 A small convolutional network with all that can keep relevance (`convolutional` in
-`tests/test_ledger.py`), under alpha-beta:
+`tests/rules/test_ledger.py`), under alpha-beta:
 
 ```text
 {table}
@@ -61,7 +61,7 @@ input, with all biases (in float32 to {single:g}):
 - for the network above under {rules};
 - for a DenseNet block and a transformer block under alpha-beta and gamma;
 - for {blocks};
-- for random networks by the thousand (`tests/test_properties.py`).
+- for random networks by the thousand (`tests/graph/test_properties.py`).
 
 Rules that are broken on purpose are caught:
 

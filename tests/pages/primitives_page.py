@@ -1,4 +1,4 @@
-"""What becomes of every primitive of JAX: `python tests/primitives_page.py` writes the page.
+"""What becomes of every primitive of JAX: `python tests/pages/primitives_page.py` writes the page.
 
 Each has a function or two through which relevance would have to cross it. What the page says is
 what the traced plan of that function says; `test_primitives` checks the page, and the numbers.
@@ -27,7 +27,7 @@ from jaxplain.graph import primitives, trace
 from jaxplain.graph.layers import RULELESS
 from jaxplain.graph.primitives import Class
 
-PAGE = Path(__file__).parent.parent / "docs" / "primitives.md"
+PAGE = Path(__file__).parents[2] / "docs" / "primitives.md"
 
 Function = Callable[..., Any]
 
@@ -452,9 +452,9 @@ def measured() -> dict[str, Row]:
 HEAD = """# Primitives
 
 What becomes of relevance at every primitive of JAX: all that `jax.extend.core.primitives` exports,
-and more. Written by `python tests/primitives_page.py`, from the plan of a small function for each;
-`tests/test_primitives.py` traces them again, checks their maps in float64, and that nothing is
-differentiated that is not in a table. Primitives that the JAX it runs on does not have keep their
+and more. Written by `python tests/pages/primitives_page.py`, from the plan of a small function
+for each; `tests/graph/test_primitives.py` traces them again, checks their maps in float64, and that
+nothing is differentiated that is not in a table. Primitives that the JAX it runs on does not have keep their
 line.
 
 - *Affine (scale): Pass()* and the like: the layer it is in (alone, here), and the rule that this

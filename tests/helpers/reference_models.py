@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-FOLDER = Path(__file__).parent / "references"
+FOLDER = Path(__file__).parents[1] / "references"
 MODELS = ("mlp", "cnn", "cnn_bn", "dilated")
 
 Params = dict[str, dict[str, Any]]

@@ -188,7 +188,7 @@ def test_arrays_that_were_added_up_one_by_one_are_refused() -> None:
 PROCESS = """
 import sys
 import jax, numpy as np, jaxplain as jxp
-from tests import reference_models
+from tests.helpers import reference_models
 
 part = slice(*map(int, sys.argv[2:]))
 data = reference_models.load("mlp", "fit256")["x"][part]
@@ -208,7 +208,7 @@ def test_two_processes_share_the_data_out(tmp_path: Path) -> None:
         bounds, running = [("0", "100"), ("100", "256")], []
         for start, stop in bounds:
             command = [sys.executable, "-c", PROCESS, str(tmp_path / f"{start}.npz"), start, stop]
-            running.append(subprocess.Popen(command, cwd=Path(__file__).parents[1]))
+            running.append(subprocess.Popen(command, cwd=Path(__file__).parents[2]))
         assert [process.wait() for process in running] == [0, 0]
         parts = []
         for start, _ in bounds:
