@@ -113,6 +113,12 @@ def _keras_precision() -> Iterator[None]:
 
 
 @pytest.fixture
+def float64() -> Iterator[None]:
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
 def keras_float64(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Everything in float64, Keras too: on JAX it takes means and moments in at most float32."""
     import zoo

@@ -4,6 +4,7 @@
 """
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 
 from jaxplain.graph import trace
 
+sys.path.append(str(Path(__file__).parents[1] / "helpers"))
 FILE = Path(__file__).with_name("snapshots.json")
 KEY = jax.random.key(0)
 IMAGE, TOKENS, VECTOR = jnp.ones((2, 8, 8, 4)), jnp.ones((2, 5, 8)), jnp.ones((2, 8))

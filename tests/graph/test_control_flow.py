@@ -1,6 +1,6 @@
 """Loops, branches, jax.checkpoint and shard_map: as if their bodies were written out."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -36,10 +36,7 @@ METHODS: dict[str, Callable[..., Any]] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _float64() -> Iterator[None]:
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def assert_same(a: Any, b: Any, tolerance: float = 1e-10) -> None:

@@ -8,7 +8,7 @@ Float64 throughout.
 
 import functools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -30,10 +30,7 @@ Array = Any
 Block = Callable[[Any, Array], Array]
 
 
-@pytest.fixture(autouse=True)
-def _float64() -> Iterator[None]:
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 # The two ways to run a block

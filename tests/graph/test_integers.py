@@ -1,6 +1,6 @@
 """Integer inputs: the relevance of what they look up."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -22,10 +22,7 @@ W = np.random.default_rng(1).normal(size=(5, 3))
 POSITIONS = np.random.default_rng(2).normal(size=(4, 5))
 
 
-@pytest.fixture(autouse=True)
-def _float64() -> Iterator[None]:
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def behind(e: Any) -> Any:

@@ -1,6 +1,6 @@
 """Every primitive that JAX exports: what becomes of relevance there, in words and in numbers."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -20,11 +20,7 @@ from jaxplain.graph.primitives import Class
 from jaxplain.rules import AlphaBeta, Epsilon, Pass, ZPlus
 from zoo import normal
 
-
-@pytest.fixture(autouse=True)
-def _float64() -> Iterator[None]:
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 #: What can become of relevance at the primitives of a class.

@@ -44,10 +44,7 @@ OTHERS = 1000 * (sys.version_info >= (3, 12))  # CI runs both, on models of thei
 TOLERANCE = 1e-8
 
 
-@pytest.fixture(autouse=True)
-def _float64() -> Iterator[None]:
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -1,7 +1,5 @@
 """Bugs that random models found, each by its own name."""
 
-from collections.abc import Iterator
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,11 +10,7 @@ from numpy.testing import assert_allclose
 import jaxplain as jxp
 from jaxplain.graph import trace
 
-
-@pytest.fixture(autouse=True)
-def _float64() -> Iterator[None]:
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def normal(*shape: int, seed: int = 0) -> jax.Array:

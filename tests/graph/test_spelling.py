@@ -3,7 +3,8 @@
 import functools
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from numpy.testing import assert_allclose
 
 import jaxplain as jxp
 import zoo
+from comparing import Together, assert_same, together
 from jaxplain.rules import AlphaBeta, Epsilon, Gamma, ZPlus
 from zoo import normal
 
@@ -28,24 +30,7 @@ RULES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _float64() -> Iterator[None]:
-    with jax.enable_x64(True):
-        yield
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _compile_quickly() -> Iterator[None]:
-    """Nearly all the time here is XLA's, and none of it is spent on what is asked."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
-def assert_same(a: Any, b: Any, tolerance: float = 1e-10) -> None:
-    """Equal relative to the largest entry of each array."""
-    jax.tree.map(lambda a, b: assert_allclose(a, b, rtol=0, atol=tolerance * np.abs(b).max()), a, b)
-    assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(b))
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 class Spellings(NamedTuple):
@@ -403,48 +388,58 @@ OTHERS = (
 )
 
 
+SEEING = ("epsilon", "alpha_beta", "epsilon_plus_flat")
+
+
+@functools.cache
+def _spelled(make: Callable[[], Spellings]) -> tuple[Together, Spellings]:
+    """Outputs, and the maps of every rule that is asked, of all ways."""
+    x, ways, _ = spellings = make()
+    asked: dict[Any, Any] = {(name, "output"): f for name, f in ways.items()}
+    for name, f in ways.items():
+        for rule in RULES if make in KERNELS else SEEING:
+            asked[name, rule] = partial(jxp.lrp(f, RULES[rule]), target=1)
+    return together(asked, x), spellings
+
+
 @pytest.mark.parametrize(
     ("make", "rule"),
     [
         *((make, rule) for make in KERNELS for rule in RULES),
-        *(
-            (make, rule)
-            for make in OTHERS
-            for rule in ("epsilon", "alpha_beta", "epsilon_plus_flat")
-        ),
+        *((make, rule) for make in OTHERS for rule in SEEING),
     ],
 )
 def test_spelling(make, rule):
-    x, ways, tolerance = make()
-    (_, first), *others = ways.items()
-    expected = first(x)
-    reference = jxp.lrp(first, RULES[rule])(x, target=1)
-    for name, f in others:
-        assert_allclose(f(x), expected, rtol=tolerance, atol=tolerance, err_msg=name)
+    found, (_, ways, tolerance) = _spelled(make)
+    first, *others = ways
+    for name in others:
+        assert_allclose(
+            found[name, "output"],
+            found[first, "output"],
+            rtol=tolerance,
+            atol=tolerance,
+            err_msg=name,
+        )
         try:
-            assert_same(jxp.lrp(f, RULES[rule])(x, target=1), reference, tolerance)
+            assert_same(found[name, rule], found[first, rule], tolerance)
         except AssertionError as error:
             raise AssertionError(f"{name}: {error}") from error
 
 
 @functools.cache
-def _cnn(name: str) -> zoo.Spelling:
-    return zoo.CNNS[name]() if name in zoo.CNNS else zoo.cnn_plain()
+def _cnn(name: str) -> Callable[[str], Any]:
+    """The maps of a spelling of the network, by rule."""
+    f, x, to_nhwc = zoo.CNNS[name]() if name in zoo.CNNS else zoo.cnn_plain()
+    found = together({rule: jxp.lrp(f, RULES[rule]) for rule in SEEING}, x)
+    return lambda rule: to_nhwc(found[rule])
 
 
-@functools.cache
-def _cnn_reference(rule: str) -> jax.Array:
-    f, x, _ = _cnn("plain")
-    return jxp.lrp(f, RULES[rule])(x)
-
-
-@pytest.mark.parametrize("rule", ["epsilon", "alpha_beta", "epsilon_plus_flat"])
+@pytest.mark.parametrize("rule", SEEING)
 @pytest.mark.parametrize("name", ["linen", "vmap", "disable_jit", "nnx", "equinox", "keras"])
 def test_cnn_in_every_framework(name, rule):
-    f, x, to_nhwc = _cnn(name)
     # Keras computes batch normalisation in float32 whatever it is told.
     tolerance = 1e-4 if name == "keras" else 1e-10
-    assert_same(to_nhwc(jxp.lrp(f, RULES[rule])(x)), _cnn_reference(rule), tolerance)
+    assert_same(_cnn(name)(rule), _cnn("plain")(rule), tolerance)
 
 
 # It is a JAX function.
@@ -476,12 +471,13 @@ every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.k
 
 
 @every_method
-@pytest.mark.parametrize("target", [None, 1, "all"])
-def test_jit_changes_nothing(method, target):
+def test_jit_changes_nothing(method):
     x, params = normal(2, 4), mlp_params()
     explain = method(mlp)
-    jitted = jax.jit(lambda x, params: explain(x, params, target=target))
-    assert_same(jitted(x, params), explain(x, params, target=target), 1e-12)
+    targets = (None, 1, "all")
+    jitted = together({target: partial(explain, target=target) for target in targets}, x, params)
+    for target in targets:
+        assert_same(jitted[target], explain(x, params, target=target), 1e-12)
 
 
 @every_method
@@ -660,6 +656,7 @@ def centred(h):
     return h - h.mean(-1, keepdims=True)
 
 
+BEHIND = ("dense", "relu", "three dense")
 LAYER_NORMS = {
     "division": lambda h: centred(h) / jnp.sqrt(h.var(-1, keepdims=True) + 1e-6) * GAIN + OFFSET,
     "gain inside": lambda h: (
@@ -677,14 +674,12 @@ LAYER_NORMS = {
 }
 
 
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("behind", ["dense", "relu", "three dense"])
-def test_gain_and_offset_belong_to_the_normalization(rule, behind):
-    """Inside, behind or between, alone or before kernels: one layer, one map."""
+@functools.cache
+def _normalized():
     rng = np.random.default_rng(7)
     x, w, v = rng.normal(size=(3, 4)), rng.normal(size=(4, 4)), rng.normal(size=(4, 4))
 
-    def model(norm):
+    def model(norm, behind):
         def f(x):
             h = norm(x @ w)
             if behind == "relu":
@@ -695,12 +690,23 @@ def test_gain_and_offset_belong_to_the_normalization(rule, behind):
 
         return f
 
-    maps = {
-        name: jxp.lrp(model(norm), RULES[rule])(x, target=1) for name, norm in LAYER_NORMS.items()
+    asked = {
+        (name, rule, behind): partial(jxp.lrp(model(norm, behind), RULES[rule]), target=1)
+        for name, norm in LAYER_NORMS.items()
+        for rule in RULES
+        for behind in BEHIND
     }
-    for name, found in maps.items():
+    return together(asked, x)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("behind", BEHIND)
+def test_gain_and_offset_belong_to_the_normalization(rule, behind):
+    """Inside, behind or between, alone or before kernels: one layer, one map."""
+    maps = _normalized()
+    for name in LAYER_NORMS:
         tolerance = 1e-6 if name == "second moment" else 1e-9  # it cancels
-        assert_same(found, maps["division"], tolerance)
+        assert_same(maps[name, rule, behind], maps["division", rule, behind], tolerance)
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -709,12 +715,18 @@ def test_a_dense_layer_spelled_out_keeps_its_weights(rule):
     rng = np.random.default_rng(8)
     x, w, u = rng.normal(size=(3, 4)), rng.normal(size=(4, 5)), rng.normal(size=(5, 2))
     b = rng.normal(size=5)
-    plain = jxp.lrp(lambda x: (x @ w + b) @ u, RULES[rule])(x, target=1)
-    spelled = jxp.lrp(lambda x: ((x @ w + b)[:, :, None] * u).sum(1), RULES[rule])(x, target=1)
-    assert_same(spelled, plain)
-    one = jxp.lrp(lambda x: (x @ w + b) @ u[:, :1], RULES[rule])(x, target=0)
-    weighted = jxp.lrp(lambda x: ((x @ w + b) * u[:, 0]).sum(-1, keepdims=True), RULES[rule])
-    assert_same(weighted(x, target=0), one)
+    ways = {
+        "plain": lambda x: (x @ w + b) @ u,
+        "spelled": lambda x: ((x @ w + b)[:, :, None] * u).sum(1),
+        "one": lambda x: (x @ w + b) @ u[:, :1],
+        "weighted": lambda x: ((x @ w + b) * u[:, 0]).sum(-1, keepdims=True),
+    }
+    targets = {"plain": 1, "spelled": 1, "one": 0, "weighted": 0}
+    found = together(
+        {n: partial(jxp.lrp(f, RULES[rule]), target=targets[n]) for n, f in ways.items()}, x
+    )
+    assert_same(found["spelled"], found["plain"])
+    assert_same(found["weighted"], found["one"])
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -729,15 +741,11 @@ def test_constants_belong_to_the_sum_that_they_are_added_to(rule):
         lambda a, b: a + (b + p),
         lambda a, b: (a - p) + (b + 3 * p) - p,
     ]
-    maps = [
-        jxp.lrp(
-            lambda a, b, f=f: jnp.tanh(f(a, b).reshape(2, 12) @ w) @ v, RULES[rule], argnums=(0, 1)
-        )(a, b, target=1)
-        for f in sums
-    ]
-    for found in maps[1:]:
-        for one, expected in zip(found, maps[0], strict=True):
-            assert_same(one, expected)
+    models = [lambda a, b, f=f: jnp.tanh(f(a, b).reshape(2, 12) @ w) @ v for f in sums]
+    explain = [partial(jxp.lrp(f, RULES[rule], argnums=(0, 1)), target=1) for f in models]
+    maps = together(dict(enumerate(explain)), a, b)
+    for i in range(1, len(sums)):
+        assert_same(maps[i], maps[0])
 
 
 def test_offsets_of_activations_and_normalizations_stay_with_them():

@@ -1,7 +1,7 @@
 """Known ways to misread a jaxpr, one test each, and what must never be silent."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,11 +18,7 @@ from jaxplain.graph import trace
 from jaxplain.rules import AlphaBeta, Epsilon, Gamma, ZPlus
 from zoo import normal
 
-
-@pytest.fixture(autouse=True)
-def _float64() -> Iterator[None]:
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def kinds(f: Callable[..., Any], *args: Any) -> list[str]:

@@ -1,6 +1,6 @@
 """`unroll`: a function whose loops are written out wherever it is explained."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -22,10 +22,7 @@ X, STEPS = _RNG.normal(size=(2, 5)), _RNG.normal(size=(4, 2, 5))
 TABLE, IDS = _RNG.normal(size=(7, 5)), jnp.array([[3, 1, 4], [1, 5, 2]])
 
 
-@pytest.fixture(autouse=True)
-def _float64() -> Iterator[None]:
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def block(x: Any, w: Any, g: Any, b: Any) -> Any:

@@ -7,7 +7,7 @@ any of them: `python tests/networks/test_applications.py ResNet50`.
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -22,7 +22,7 @@ from jaxplain import composites
 from jaxplain.graph import trace
 from jaxplain.rules import Z
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("float64")]
 
 # Network: the smallest input, what it expects of its range.
 NETWORKS = {
@@ -72,12 +72,6 @@ MODULES = {
     "Multiply": "Product",
     "ReLU": "Activation",
 }
-
-
-@pytest.fixture(autouse=True)
-def _float64() -> Iterator[None]:
-    with jax.enable_x64(True):
-        yield
 
 
 def build(name: str, **options: Any) -> Any:

@@ -454,8 +454,8 @@ HEAD = """# Primitives
 What becomes of relevance at every primitive of JAX: all that `jax.extend.core.primitives` exports,
 and more. Written by `python tests/pages/primitives_page.py`, from the plan of a small function
 for each; `tests/graph/test_primitives.py` traces them again, checks their maps in float64, and that
-nothing is differentiated that is not in a table. Primitives that the JAX it runs on does not have keep their
-line.
+nothing is differentiated that is not in a table. Primitives that the JAX it runs on does not have
+keep their line.
 
 - *Affine (scale): Pass()* and the like: the layer it is in (alone, here), and the rule that this
   has by default. Affine layers get their rule from the composite where they have a kernel.

@@ -1,6 +1,6 @@
 """captum's paths, windows and Grad-CAM, reproduced (its gradients and DeepLIFT: other files)."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -12,11 +12,7 @@ import jaxplain as jxp
 import reference_models
 from reference_models import MODELS, load
 
-
-@pytest.fixture(autouse=True)
-def _float64() -> Iterator[None]:
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def path(quadrature: Any, steps: int) -> Callable[..., Any]:

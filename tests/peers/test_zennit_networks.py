@@ -6,7 +6,7 @@ are computed in float64, full width.
 
 import functools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -22,18 +22,12 @@ from reference_models import FOLDER, load
 sys.path.insert(0, str(FOLDER))
 import whole_networks as networks
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("float64")]
 
 COMPOSITES = {
     "EpsilonPlusFlat": composites.EpsilonPlusFlat(),
     "EpsilonAlpha2Beta1": composites.EpsilonAlpha2Beta1(),
 }
-
-
-@pytest.fixture(autouse=True)
-def _float64() -> Iterator[None]:
-    with jax.enable_x64(True):
-        yield
 
 
 def convolution(w: Any, name: str, x: Any, stride: int = 1) -> Any:

@@ -1,6 +1,6 @@
 """DeepLIFT: the sums, the peers' maps, numbers worked by hand, and what is refused."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -19,10 +19,7 @@ from reference_models import MODELS, load
 RULES = ("rescale", "reveal_cancel")
 
 
-@pytest.fixture(autouse=True)
-def _float64() -> Iterator[None]:
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 # The references. Both libraries differentiate the max-pooling of these models as it is written, so

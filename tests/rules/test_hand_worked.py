@@ -5,7 +5,7 @@ that of the arguments. Where a rule's stabiliser is set to 0 the numbers are exa
 map's 1e-6 they hold to about 1e-6.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -21,10 +21,7 @@ from jaxplain.rules import AlphaBeta, Epsilon, Flat, Gamma, Gradient, Norm, WSqu
 STABILISED = 1e-5
 
 
-@pytest.fixture(autouse=True)
-def _float64() -> Iterator[None]:
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def relevance(f: Callable[..., Any], rule: Any, r: Any, *arguments: Any, explained: int = 1) -> Any:

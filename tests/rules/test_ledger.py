@@ -1,6 +1,6 @@
 """The ledger: it closes at every layer, its terms are right, and it catches broken rules."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,10 +36,7 @@ from jaxplain.rules import (
 FLOAT64, FLOAT32 = 1e-12, 1e-6
 
 
-@pytest.fixture(autouse=True)
-def _float64() -> Iterator[None]:
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def closes(ledger: Ledger, tolerance: float = FLOAT64) -> None:

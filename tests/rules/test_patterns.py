@@ -4,7 +4,7 @@ import functools
 import io
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,7 @@ METHODS = {"pattern.net": jxp.pattern_net, "pattern.attribution": jxp.pattern_at
 TOLERANCE = 2e-5  # of the largest entry: the references are float32, what runs here is not
 
 
-@pytest.fixture(autouse=True)
-def _float64() -> Iterator[None]:
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def assert_close(found: Any, expected: Any, tolerance: float = 1e-9) -> None:

@@ -7,7 +7,7 @@ where the Jacobian of the same layer with a kernel of ones is not zero. All in f
 
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -40,10 +40,7 @@ from jaxplain.rules import (
 TOLERANCE = 1e-10
 
 
-@pytest.fixture(autouse=True)
-def _float64() -> Iterator[None]:
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 # Layers

@@ -1,6 +1,7 @@
 """The iNNvestigate door: every name, its numbers, its options, its files."""
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from numpy.testing import assert_allclose
 import jaxplain as jxp
 import methods_page
 import reference_models
+from comparing import Together, together
 from jaxplain.analyzer import analyzer as door
 from jaxplain.analyzer.names import NAMES
 from jaxplain.patterns import pattern_statistics
@@ -20,11 +22,7 @@ from jaxplain.rules import Epsilon, Flat, Gamma, Norm, Pass, Sign, StdEpsilon, Z
 from parity import ALL, TOLERANCE, bound, error, fitted, model, options_of
 from reference_models import MODELS, load
 
-
-@pytest.fixture(autouse=True)
-def _float64() -> Iterator[None]:
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 @pytest.mark.parametrize(("name", "peer", "key"), ALL)
@@ -117,30 +115,43 @@ COMPARED = {(network, key) for network, _, key in ALL}
 EVERY = [(name, network) for name in (*NAMES, *READ) for network in MODELS]
 
 
+CASES = [case for case in EVERY if case[1] == "cnn" or case[::-1] not in COMPARED]
+
+
+@functools.cache
+def maps(network: str) -> Together:
+    """By every name asked of the network."""
+    whole = load(network, "model")["x"].astype(float)
+    f, params = reference_models.build(network), reference_models.params(network)
+    patterns = pattern_statistics(model(network), whole).patterns()
+    options = NEEDED | {
+        "pattern.net": {"patterns": patterns},
+        "pattern.attribution": {"patterns": patterns},
+        "expected_gradients": {"reference_inputs": whole},
+        "occlusion": {"window": (4,) if network == "mlp" else (4, 4, 3)},
+    }
+
+    def named(name: str) -> Callable[[Any, Any], Any]:
+        def analyze(x: Any, params: Any) -> Any:
+            net = jax.tree_util.Partial(lambda params, x: f(x, params), params)
+            return jxp.create_analyzer(name, net, **options.get(name, {})).analyze(x)
+
+        return analyze
+
+    return together({n: named(n) for n, of in CASES if of == network}, whole[:2], params)
+
+
 @pytest.mark.parametrize(
-    ("name", "network"), [case for case in EVERY if case[1] == "cnn" or case[::-1] not in COMPARED]
+    ("name", "network"),
+    [pytest.param(*c, marks=[pytest.mark.slow] * (c[1] in ("cnn_bn", "dilated"))) for c in CASES],
 )
 def test_every_name_gives_a_finite_map(name: str, network: str) -> None:
-    whole = load(network, "model")["x"].astype(float)
-    x, f, params = whole[:2], reference_models.build(network), reference_models.params(network)
-    options = NEEDED.get(name, {})
-    if name.startswith("pattern."):
-        patterns = pattern_statistics(model(network), whole).patterns()
-        options = {"patterns": patterns}
-    if name == "expected_gradients":
-        options = {"reference_inputs": whole}
-    if name == "occlusion":
-        options = {"window": (4,) if network == "mlp" else (4, 4, 3)}
+    x = load(network, "model")["x"].astype(float)[:2]
     if "grad_cam" in name and network == "mlp":
         with pytest.raises(ValueError, match="Grad-CAM found no convolution"):
             jxp.create_analyzer(name, model(network)).analyze(x)
         return
-
-    def analyze(x: Any, params: Any) -> Any:
-        net = jax.tree_util.Partial(lambda params, x: f(x, params), params)
-        return jxp.create_analyzer(name, net, **options).analyze(x)
-
-    found = jax.jit(analyze)(x, params)
+    found = maps(network)[name]
     assert found.shape == x.shape
     assert np.isfinite(found).all()
     assert abs(np.asarray(found)).max() > 0

@@ -1,6 +1,5 @@
 """The relevance of weights that are used more than once, made of others, or beside the input."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -13,11 +12,7 @@ import jaxplain as jxp
 from jaxplain.composites import EpsilonPlusFlat, kernel
 from jaxplain.rules import AlphaBeta, Epsilon, WSquare, Z, ZBox, ZPlus
 
-
-@pytest.fixture(autouse=True)
-def float64() -> Iterator[None]:
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def normal(*shape: int, seed: int = 0) -> Any:
