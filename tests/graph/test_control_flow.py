@@ -1,5 +1,6 @@
 """Loops, branches, jax.checkpoint and shard_map: as if their bodies were written out."""
 
+import functools
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -16,6 +17,7 @@ from jax.sharding import PartitionSpec as P
 from numpy.testing import assert_allclose
 
 import jaxplain as jxp
+from comparing import Together, assert_same, together
 from jaxplain import composites, rules
 
 
@@ -39,14 +41,12 @@ METHODS: dict[str, Callable[..., Any]] = {
 pytestmark = pytest.mark.usefixtures("float64")
 
 
-def assert_same(a: Any, b: Any, tolerance: float = 1e-10) -> None:
-    assert_allclose(a, b, rtol=0, atol=tolerance * np.abs(b).max())
-    assert np.abs(b).max() > 0
-
-
 def assert_closes(explain: Any, *args: Any, **keywords: Any) -> None:
+    assert_closed(explain.ledger(*args, **keywords))
+
+
+def assert_closed(ledger: Any) -> None:
     """At every step, and over all of them."""
-    ledger = explain.ledger(*args, **keywords)
     assert ledger.error() < 1e-13
     kept = float(np.sum(ledger.absorbed))
     flow = float(np.max(ledger.flow))
@@ -89,11 +89,28 @@ def unrolled_lstm(x: Any, p: Any, reverse: bool = False) -> Any:
 X = normal(2, 5, 3, seed=11)
 
 
+def by_methods(
+    f: Callable[..., Any], *args: Any, target: int, methods: Any = METHODS, ledgers: bool = False
+) -> Together:
+    """Every method's map, and the ledgers as "ledger of METHOD" where it has one."""
+    asked = {}
+    for method in methods:
+        explain = METHODS[method](f)
+        asked[method] = partial(explain, target=target)
+        if ledgers and getattr(explain, "relevance", False):
+            asked[f"ledger of {method}"] = partial(explain.ledger, target=target)
+    return together(asked, *args)
+
+
+@functools.cache
+def lstms() -> list[Together]:
+    return [by_methods(f, X, lstm_parameters(), target=1) for f in (scanned_lstm, unrolled_lstm)]
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_scanned_lstm_is_the_unrolled_one(method: str) -> None:
-    p = lstm_parameters()
-    scanned, unrolled = METHODS[method](scanned_lstm), METHODS[method](unrolled_lstm)
-    assert_same(scanned(X, p, target=1), unrolled(X, p, target=1))
+    scanned, unrolled = lstms()
+    assert_same(scanned[method], unrolled[method])
 
 
 @pytest.mark.parametrize(
@@ -134,13 +151,21 @@ def written_net(x: Any, w: Any, wrap: Callable[..., Any] = lambda f: f) -> Any:
     return x
 
 
+@functools.cache
+def nets() -> list[Together]:
+    args = normal(4, 6), blocks()
+    return [
+        by_methods(scanned_net, *args, target=2, ledgers=True),
+        by_methods(written_net, *args, target=2),
+    ]
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_twelve_scanned_layers_are_twelve_layers(method: str) -> None:
-    x, w = normal(4, 6), blocks()
-    scanned = METHODS[method](scanned_net)
-    assert_same(scanned(x, w, target=2), METHODS[method](written_net)(x, w, target=2))
+    scanned, written = nets()
+    assert_same(scanned[method], written[method])
     if method not in ("gradient", "guided_backprop", "integrated_gradients"):
-        assert_closes(scanned, x, w, target=2)
+        assert_closed(scanned[f"ledger of {method}"])
 
 
 W, U, V, B = (normal(*s, seed=i) for i, s in enumerate([(3, 4), (4, 4), (4, 2), (4,)]))
@@ -292,6 +317,7 @@ def activation_again_written(x: Any) -> Any:
     return h @ V
 
 
+BARE = (rules.Z(), rules.AlphaBeta(2, 1, epsilon=0))
 LOOPS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "delayed": (delayed, delayed_written),
     "nested": (nested, nested_written),
@@ -307,16 +333,25 @@ LOOPS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
 
 
 @pytest.mark.parametrize("name", LOOPS)
-@pytest.mark.parametrize("rule", [rules.Z(), rules.AlphaBeta(2, 1, epsilon=0)], ids=str)
-def test_loops(name: str, rule: Any) -> None:
+def test_loops(name: str) -> None:
     """Without stabilisers: a sum with an initial zero has one more in the loop."""
     loop, written = LOOPS[name]
     sums = composites.kind("Merge") | composites.op("sum")
-    rule = composites.Composite([(composites.kernel, rule), (sums, rules.Norm(0))], strict=False)
-    x = normal(4, 3, seed=7)
-    assert_same(jxp.lrp(loop, rule)(x, target=0), jxp.lrp(written, rule)(x, target=0))
-    assert_same(jxp.gradient(loop)(x, target=0), jax.grad(lambda x: loop(x)[0])(x), 1e-13)
-    assert_closes(jxp.lrp(loop, rule), x, target=0)
+    asked: dict[Any, Any] = {
+        "gradient": partial(jxp.gradient(loop), target=0),
+        "by JAX": jax.grad(lambda x: loop(x)[0]),
+    }
+    for rule in BARE:
+        entries = [(composites.kernel, rule), (sums, rules.Norm(0))]
+        composite = composites.Composite(entries, strict=False)
+        asked[rule, "loop"] = partial(jxp.lrp(loop, composite), target=0)
+        asked[rule, "written"] = partial(jxp.lrp(written, composite), target=0)
+        asked[rule, "ledger"] = partial(jxp.lrp(loop, composite).ledger, target=0)
+    found = together(asked, normal(4, 3, seed=7))
+    assert_same(found["gradient"], found["by JAX"], 1e-13)
+    for rule in BARE:
+        assert_same(found[rule, "loop"], found[rule, "written"])
+        assert_closed(found[rule, "ledger"])
 
 
 def unread_slices(x: Any, unread: bool) -> Any:
@@ -412,16 +447,32 @@ def branched(x: Any, k: int) -> Any:
     return jnp.tanh(y) @ V
 
 
+@functools.cache
+def branches(k: int) -> tuple[Together, Together, Together]:
+    """By the branching function, called with the case as an array and not; as written out."""
+    x = normal(3, 3, seed=5)
+    return (
+        by_methods(branching, x, k, target=1, ledgers=True),
+        by_methods(lambda x: branching(x, k), x, target=1),
+        by_methods(partial(branched, k=k), x, target=1),
+    )
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_branch_is_the_case_that_runs(method: str) -> None:
-    x = normal(3, 3, seed=5)
-    explain = METHODS[method](branching)
     for k in (0, 1):
-        written = METHODS[method](partial(branched, k=k))
-        assert_same(explain(x, k, target=1), written(x, target=1))
-        assert_same(jax.jit(partial(explain, target=1))(x, k), written(x, target=1))
-        if hasattr(explain, "ledger") and explain.relevance:
-            assert_closes(explain, x, k, target=1)
+        found, fixed, written = branches(k)
+        assert_same(found[method], written[method])
+        assert_same(fixed[method], written[method])
+        if getattr(METHODS[method](branching), "relevance", False):
+            assert_closed(found[f"ledger of {method}"])
+
+
+def test_a_branch_explained_without_jit_around_it() -> None:
+    x = normal(3, 3, seed=5)
+    for k in (0, 1):
+        found = jxp.lrp(branching)(x, k, target=1)
+        assert_same(found, jxp.lrp(partial(branched, k=k))(x, target=1))
 
 
 def test_a_constant_case_keeps_what_arrives() -> None:
@@ -614,14 +665,17 @@ POLICIES = {
 }
 
 
+@functools.cache
+def checkpointed(net: Any, policy: str | None) -> Together:
+    wrap = partial(jax.checkpoint, **POLICIES[policy]) if policy else lambda f: f
+    return by_methods(partial(net, wrap=wrap), normal(4, 6), blocks(2), target=2)
+
+
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("net", [written_net, scanned_net])
 def test_checkpointing_changes_nothing(policy: str, method: str, net: Any) -> None:
-    x, w = normal(4, 6), blocks(2)
-    wrap = partial(jax.checkpoint, **POLICIES[policy])
-    found = METHODS[method](partial(net, wrap=wrap))(x, w, target=2)
-    assert_same(found, METHODS[method](net)(x, w, target=2))
+    assert_same(checkpointed(net, policy)[method], checkpointed(net, None)[method])
 
 
 def dots(f: Any, *args: Any) -> int:
@@ -720,20 +774,32 @@ def sharded(mesh: Mesh, name: str, check: bool) -> Callable[..., Any]:
     return jax.shard_map(f, mesh=mesh, in_specs=specs, out_specs=specs[0], check_vma=check)
 
 
+SHARDED = [m for m in METHODS if m not in ("gamma", "deep_taylor")]
+
+
+@functools.cache
+def distributed(mesh: Mesh, name: str, check: bool) -> Together:
+    f = sharded(mesh, name, check) if name else perceptron
+    return by_methods(f, *OPERANDS, target=2, methods=SHARDED, ledgers=True)
+
+
 @pytest.mark.parametrize("check", [True, False])
 @pytest.mark.parametrize("name", SPECS)
-@pytest.mark.parametrize("method", [m for m in METHODS if m not in ("gamma", "deep_taylor")])
+@pytest.mark.parametrize("method", SHARDED)
 def test_a_sharded_function_is_that_of_one_device(
     mesh: Mesh, name: str, check: bool, method: str
 ) -> None:
-    explain = METHODS[method](sharded(mesh, name, check))
-    expected = METHODS[method](perceptron)(*OPERANDS, target=2)
-    assert_same(explain(*OPERANDS, target=2), expected)
-    if getattr(explain, "relevance", False):
-        assert_closes(explain, *OPERANDS, target=2)
-        whole = METHODS[method](perceptron).ledger(*OPERANDS, target=2)
-        ledger = explain.ledger(*OPERANDS, target=2)
+    found, expected = distributed(mesh, name, check), distributed(mesh, "", True)
+    assert_same(found[method], expected[method])
+    if getattr(METHODS[method](perceptron), "relevance", False):
+        ledger, whole = (v[f"ledger of {method}"] for v in (found, expected))
+        assert_closed(ledger)
         assert_allclose(ledger.bias.sum(), whole.bias.sum(), rtol=1e-10)
+
+
+def test_a_sharded_function_explained_without_jit_around_it(mesh: Mesh) -> None:
+    found = jxp.lrp(sharded(mesh, "both", True))(*OPERANDS, target=2)
+    assert_same(found, jxp.lrp(perceptron)(*OPERANDS, target=2))
 
 
 @pytest.mark.parametrize("rule", [rules.ZBox(-3, 3), rules.Flat(), rules.ZPlus()], ids=str)
@@ -903,15 +969,23 @@ WRAPPED: dict[str, Callable[[Any], Any]] = {
 def test_a_softmax_that_ends_a_body_is_left_out(name: str, end: Any) -> None:
     f, x = partial(classify, end), np.random.default_rng(2).normal(size=(8, 4))
     explain = jxp.lrp(WRAPPED[name](f), rules.Z(), with_output=True)
-    output, found = explain(x, target=1)
+    told = together(
+        {
+            "map": partial(explain, target=1),
+            "expected": partial(jxp.lrp(f, rules.Z(), with_output=True), target=1),
+            "outputs": explain.outputs,
+            "logits": partial(classify, lambda z: z),
+            "ledger": partial(jxp.lrp(WRAPPED[name](f)).ledger, target=1),
+        },
+        x,
+    )
+    (output, found), (_, expected) = told["map"], told["expected"]
     precision = 1e-6 if "precision" in name else 1e-9
     assert_allclose(output, f(x), rtol=precision)
-    expected = jxp.lrp(f, rules.Z())(x, target=1)
     assert_allclose(found, expected, rtol=0, atol=precision * np.abs(expected).max())
-    assert_allclose(explain.outputs(x), classify(lambda z: z, x), rtol=precision)
+    assert_allclose(told["outputs"], told["logits"], rtol=precision)
     assert explain.plan(x).notes[0].startswith(f"the trailing {end.__name__} is left out")
-    ledger = jxp.lrp(WRAPPED[name](f)).ledger(x, target=1)
-    assert ledger.error() < precision
+    assert told["ledger"].error() < precision
 
 
 def test_a_softmax_that_is_read_elsewhere_stays_and_is_told() -> None:
