@@ -1,4 +1,4 @@
-"""Real networks are few and loaded once; jaxplain promotes nothing implicitly.
+"""Real networks are few, slow and loaded once; jaxplain promotes nothing implicitly.
 
 Those whose weights have not been fetched are skipped, but in continuous integration (CI is set).
 
@@ -42,7 +42,7 @@ def pytest_configure() -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--models", type=int, default=600, help="how many random models to draw")
+    parser.addoption("--models", type=int, default=60, help="how many random models to draw")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -63,10 +63,14 @@ def unavailable(network: str) -> str:
     return f"{reader} is not installed" if reader and not find_spec(reader) else ""
 
 
+@pytest.hookimpl(tryfirst=True)  # before markers are selected
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:  # their examples
+    for item in items:
         network = item.name.removeprefix("jaxplain.models.")
-        if isinstance(item, pytest.DoctestItem) and network in WEIGHTS and not os.environ.get("CI"):
+        example = isinstance(item, pytest.DoctestItem) and network in WEIGHTS
+        if example or {"load", "lite0"} & {*getattr(item, "fixturenames", ())}:
+            item.add_marker(pytest.mark.slow)
+        if example and not os.environ.get("CI"):
             item.add_marker(
                 pytest.mark.skipif(bool(unavailable(network)), reason=unavailable(network))
             )

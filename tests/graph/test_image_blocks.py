@@ -21,6 +21,7 @@ from jax import lax
 import jaxplain as jxp
 import oracle
 import zoo
+from comparing import assert_same, together
 from jaxplain import composites
 from jaxplain.composites import Composite, first, kernel
 from jaxplain.graph import trace
@@ -61,8 +62,11 @@ class Plain:
         return value * gate
 
 
-def matrix(f: Callable[..., Array], xs: tuple[Array, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """A and b of an affine map of all entries of all its inputs: f at 0 and at the unit vectors."""
+def matrix(f: Callable[..., Array], xs: tuple[Array, ...]) -> tuple[np.ndarray, np.ndarray, Array]:
+    """A and b of an affine map of all entries of all its inputs, and its output.
+
+    f at 0 and at the unit vectors.
+    """
     shapes = [x.shape for x in xs]
     cuts = np.cumsum([x.size for x in xs])
 
@@ -71,8 +75,9 @@ def matrix(f: Callable[..., Array], xs: tuple[Array, ...]) -> tuple[np.ndarray, 
         return f(*(p.reshape(shape) for p, shape in zip(parts, shapes, strict=True))).ravel()
 
     basis = np.concatenate([np.zeros((1, cuts[-1])), np.eye(cuts[-1])])
-    b, *columns = np.asarray(jax.jit(jax.vmap(entry))(basis))
-    return np.stack(columns, 1) - b[:, None], b
+    values, y = jax.jit(lambda basis, xs: (jax.vmap(entry)(basis), f(*xs)))(basis, xs)
+    b, *columns = np.asarray(values)
+    return np.stack(columns, 1) - b[:, None], b, y
 
 
 def flat(*xs: Array) -> np.ndarray:
@@ -94,7 +99,7 @@ class Tape:
         self._below_kernel: set[int] = set()
 
     def affine(self, op: str, f: Callable[..., Array], *xs: Array) -> Array:
-        a, b = matrix(f, xs)
+        a, b, y = matrix(f, xs)
         x = flat(*xs)
         first = op in ("dense", "convolution") and not self._reached(xs)
 
@@ -105,27 +110,28 @@ class Tape:
                 return oracle.norm(a, b, x, r)
             return rule(a, b, x, r, first)
 
-        return self._step(f"Affine {op}", xs, f(*xs), explain, op in ("dense", "convolution"))
+        return self._step(f"Affine {op}", xs, y, explain, op in ("dense", "convolution"))
 
     def activation(self, f: Callable[..., Array], x: Array, op: str = "rectifier") -> Array:
         return self._step(f"Activation {op}", (x,), f(x), lambda r, rule: r)
 
     def normalization(self, f: Any, frozen: Any, statistic: Any, x: Array) -> Array:
         """`frozen(x, statistic(x))` is affine in x for a given statistic."""
-        held = statistic(x)
-        np.testing.assert_allclose(f(x), frozen(x, held), rtol=0, atol=1e-6)
-        a, b = matrix(lambda x: frozen(x, held), (x,))
+        held, y = jax.jit(lambda x: (statistic(x), f(x)))(x)
+        a, b, as_frozen = matrix(lambda x: frozen(x, held), (x,))
+        np.testing.assert_allclose(y, as_frozen, rtol=0, atol=1e-6)
         explain = lambda r, rule: oracle.norm(a, b, flat(x), r)  # noqa: E731
-        return self._step("Normalization", (x,), f(x), explain)
+        return self._step("Normalization", (x,), y, explain)
 
     def selection(self, f: Callable[..., Array], x: Array) -> Array:
-        a = np.reshape(jax.jacobian(f)(x), (-1, x.size))
+        slopes, y = jax.jit(lambda x: (jax.jacobian(f)(x), f(x)))(x)
+        a = np.reshape(slopes, (-1, x.size))
         assert set(np.unique(a)) == {0, 1} and (a.sum(1) == 1).all(), "a tie"
-        return self._step("Selection", (x,), f(x), lambda r, rule: a.T @ r)
+        return self._step("Selection", (x,), y, lambda r, rule: a.T @ r)
 
     def move(self, f: Callable[..., Array], *xs: Array) -> Array:
-        a, _ = matrix(f, xs)
-        return self._step("", xs, f(*xs), lambda r, rule: a.T @ r)
+        a, _, y = matrix(f, xs)
+        return self._step("", xs, y, lambda r, rule: a.T @ r)
 
     def merge(self, a: Array, b: Array) -> Array:
         def explain(r: np.ndarray, rule: Any) -> np.ndarray:
@@ -721,12 +727,19 @@ def test_maps_and_ledgers(name: str) -> None:
     if FLAT.match(name):
         rules, rule = [(first, Flat()), *rules], flat_then_alpha_beta
     explain = jxp.lrp(partial(BLOCKS[name][0], Plain()), Composite(rules))
-    found = jax.tree.leaves(explain(x, target=everywhere))
+    told = together(
+        {
+            "map": partial(explain, target=everywhere),
+            "ledger": partial(explain.ledger, target=everywhere),
+        },
+        x,
+    )
+    found = jax.tree.leaves(told["map"])
     expected = jax.tree.leaves(tape.relevance(x, output, everywhere(output), rule))
     for leaf, wanted in zip(found, expected, strict=True):
         error = np.abs(leaf - wanted).max() / np.abs(wanted).max()
         assert error < (1e-5 if name in SINGLE else 1e-10)
-    assert explain.ledger(x, target=everywhere).error() < (1e-7 if name in SINGLE else 1e-12)
+    assert told["ledger"].error() < (1e-7 if name in SINGLE else 1e-12)
 
 
 MODIFIED = [name for name in BLOCKS if name.startswith("activation_")]
@@ -738,12 +751,18 @@ def test_gradients(name: str) -> None:
     """The gradient is that of the function, the modified ones are finite."""
     f, make = BLOCKS[name]
     f, x = partial(f, Plain()), make()
-    output, pullback = jax.vjp(f, x)
+
+    def by_jax(x: Any) -> Any:
+        output, pullback = jax.vjp(f, x)
+        return pullback(everywhere(output))[0]
+
+    methods = (jxp.gradient, jxp.guided_backprop, jxp.deconvnet)
+    asked = {method: partial(method(f), target=everywhere) for method in methods}
+    found = together({"by JAX": by_jax, **asked}, x)
     close = partial(np.testing.assert_allclose, rtol=1e-10, atol=1e-12)
-    found = jxp.gradient(f)(x, target=everywhere)
-    jax.tree.map(close, found, pullback(everywhere(output))[0])
+    jax.tree.map(close, found[jxp.gradient], found["by JAX"])
     for method in (jxp.guided_backprop, jxp.deconvnet):
-        for leaf in jax.tree.leaves(method(f)(x, target=everywhere)):
+        for leaf in jax.tree.leaves(found[method]):
             assert np.isfinite(leaf).all() and leaf.any()
 
 
@@ -779,15 +798,22 @@ def test_a_resize_before_the_first_convolution_leaves_flat_to_it() -> None:
 PIXELS = [Epsilon(), AlphaBeta(2, 1), Flat(), WSquare(), ZBox(-3, 3)]
 
 
-def assert_same_map(f: Any, other: Any, rule: Any) -> None:
-    """In the first convolution too, with a ledger that closes."""
+def assert_same_maps(f: Any, other: Any) -> None:
+    """By every rule in the first convolution too, with a ledger that closes."""
     x = zoo.normal(*IMAGE, seed=1)
-    explain = jxp.lrp(f, Composite([(first, rule)]))
-    assert [layer.op for layer in explain.plan(x).layers] == ["convolution", "rectifier", "sum"]
-    expected = jxp.lrp(other, Composite([(first, rule)]))(x, target=everywhere)
-    found = explain(x, target=everywhere)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10 * np.abs(expected).max())
-    assert explain.ledger(x, target=everywhere).error() < 1e-12
+    asked = {}
+    for rule in PIXELS:
+        explain = jxp.lrp(f, Composite([(first, rule)]))
+        assert [layer.op for layer in explain.plan(x).layers] == ["convolution", "rectifier", "sum"]
+        asked["found", rule] = partial(explain, target=everywhere)
+        asked["ledger", rule] = partial(explain.ledger, target=everywhere)
+        asked["expected", rule] = partial(
+            jxp.lrp(other, Composite([(first, rule)])), target=everywhere
+        )
+    told = together(asked, x)
+    for rule in PIXELS:
+        assert_same(told["found", rule], told["expected", rule])
+        assert told["ledger", rule].error() < 1e-12
 
 
 def test_patches_and_a_dense_layer_are_a_convolution() -> None:
@@ -804,26 +830,29 @@ def test_patches_and_a_dense_layer_are_a_convolution() -> None:
         return jax.nn.relu(x + b)
 
     x = np.maximum(zoo.normal(*IMAGE, seed=1), 0)
-    for rule in (Epsilon(), AlphaBeta(2, 1), Flat(), ZBox(0, 3)):
-        found, expected = (jxp.lrp(f, rule)(x, target=everywhere) for f in (unfolded, direct))
-        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10 * np.abs(expected).max())
+    rules = (Epsilon(), AlphaBeta(2, 1), Flat(), ZBox(0, 3))
+    asked = {
+        (f, r): partial(jxp.lrp(f, r), target=everywhere) for f in (unfolded, direct) for r in rules
+    }
+    told = together(asked, x)
+    for rule in rules:
+        expected = told[direct, rule]
+        assert_same(told[unfolded, rule], expected)
         if isinstance(rule, Flat | ZBox):
             assert np.abs(np.where(x == 0, expected, 0)).max() > 0
 
 
 @pytest.mark.parametrize("mode", ["reflect", "symmetric", "edge", "wrap"])
-@pytest.mark.parametrize("rule", PIXELS, ids=str)
-def test_batchnorm_before_a_padded_convolution_is_part_of_it(mode: str, rule: Any) -> None:
+def test_batchnorm_before_a_padded_convolution_is_part_of_it(mode: str) -> None:
     """However it is padded: what every padded entry gets is what padding first would give it."""
     scale, offset = zoo.normal(3, seed=150), zoo.normal(3, seed=151)
     norm = lambda x: x * scale + offset  # noqa: E731
     pad = partial(jnp.pad, pad_width=((0, 0), (1, 1), (1, 1), (0, 0)), mode=mode)
     net = lambda x: jax.nn.relu(convolution(4, padding="VALID")(x)).mean((1, 2))  # noqa: E731
-    assert_same_map(lambda x: net(pad(norm(x))), lambda x: net(norm(pad(x))), rule)
+    assert_same_maps(lambda x: net(pad(norm(x))), lambda x: net(norm(pad(x))))
 
 
-@pytest.mark.parametrize("rule", PIXELS, ids=str)
-def test_channels_may_be_normalised_one_by_one(rule: Any) -> None:
+def test_channels_may_be_normalised_one_by_one() -> None:
     """As many do who turn RGB into BGR; the bounds of ZBox are those of the image."""
     mean, scale = zoo.normal(3, seed=152), np.array([0.5, -2.0, 3.0])
     net = lambda x: jax.nn.relu(convolution(4)(x)).mean((1, 2))  # noqa: E731
@@ -838,5 +867,5 @@ def test_channels_may_be_normalised_one_by_one(rule: Any) -> None:
     def at_once(x: Any) -> Any:
         return net(((x - mean) / scale)[..., ::-1])
 
-    assert_same_map(split, at_once, rule)
-    assert_same_map(stacked, at_once, rule)
+    assert_same_maps(split, at_once)
+    assert_same_maps(stacked, at_once)

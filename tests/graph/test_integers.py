@@ -1,5 +1,6 @@
 """Integer inputs: the relevance of what they look up."""
 
+import functools
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -14,6 +15,7 @@ from numpy.testing import assert_allclose
 
 import jaxplain as jxp
 import zoo
+from comparing import Together, together
 from jaxplain import rules
 
 IDS = jnp.array([[3, 1, 4, 1], [5, 2, 0, 3]])
@@ -60,12 +62,18 @@ LOOKUPS: dict[str, Callable[[Any], Any]] = {
 }
 
 
+@functools.cache
+def by_methods(lookup: str) -> Together:
+    """The maps of the rows that are picked, or of the rows themselves."""
+    f = (lambda ids: behind(LOOKUPS[lookup](ids))) if lookup else behind
+    asked = {name: partial(method(f), target=1) for name, method in METHODS.items()}
+    return together(asked, IDS if lookup else TABLE[IDS])
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("lookup", LOOKUPS)
 def test_the_rows_that_were_picked_are_explained(lookup: str, method: str) -> None:
-    explain = METHODS[method](lambda ids: behind(LOOKUPS[lookup](ids)))
-    found = explain(IDS, target=1)
-    rows = METHODS[method](behind)(TABLE[IDS], target=1)
+    found, rows = by_methods(lookup)[method], by_methods("")[method]
     assert found.shape == IDS.shape and found.dtype == jnp.float64
     assert_allclose(found, rows.sum(-1), rtol=0, atol=1e-10 * np.abs(rows).max())
 
@@ -168,7 +176,7 @@ def in_a_loop(ids: Any) -> Any:
     return lax.scan(body, jnp.zeros((2, 5)), ids.T)[0] @ W
 
 
-def together(ids: Any, table: Any) -> Any:
+def with_table(ids: Any, table: Any) -> Any:
     return behind(table[ids])
 
 
@@ -393,7 +401,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "truth values": (lambda: jxp.lrp(lambda x: x @ TABLE)(jnp.ones((2, 7), bool)), "dtype bool"),
     "in a loop": (lambda: jxp.lrp(in_a_loop)(IDS), "inside of a scan, at test_integers.py.*before"),
     "with the table": (
-        lambda: jxp.lrp(together, argnums=(0, 1))(IDS, jnp.asarray(TABLE)),
+        lambda: jxp.lrp(with_table, argnums=(0, 1))(IDS, jnp.asarray(TABLE)),
         "Explain one of them",
     ),
     "integrated": (

@@ -12,10 +12,10 @@ import pytest
 from flax import linen, nnx
 from jax import lax
 from jax.nn import sigmoid, softplus
-from numpy.testing import assert_allclose
 
 import jaxplain as jxp
 import zoo
+from comparing import assert_same, together
 from jaxplain import composites, rules
 from jaxplain.composites import Composite, kernel, kind, op
 from zoo import draw
@@ -34,15 +34,8 @@ EVEN = Composite(_SUMS, strict=False)
 pytestmark = pytest.mark.usefixtures("keras_float64")
 
 
-def assert_same(found: Any, wanted: Any, tolerance: float = 1e-10) -> None:
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
-        assert np.abs(b).max() > 0
-        assert_allclose(a, b, rtol=0, atol=tolerance * np.abs(b).max())
-
-
-def assert_closes(explain: Any, *args: Any, **keywords: Any) -> None:
+def assert_closed(ledger: Any) -> None:
     """At every step, and over all of them."""
-    ledger = explain.ledger(*args, **keywords)
     assert ledger.error() < 1e-12
     left = np.sum(ledger.output) - np.sum(ledger.inputs) - np.sum(ledger.absorbed)
     assert abs(left) < 1e-12 * np.max(ledger.flow)
@@ -186,15 +179,19 @@ def test_a_loop_is_its_steps(name: str) -> None:
     f = partial(model, scanned)
     explain, written = jxp.lrp(f, rule), jxp.lrp(partial(model, unrolled), rule)
 
-    @jax.jit
-    def explained(x: Any) -> Any:
-        gradients = jxp.gradient(f)(x, target=1), jax.grad(lambda x: f(x)[:, 1].sum())(x)
-        return explain(x, target=1), gradients
-
-    found, gradients = explained(x)
-    assert_same(found, written(x, target=1))
-    assert_same(*gradients, 1e-13)
-    assert_closes(explain, x, target=1)
+    found = together(
+        {
+            "loop": partial(explain, target=1),
+            "ledger": partial(explain.ledger, target=1),
+            "steps": partial(written, target=1),
+            "gradient": partial(jxp.gradient(f), target=1),
+            "by JAX": jax.grad(lambda x: f(x)[:, 1].sum()),
+        },
+        x,
+    )
+    assert_same(found["loop"], found["steps"])
+    assert_same(found["gradient"], found["by JAX"], 1e-13)
+    assert_closed(found["ledger"])
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -363,23 +360,26 @@ def selective(run: Any, x: Any, decay: Any = None) -> Any:
     return jax.nn.silu(h * (x @ draw(3, 4, seed=5)))[-1] @ OUTPUT
 
 
-def explained(f: Any, composites: Any) -> Any:
-    found = jax.jit(lambda x: [jxp.lrp(f, c)(x, target=1) for c in composites])(SEQUENCE)
-    assert all(np.isfinite(r).all() for r in found)
-    return found
-
-
 @pytest.mark.parametrize("model", [state_space, gated, selective])
 def test_linear_recurrences(model: Any) -> None:
     """Even halves for gate and state follow the tree of products; what signals take does not."""
-    fs = [partial(model, run) for run in SPELLINGS]
-    one, other, written = (explained(f, (EXACT, EVEN)) for f in fs)
-    assert_same(one, written)
-    assert_same(one[: 2 if model is state_space else 1], other[: 2 if model is state_space else 1])
-    for f in fs[:2]:
-        assert_closes(jxp.lrp(f, EXACT), SEQUENCE, target=1)
-        gradient = jax.jit(jax.grad(lambda x, f=f: f(x)[1]))(SEQUENCE)
-        assert_same(jxp.gradient(f)(SEQUENCE, target=1), gradient, 1e-13)
+    asked: dict[Any, Any] = {}
+    for run in SPELLINGS:
+        f = partial(model, run)
+        for composite in (EXACT, EVEN):
+            asked[run, composite] = partial(jxp.lrp(f, composite), target=1)
+        asked[run, "ledger"] = partial(jxp.lrp(f, EXACT).ledger, target=1)
+        asked[run, "gradient"] = partial(jxp.gradient(f), target=1)
+        asked[run, "by JAX"] = jax.grad(lambda x, f=f: f(x)[1])
+    found = together(asked, SEQUENCE)
+    assert all(np.isfinite(found[run, c]).all() for run in SPELLINGS for c in (EXACT, EVEN))
+    for composite in (EXACT, EVEN):
+        assert_same(found[loop, composite], found[steps, composite])
+        if composite is EXACT or model is state_space:
+            assert_same(found[loop, composite], found[tree, composite])
+    for run in (loop, tree):
+        assert_closed(found[run, "ledger"])
+        assert_same(found[run, "gradient"], found[run, "by JAX"], 1e-13)
 
 
 def test_the_decay_of_a_state_space_is_a_gate() -> None:
@@ -478,17 +478,26 @@ def test_a_gru_in_every_framework(framework: str) -> None:
     def plain(x: Any) -> Any:
         return scanned(cell, ZEROS, time_major(x))[1].swapaxes(0, 1)
 
-    assert_as_plain(f, plain)
-    assert_closes(jxp.lrp(f, EXACT), X, target=1)
+    assert_closed(assert_as_plain(f, plain))
 
 
-def assert_as_plain(f: Any, plain: Any) -> None:
-    @partial(jax.jit, static_argnums=0)
+def assert_as_plain(f: Any, plain: Any) -> Any:
+    """The ledger of the framework's."""
+
     def explain(f: Any, x: Any) -> Any:
         maps = jxp.lrp(f, EXACT, with_output=True)(x, target=1)
         return *maps, jxp.gradient(f)(x, target=1)
 
-    assert_same(explain(f.__call__, X), explain(plain, X))
+    found = together(
+        {
+            "f": partial(explain, f.__call__),
+            "plain": partial(explain, plain),
+            "ledger": partial(jxp.lrp(f, EXACT).ledger, target=1),
+        },
+        X,
+    )
+    assert_same(found["f"], found["plain"])
+    return found["ledger"]
 
 
 def of_flax(cell: Callable[[str], Any]) -> Weights:

@@ -241,6 +241,7 @@ def probabilities(network):
     return dict(zip(names, np.asarray(jax.nn.softmax(logits)), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("photograph", "label", "probability"),
     [
@@ -260,6 +261,7 @@ def test_top_class(probabilities, photograph, label, probability):
     assert probabilities[photograph][best] == pytest.approx(probability, abs=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("photograph", "labels"),
     [
@@ -274,6 +276,7 @@ def test_top_five_classes(probabilities, photograph, labels):
     assert {imagenet.class_index(label) for label in labels} <= set(best.tolist())
 
 
+@pytest.mark.slow
 def test_variables_fill_the_network(network):
     module, variables = network
     images = jax.ShapeDtypeStruct((1, 224, 224, 3), np.float32)

@@ -177,9 +177,7 @@ def test_layers_are_those_of_the_architecture(network: str, load: Load) -> None:
 LARGE = ("mobilenet_v2", "open_nsfw")
 
 
-@pytest.mark.parametrize(
-    "network", [pytest.param(n, marks=[pytest.mark.slow] * (n in LARGE)) for n in WEIGHTS]
-)
+@NETWORKS
 def test_explanations_are_finite_and_accounted_for(network: str, load: Load) -> None:
     model = load(network)
     x = network_inputs.inputs(network)[2:3]

@@ -58,7 +58,6 @@ def _normal(image: np.ndarray) -> np.ndarray:
     return (image.astype(np.float32) - 127) / 128
 
 
-@pytest.mark.slow
 def test_positive_relevance_lies_on_the_object(lite0: Any, pictures: Any) -> None:
     x, inside = pictures
     explain = jxp.lrp(lite0, jxp.composites.EpsilonPlusFlat(), with_output=True)
@@ -74,7 +73,6 @@ def test_positive_relevance_lies_on_the_object(lite0: Any, pictures: Any) -> Non
         )
 
 
-@pytest.mark.slow
 def test_randomising_the_head_changes_the_map(lite0: Any, pictures: Any) -> None:
     x = pictures[0][:1]
     variables = jax.tree.map(lambda v: v, lite0.variables)

@@ -12,7 +12,7 @@ import jaxplain as jxp
 import reference_models
 from reference_models import MODELS, load
 
-pytestmark = pytest.mark.usefixtures("float64")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("float64")]
 
 
 def path(quadrature: Any, steps: int) -> Callable[..., Any]:

@@ -95,7 +95,7 @@ INNVESTIGATE: dict[str, Any] = {
 }
 
 
-pytestmark = pytest.mark.usefixtures("float64")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("float64")]
 
 
 @functools.cache

@@ -9,7 +9,7 @@ import pytest
 import jaxplain as jxp
 from benchmarks.networks import vgg16, vgg16_parameters
 
-pytestmark = pytest.mark.optimized
+pytestmark = [pytest.mark.slow, pytest.mark.optimized]
 
 
 def cost(f: Any, *args: Any) -> tuple[float, int]:
@@ -29,7 +29,6 @@ def vgg() -> Any:
     return images, params, flops, temporaries
 
 
-@pytest.mark.slow
 def test_epsilon_costs_what_the_gradient_costs(vgg: Any) -> None:
     images, params, flops, temporaries = vgg
     found = cost(lambda x, p: jxp.lrp(vgg16)(x, p, target=7), images, params)
@@ -37,14 +36,12 @@ def test_epsilon_costs_what_the_gradient_costs(vgg: Any) -> None:
     assert found[1] <= 1.2 * temporaries
 
 
-@pytest.mark.slow
 def test_z_plus_of_a_relu_network_needs_one_more_pass(vgg: Any) -> None:
     images, params, flops, _ = vgg
     found = cost(lambda x, p: jxp.lrp(vgg16, jxp.rules.ZPlus())(x, p, target=7), images, params)
     assert found[0] <= 1.55 * flops
 
 
-@pytest.mark.slow
 def test_gamma_needs_two_more_passes(vgg: Any) -> None:
     """One through |A| in either direction, whatever the signs of the inputs."""
     images, params, flops, _ = vgg

@@ -60,6 +60,8 @@ def f(x: Any, w: Any = W) -> Any:
     return jax.nn.softmax(h + jnp.square(h)) @ V
 
 
+@pytest.mark.slow
+@pytest.mark.versions
 @pytest.mark.parametrize(
     "explain",
     [jxp.lrp(f, rule) for rule in (Epsilon(), AlphaBeta(), Flat())] + [jxp.gradient(f)],
@@ -79,6 +81,8 @@ def test_no_tracer_leaks_through_any_transformation(explain: Any) -> None:
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
+@pytest.mark.versions
 def test_no_tracer_leaks_through_training_and_ledgers() -> None:
     explain = jxp.lrp(f, capture="elementwise", check_finite=False)
 

@@ -51,6 +51,7 @@ PEERS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("peer", "key", "name"), PEERS)
 def test_peers(peer: str, key: str, name: str) -> None:
     stored, maps = load(name, "model"), load(name, peer)

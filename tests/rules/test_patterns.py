@@ -53,6 +53,7 @@ def reference(name: str) -> tuple[Callable[..., Any], Any, Any, jxp.PatternStati
     return f, params, load(name, "model")["x"].astype(np.float64), statistics
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["mlp", "cnn"])
 def test_patterns_are_those_of_innvestigate(name: str, kind: str) -> None:
@@ -61,6 +62,7 @@ def test_patterns_are_those_of_innvestigate(name: str, kind: str) -> None:
     assert_alike(reference(name)[-1].patterns(kind), stored, TOLERANCE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", ["mlp", "cnn"])

@@ -25,6 +25,7 @@ from reference_models import MODELS, load
 pytestmark = pytest.mark.usefixtures("float64")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "peer", "key"), ALL)
 def test_innvestigate(name: str, peer: str, key: str) -> None:
     assert error(name, peer, key) <= bound(key)
