@@ -1,5 +1,6 @@
 """`unroll`: a function whose loops are written out wherever it is explained."""
 
+import functools
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -13,6 +14,7 @@ from jax import lax, nn
 from numpy.testing import assert_allclose
 
 import jaxplain as jxp
+from comparing import Together, together
 from jaxplain import composites, rules
 
 _RNG = np.random.default_rng(0)
@@ -103,12 +105,21 @@ METHODS: dict[str, Callable[[Any], Any]] = {
 }
 
 
+@functools.cache
+def maps(pair: str) -> Together:
+    """By method, of the unrolled loop and of what is written out."""
+    f, written, x = PAIRS[pair]
+    asked: dict[Any, Any] = {}
+    for name, method in METHODS.items():
+        asked[name, "unrolled"] = partial(method(jxp.unroll(f)), target=1)
+        asked[name, "written"] = partial(method(written), target=1)
+    return together(asked, x)
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("pair", PAIRS)
 def test_an_unrolled_loop_is_what_was_written_out(pair: str, method: str) -> None:
-    f, written, x = PAIRS[pair]
-    found = METHODS[method](jxp.unroll(f))(x, target=1)
-    expected = METHODS[method](written)(x, target=1)
+    found, expected = (maps(pair)[method, way] for way in ("unrolled", "written"))
     assert_allclose(found, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
 
 

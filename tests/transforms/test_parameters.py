@@ -1,5 +1,7 @@
 """The relevance of weights that are used more than once, made of others, or beside the input."""
 
+import functools
+from functools import partial
 from typing import Any
 
 import jax
@@ -9,6 +11,7 @@ import pytest
 from jax import lax
 
 import jaxplain as jxp
+from comparing import Together, together
 from jaxplain.composites import EpsilonPlusFlat, kernel
 from jaxplain.rules import AlphaBeta, Epsilon, WSquare, Z, ZBox, ZPlus
 
@@ -54,14 +57,23 @@ SPELLINGS = {
 }
 
 
-@pytest.mark.parametrize("rule", [Z(), Epsilon(0.1), ZPlus(), AlphaBeta()], ids=str)
+SOME = [Z(), Epsilon(0.1), ZPlus(), AlphaBeta()]
+
+
+@functools.cache
+def by_rules(spelling: str) -> Together:
+    """The relevance of the stacked weights; without a spelling, of a list of them."""
+    f = SPELLINGS[spelling] if spelling else layers
+    x, ws, b = normal(3, 4), normal(3, 4, 4, seed=1), normal(4, seed=2) / 4
+    asked = {rule: partial(jxp.parameter_relevance(f, rule), target=whole) for rule in SOME}
+    return together(asked, x, {"w": ws if spelling else list(ws), "b": b})
+
+
+@pytest.mark.parametrize("rule", SOME, ids=str)
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_stacked_weights_are_explained_as_a_list_of_them(spelling: str, rule: Any) -> None:
-    x, ws, b = normal(3, 4), normal(3, 4, 4, seed=1), normal(4, seed=2) / 4
-    listed = jxp.parameter_relevance(layers, rule)(x, {"w": list(ws), "b": b}, target=whole)
-    stacked = jxp.parameter_relevance(SPELLINGS[spelling], rule)
-    found = stacked(x, {"w": ws, "b": b}, target=whole)
-    same(found, {"w": jnp.stack(listed["w"]), "b": listed["b"]})
+    listed = by_rules("")[rule]
+    same(by_rules(spelling)[rule], {"w": jnp.stack(listed["w"]), "b": listed["b"]})
 
 
 @pytest.mark.parametrize("f", SPELLINGS.values(), ids=SPELLINGS)
