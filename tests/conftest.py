@@ -6,6 +6,7 @@ Tests compile far more than they compute: XLA leaves its expensive optimisations
 test is marked as `optimized`.
 """
 
+import gc
 import importlib
 import os
 import sys
@@ -43,6 +44,13 @@ def pytest_configure() -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--models", type=int, default=60, help="how many random models to draw")
+
+
+def pytest_collection_finish() -> None:
+    """What frameworks and tests consist of stays: nobody needs to look through it for garbage."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 @pytest.hookimpl(wrapper=True)

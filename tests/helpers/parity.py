@@ -9,6 +9,7 @@ import numpy as np
 
 import jaxplain as jxp
 import reference_models
+from comparing import Together, together
 from jaxplain.patterns import pattern_statistics
 from reference_models import MODELS, load
 
@@ -67,25 +68,32 @@ def bound(key: str) -> float:
     return 1e-3 if key in ILL_CONDITIONED else TOLERANCE
 
 
-def error(name: str, peer: str, key: str) -> float:
-    """The largest distance for the largest output and for the first, by each map's maximum."""
-    stored, maps = load(name, "model"), load(name, peer)
-    x = stored["x"].astype(float)
-    options = options_of(name, key)
+@functools.cache
+def computed(name: str, peer: str) -> Together:
+    """By all keys, for the largest output of every input, then for the first."""
 
-    def analyze(x: Any, params: Any, outputs: Any) -> Any:
+    def analyze(x: Any, params: Any, outputs: Any, key: str) -> Any:
         return jxp.create_analyzer(
             key.partition("@")[0],
             model(name, params),
             compat="innvestigate",
             neuron_selection_mode="index",
-            **options,
+            **options_of(name, key),
         ).analyze(x, outputs)
 
-    quickly = {"xla_backend_optimization_level": 0}  # compiling is what this costs
-    compiled = jax.jit(analyze, compiler_options=quickly)
+    stored = load(name, "model")
+    x = stored["x"].astype(float)
     outputs = np.concatenate([stored["logits"].argmax(1), np.ones(len(x), int)])
-    found = compiled(np.concatenate([x, x]), reference_models.params(name), outputs)
+    asked = {key: functools.partial(analyze, key=key) for key in keys(name, peer)}
+    for key in asked:
+        options_of(name, key)  # fits the patterns
+    return together(asked, np.concatenate([x, x]), reference_models.params(name), outputs)
+
+
+def error(name: str, peer: str, key: str) -> float:
+    """The largest distance for the largest output and for the first, by each map's maximum."""
+    x, maps = load(name, "model")["x"], load(name, peer)
+    found = computed(name, peer)[key]
     expected = np.concatenate([maps[f"{key}/max"], maps[f"{key}/idx1"]])
     if key.startswith("pattern.") and not key.endswith("@noproject"):
         # In mode index it does not project (see the references' README), in mode max it does.
