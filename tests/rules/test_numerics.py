@@ -264,7 +264,10 @@ CASES = [(model, method) for model, methods in MEASURED.items() for method in me
 every_case = pytest.mark.parametrize(("model", "method"), CASES)
 
 
-@every_case
+@pytest.mark.parametrize(
+    ("model", "method"),
+    [pytest.param(*case, marks=[pytest.mark.slow] * (case[0] == "cnn")) for case in CASES],
+)
 def test_maps_are_near_those_of_float64(model: str, method: str) -> None:
     for dtype, bounds in BOUNDS[model].items():
         for scale, bound in zip(SCALES, bounds, strict=True):

@@ -519,8 +519,28 @@ def assert_same(found: np.ndarray, expected: np.ndarray) -> None:
     )
 
 
+#: Further spellings and layouts of layers that are asked without them.
+FURTHER = set(
+    "dense_one_example dense_weight_left_vmapped dense_on_sequence dense_general_tensordot "
+    "dense_bias_then_divided dense_double_negation dense_output_permuted_scaled "
+    "dense_output_split_in_heads_scaled dense_general_merge_scaled_heads dense_then_norm_sqrt "
+    "dense_after_norm_sqrt dense_after_norm_folded einsum_bi_io einsum_oi_bi "
+    "einsum_to_features_first mul_and_sum_to_one conv1d_channels_first_strided conv2d_valid "
+    "conv2d_channels_first_vmapped conv2d_depthwise_channels_first conv3d_channels_first_valid "
+    "conv2d_transposed_valid_flipped conv2d_then_norm_sqrt conv2d_after_norm_sqrt "
+    "conv2d_then_norm_folded conv2d_then_norm_channels_first conv2d_depthwise_then_norm "
+    "conv2d_grouped_after_norm conv2d_channels_first_after_norm conv2d_transposed_after_norm "
+    "conv2d_strided_dilated_after_norm conv2d_flattened_then_scaled "
+    "conv2d_to_channels_first_then_scaled average_pool_channels_first_overlapping "
+    "two_inputs_bias_inside two_inputs_bias_each two_inputs_difference".split()
+)
+assert set(CASES) > FURTHER
+
+
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in FURTHER)) for name in CASES]
+)
 def test_rule_equals_its_matrix_form(name: str, rule: str) -> None:
     assert_same(*maps(name)[rule])
 

@@ -116,7 +116,7 @@ COMPARED = {(network, key) for network, _, key in ALL}
 EVERY = [(name, network) for name in (*NAMES, *READ) for network in MODELS]
 
 
-CASES = [case for case in EVERY if case[1] == "cnn" or case[::-1] not in COMPARED]
+CASES = [case for case in EVERY if case[1] in ("mlp", "cnn") or case[::-1] not in COMPARED]
 
 
 @functools.cache
@@ -144,7 +144,7 @@ def maps(network: str) -> Together:
 
 @pytest.mark.parametrize(
     ("name", "network"),
-    [pytest.param(*c, marks=[pytest.mark.slow] * (c[1] in ("cnn_bn", "dilated"))) for c in CASES],
+    [pytest.param(*c, marks=[pytest.mark.slow] * (c[1] != "mlp")) for c in CASES],
 )
 def test_every_name_gives_a_finite_map(name: str, network: str) -> None:
     x = load(network, "model")["x"].astype(float)[:2]
