@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent / "jaxplain"
+ROOT = Path(__file__).parents[2] / "jaxplain"
 LONGEST = 450
 
 #: From the bottom up: a place imports from its own line and from those above it.

@@ -1,6 +1,6 @@
 """Every rule on every spelling of an affine layer, against the oracle on the layer's matrix.
 
-The matrix and the bias come from the layer itself (`jax.jacobian` at zero, the value at zero); the
+The matrix and the bias come from the layer itself (its derivative and its value at zero); the
 batch is part of the matrix, so that nothing is assumed about axes. For `Flat` the connectivity is
 where the Jacobian of the same layer with a kernel of ones is not zero. All in float64.
 """
@@ -36,6 +36,7 @@ from jaxplain.rules import (
     ZPlus,
     ZPlusFast,
 )
+from product_primitive import product
 
 TOLERANCE = 1e-10
 
@@ -155,6 +156,13 @@ case("mul_and_sum_to_one", lambda x, p: (x * p["W"]).sum(-1, keepdims=True), (3,
      named=True, W=(5,))
 
 # Scales and signs around the kernel.
+case("product_of_a_primitive_of_its_own", lambda x, p: product(x, p["W"]) + p["b"], (3, 5),
+     W=(5, 4), b=(4,))
+case("product_weight_left_scaled", lambda x, p: p["s"] * product(p["W"], x.T) + p["b"], (3, 5),
+     W=(4, 5), s=(4, 1), b=(4, 1))
+case("ragged_of_two_groups",
+     lambda x, p: lax.ragged_dot(x * p["s"], p["W"], jnp.array([1, 2])) + p["b"], (3, 5),
+     W=(2, 5, 4), s=(5,), b=(4,))
 case("dense_negated", lambda x, p: p["b"] - x @ p["W"], (3, 5), W=(5, 4), b=(4,))
 case("dense_scaled_by_number", lambda x, p: -0.5 * (x @ p["W"]) + p["b"], (3, 5), W=(5, 4), b=(4,))
 case("dense_bias_then_divided", lambda x, p: (x @ p["W"] + p["b"]) / p["s"], (3, 5),
@@ -461,7 +469,9 @@ def probe(f: Callable[..., Any], *shapes: tuple[int, ...]) -> Callable[[Any], An
     @jax.jit
     def matrix(params: Any) -> Any:
         zero = jnp.zeros(ends[-1])
-        return jax.jacobian(flattened)(zero, params), flattened(zero, params)
+        units = jnp.eye(zero.size)  # one after the other: not all of JAX can be vmapped
+        value, push = jax.linearize(lambda x: flattened(x, params), zero)
+        return lax.map(push, units).T, value
 
     return matrix
 
