@@ -220,10 +220,7 @@ class Affine:
         return env[var] if var in env else _compat.zeros(var.aval, self._dtype or var.aval.dtype)
 
     def _linear(self, apply: Callable[..., Any], exact: bool = False, halves: int = 1) -> Linear:
-        """The map that `apply(dtype, *xs)` computes, in the dtypes of the layer's arithmetic.
-
-        A `dtype` of None means the dtypes that the layer is written in.
-        """
+        """The map that `apply(dtype, *xs)` computes; a `dtype` of None: as the layer is written."""
         written = self._dtype is None or (self._narrow and not exact)
         dtype = None if written else self._dtype
         inputs = [_compat.retyped(x, dtype or x.dtype) for x in self._inputs] * halves
