@@ -12,19 +12,8 @@ from jaxplain import targets
 from jaxplain.affine.dtypes import wide
 from jaxplain.arguments import check_count
 from jaxplain.targets import Target
-from jaxplain.transforms import baselines
-from jaxplain.transforms.wrapper import (
-    Base,
-    Wrapper,
-    as_explainer,
-    call,
-    explained,
-    narrowed,
-    replaced,
-    times_input,
-    total,
-    widened,
-)
+from jaxplain.transforms import baselines, trees
+from jaxplain.transforms.wrapper import Base, Wrapper, as_explainer, call
 
 Quadrature = Literal["midpoint", "left", "right", "trapezoid", "gauss_legendre"]
 
@@ -90,7 +79,7 @@ class PathAverage(Wrapper):
 
     def check(self, args: Sequence[Any], target: Target) -> None:
         """The baseline must fit the input, and the gap be defined."""
-        baselines.check(self.baseline, explained(args, self.argnums))
+        baselines.check(self.baseline, trees.explained(args, self.argnums))
         if self.with_gap and callable(target):
             raise TypeError(
                 'with_gap compares outputs: target must be None, an int, an array or "all"'
@@ -98,22 +87,24 @@ class PathAverage(Wrapper):
 
     def attribute(self, base: Base, args: Sequence[Any], target: Target, key: Any) -> Any:
         """See the class."""
-        x = explained(args, self.argnums)
+        x = trees.explained(args, self.argnums)
         start = baselines.resolve(self.baseline, x)
-        way = widened(jax.tree.map(jnp.subtract, x, start))
+        way = trees.widened(jax.tree.map(jnp.subtract, x, start))
 
         def at(place: tuple[Any, Any, Any]) -> Any:
             t, weight, key = place
-            here = jax.tree.map(lambda s, w: s + t.astype(s.dtype) * w, widened(start), way)
-            attribution = call(base, replaced(args, self.argnums, narrowed(here, x)), target, key)
-            return jax.tree.map(lambda v: weight.astype(v.dtype) * v, widened(attribution))
+            here = jax.tree.map(lambda s, w: s + t.astype(s.dtype) * w, trees.widened(start), way)
+            attribution = call(
+                base, trees.replaced(args, self.argnums, trees.narrowed(here, x)), target, key
+            )
+            return jax.tree.map(lambda v: weight.astype(v.dtype) * v, trees.widened(attribution))
 
         places, weights = nodes(self.steps, self.quadrature)
         keys = None if key is None else jax.random.split(key, self.steps)
-        along = total(at, (jnp.asarray(places), jnp.asarray(weights), keys), self.batch_size)
+        along = trees.total(at, (jnp.asarray(places), jnp.asarray(weights), keys), self.batch_size)
         if self.times_way:
-            along = times_input(along, way)
-        attribution = narrowed(along, x)
+            along = trees.times_input(along, way)
+        attribution = trees.narrowed(along, x)
         if not self.with_gap:
             return attribution
         return attribution, self._gap(base, args, start, along, target)
@@ -127,7 +118,7 @@ class PathAverage(Wrapper):
         def summed(value: jax.Array) -> jax.Array:
             return value.astype(wide(value.dtype)).sum(tuple(range(kept, value.ndim)))
 
-        ends = (base.outputs(*args), base.outputs(*replaced(args, self.argnums, start)))
+        ends = (base.outputs(*args), base.outputs(*trees.replaced(args, self.argnums, start)))
         output, other = (summed(targets.select(end, target)) for end in ends)
         explained_ = sum(map(summed, jax.tree.leaves(attribution)), jnp.zeros((), output.dtype))
         return jnp.abs(explained_ - (output - other))
