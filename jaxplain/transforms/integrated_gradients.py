@@ -13,7 +13,7 @@ from jaxplain.affine.dtypes import wide
 from jaxplain.arguments import check_count
 from jaxplain.targets import Target
 from jaxplain.transforms import baselines, trees
-from jaxplain.transforms.wrapper import Base, Wrapper, as_explainer, call
+from jaxplain.transforms.wrapper import Base, Wrapper, as_explainer, call, innermost
 
 Quadrature = Literal["midpoint", "left", "right", "trapezoid", "gauss_legendre"]
 
@@ -68,12 +68,10 @@ class PathAverage(Wrapper):
             )
         if self.quadrature == "trapezoid" and self.steps < 2:
             raise ValueError("the trapezoid rule needs steps >= 2")
-        inner = self.base
-        while isinstance(inner, Wrapper):
-            inner = inner.base
-        if self.times_way and inner.stop is not None:
+        stop = innermost(self.base).stop
+        if self.times_way and stop is not None:
             raise ValueError(
-                f"the base stops at {inner.stop!r}, whose attribution cannot be multiplied by the "
+                f"the base stops at {stop!r}, whose attribution cannot be multiplied by the "
                 "way of the input: take path_average"
             )
 
@@ -94,9 +92,8 @@ class PathAverage(Wrapper):
         def at(place: tuple[Any, Any, Any]) -> Any:
             t, weight, key = place
             here = jax.tree.map(lambda s, w: s + t.astype(s.dtype) * w, trees.widened(start), way)
-            attribution = call(
-                base, trees.replaced(args, self.argnums, trees.narrowed(here, x)), target, key
-            )
+            moved = trees.replaced(args, self.argnums, trees.narrowed(here, x))
+            attribution = call(base, moved, target, key)
             return jax.tree.map(lambda v: weight.astype(v.dtype) * v, trees.widened(attribution))
 
         places, weights = nodes(self.steps, self.quadrature)

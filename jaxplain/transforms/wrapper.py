@@ -175,6 +175,11 @@ def as_explainer(base: Any) -> Base:
     return base if isinstance(base, Explainer | Wrapper) else gradient(base)
 
 
+def innermost(base: Base) -> Explainer:
+    """The explainer that all wrappers around it call."""
+    return innermost(base.base) if isinstance(base, Wrapper) else base
+
+
 def call(base: Base, args: Sequence[Any], target: Target, key: Any) -> Any:
     """Calls an explainer, with the key where it needs one."""
     if isinstance(base, Wrapper) and base.needs_key:
