@@ -112,15 +112,6 @@ def retyped(like: Any, dtype: Any) -> Any:
     return known.update(dtype=jnp.dtype(dtype), weak_type=False)
 
 
-def spelled(value: Any) -> str:
-    """What a value is, for messages: "float32[5, 4]", "str", "ndarray of dtype object"."""
-    known = aval(value)
-    if known is not None:
-        return f"{known.dtype}{list(known.shape)}"
-    dtype = f" of dtype {value.dtype}" if hasattr(value, "dtype") else ""
-    return f"{type(value).__name__}{dtype}"
-
-
 def end_in_user_code(error: BaseException) -> None:
     """Cuts the frames of JAX and other libraries off the end of an error's traceback.
 
