@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxplain import _compat
 from jaxplain.graph.analyses.axes import reshaped
+from jaxplain.graph.analyses.constants import varying_axes
 from jaxplain.graph.contractions import contraction
 from jaxplain.graph.ir import Node, Var, read
 from jaxplain.graph.layer import Layer
@@ -95,25 +96,13 @@ def _scale(
     return values[nodes[-1].outputs[0]] if nodes else value
 
 
-def _varying(var: Var) -> set[int]:
-    """The axes along which a constant may vary."""
-    axes = {i for i, n in enumerate(var.shape) if n > 1}
-    node = var.producer
-    if node is not None and node.info.role is Role.BROADCAST:
-        inner = _varying(node.inputs[0])
-        axes &= {d for i, d in enumerate(node.params["broadcast_dimensions"]) if i in inner}
-    elif node is not None and node.info.role is Role.CAST:
-        axes &= _varying(node.inputs[0])
-    return axes
-
-
 def _scale_axes(node: Node, labels: _Labels, layer: Layer) -> set[int] | None:
     """The kernel axes along which the constants of a scale vary."""
     found: set[int] = set()
     for var in node.inputs:
         if var in layer.affine_vars or not var.floating or node.info.adds:
             continue
-        for axis in _varying(var):
+        for axis in varying_axes(var):
             label = labels[axis]
             if label is None:
                 return None

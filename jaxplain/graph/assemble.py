@@ -12,7 +12,6 @@ from jaxplain.graph import boundaries
 from jaxplain.graph.ir import Control, Node, Program, Var
 from jaxplain.graph.layer import Block, Step
 from jaxplain.graph.primitives import Kind
-from jaxplain.graph.recognizers import activation
 from jaxplain.graph.recognizers.core import Core, linear_core
 from jaxplain.graph.recognizers.facts import Facts, in_order
 from jaxplain.graph.recognizers.operation import single
@@ -67,7 +66,7 @@ def step_ending_at(end: Var, facts: Facts) -> Step:
 def _with_neighbours(core: Core, behind: Sequence[Node], facts: Facts) -> Step:
     """The step of a core with the operations `behind` it, and with the ones it takes before it."""
     if core.kind == "Activation":
-        core = _in_a_line(core, facts)
+        core = boundaries.whole_activation(core, facts)
     taken, inputs = list(behind), []
     for value in core.inputs:
         before = boundaries.taken_before(core, value, facts)
@@ -91,15 +90,3 @@ def _with_neighbours(core: Core, behind: Sequence[Node], facts: Facts) -> Step:
 
 def _blocks(control: Control, facts: Facts) -> tuple[Block[Step], ...]:
     return tuple(assemble(body, body.outputs, facts.body(body)) for body in control.bodies)
-
-
-def _in_a_line(core: Core, facts: Facts) -> Core:
-    """An activation, joined with activations before it: `relu(relu(x) + 1)` is one."""
-    while True:
-        (value,) = core.inputs
-        gap = boundaries.gap_before(value, facts)
-        if gap.core is None or gap.core.kind != "Activation":
-            return core
-        if not boundaries.in_a_line(gap, value, core, facts):
-            return core
-        core = activation.joined(gap.core, gap.nodes, core)

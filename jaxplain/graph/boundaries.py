@@ -32,17 +32,18 @@ layers: each has its own copy.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from jaxplain.graph.ir import Node, Var
 from jaxplain.graph.layouts import is_move
 from jaxplain.graph.primitives import Kind, Role
-from jaxplain.graph.recognizers import linear_subgraph
+from jaxplain.graph.recognizers import activation, linear_subgraph
 from jaxplain.graph.recognizers.core import Before, Behind, Core
 from jaxplain.graph.recognizers.facts import Facts
 from jaxplain.graph.recognizers.mixing import sums_copies
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Gap:
     """The operations between a core (or an input) and a value behind it.
 
@@ -50,16 +51,21 @@ class Gap:
         start: the value of the core, or an input.
         nodes: the operations, each of which reads the value before it.
         core: the core; None behind an input.
-        behind: the number of operations, from the first on, that belong to the core.
         unshared: the position of the first operation from which on nobody else reads the values
             between operations.
+        facts: what is known of the program.
     """
 
     start: Var
     nodes: tuple[Node, ...]
     core: Core | None
-    behind: int
     unshared: int
+    facts: Facts
+
+    @cached_property
+    def behind(self) -> int:
+        """The number of operations, from the first on, that belong to the core."""
+        return _behind(self.core, self.nodes, self.facts) if self.core and self.nodes else 0
 
     def value(self, count: int) -> Var:
         """The value behind so many of the operations."""
@@ -70,11 +76,12 @@ def gap_before(end: Var, facts: Facts) -> Gap:
     """The gap that ends at a value."""
     nodes = tuple(_steps_back(end, facts))[::-1]
     start = facts.flow.inputs[nodes[0]][0] if nodes else end
-    values = [start, *(n.outputs[0] for n in nodes[:-1])] if nodes else []
-    shared = [i for i, v in enumerate(values) if facts.flow.shared(v)]
-    core = facts.core(start)
-    behind = _behind(core, nodes, shared, facts) if core is not None and nodes else 0
-    return Gap(start, nodes, core, behind, max(shared, default=0))
+    return Gap(start, nodes, facts.core(start), max(_shared(nodes, facts), default=0), facts)
+
+
+def _shared(nodes: Sequence[Node], facts: Facts) -> list[int]:
+    """The positions of the operations in a gap that read a value which somebody else reads too."""
+    return [i for i, n in enumerate(nodes) if facts.flow.shared(facts.flow.inputs[n][0])]
 
 
 def taken_before(core: Core, end: Var, facts: Facts) -> tuple[Node, ...]:
@@ -110,13 +117,23 @@ def ends_with(end: Var, wanted: Callable[[Core], bool], facts: Facts) -> bool:
     return gap.core is not None and wanted(gap.core) and gap.behind == len(gap.nodes)
 
 
-def in_a_line(gap: Gap, end: Var, core: Core, facts: Facts) -> bool:
-    """Whether only numbers and moves stand before a core, and nobody else reads their values."""
-    if not all(is_move(n) or _is_number(n, facts) for n in gap.nodes):
-        return False
-    flow, readers = facts.flow, {*gap.nodes, *core.nodes}
-    values = (gap.start, end, *(n.outputs[0] for n in gap.nodes))
-    return all(v not in flow.must_end and readers.issuperset(flow.readers[v]) for v in values)
+def whole_activation(core: Core, facts: Facts) -> Core:
+    """An activation, joined with those before it: `relu(relu(x) + 1)` is one.
+
+    Only numbers and moves stand between them, and nobody else reads the values.
+    """
+    flow = facts.flow
+    while True:
+        (end,) = core.inputs
+        gap = gap_before(end, facts)
+        if gap.core is None or gap.core.kind != "Activation":
+            return core
+        readers = {*gap.nodes, *core.nodes}
+        values = (gap.start, end, *(n.outputs[0] for n in gap.nodes))
+        alone = all(v not in flow.must_end and readers.issuperset(flow.readers[v]) for v in values)
+        if not alone or not all(is_move(n) or _is_number(n, facts) for n in gap.nodes):
+            return core
+        core = activation.joined(gap.core, gap.nodes, core)
 
 
 def _steps_back(end: Var, facts: Facts) -> Iterator[Node]:
@@ -130,23 +147,21 @@ def _steps_back(end: Var, facts: Facts) -> Iterator[Node]:
         (end,) = flow.inputs[node]
 
 
-def _behind(core: Core, nodes: Sequence[Node], shared: Sequence[int], facts: Facts) -> int:
+def _behind(core: Core, nodes: Sequence[Node], facts: Facts) -> int:
     """The number of operations behind a core that belong to it."""
-    alone = min(shared, default=len(nodes))
+    alone = min(_shared(nodes, facts), default=len(nodes))
     if core.behind is Behind.ALL:
         return alone
     if core.behind is Behind.CONSTANTS:
         return _last(nodes, facts.is_diagonal)
     if core.behind is Behind.CONSTANTS_ADDED:
         return _last(nodes[:alone], facts.adds)
-    if core.behind is Behind.NUMBERS or _is_clipped_line(core, facts):
-        return _last(nodes, lambda n: _is_number(n, facts))
-    return 0
-
-
-def _is_clipped_line(core: Core, facts: Facts) -> bool:
-    """Whether a rectifier has a number added before it: `relu6(x + 3) / 6` is a gate as a whole."""
-    return core.kind == "Activation" and bool(_numbers_added(core.inputs[0], facts))
+    if core.kind != "Activation":
+        return 0
+    core = whole_activation(core, facts)
+    # a clipped line, as of relu6(x + 3) / 6, is a gate as a whole
+    takes = core.behind is Behind.NUMBERS or _numbers_added(core.inputs[0], facts)
+    return _last(nodes, lambda n: _is_number(n, facts)) if takes else 0
 
 
 def _numbers_added(end: Var, facts: Facts) -> tuple[Node, ...]:

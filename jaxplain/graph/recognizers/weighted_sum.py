@@ -10,6 +10,7 @@ Refused, as w of shape (2, 1) has one entry along the axis summed over: a scale 
 """
 
 from jaxplain.graph import boundaries
+from jaxplain.graph.analyses.constants import varying_axes
 from jaxplain.graph.ir import Node, Var
 from jaxplain.graph.layouts import is_move, meeting_axes
 from jaxplain.graph.primitives import Kind, Role
@@ -61,5 +62,5 @@ def _weights(total: Node, facts: Facts) -> tuple[Node, ...]:
 
 def _vary(product: Node, axes: set[int], facts: Facts) -> bool:
     """Whether the weights of a product vary along one of the axes."""
-    weights = [v.shape for v in product.inputs if v not in facts.flow.carries_relevance]
-    return any(len(w) > axis and w[axis] > 1 for w in weights for axis in axes)
+    weights = [v for v in product.inputs if v not in facts.flow.carries_relevance]
+    return any(not axes.isdisjoint(varying_axes(v)) for v in weights)
