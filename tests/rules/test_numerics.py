@@ -261,13 +261,13 @@ BOUNDS: dict[str, dict[str, tuple[float, ...]]] = {
 TOO_LARGE = {("mlp", "AlphaBeta", "float16", 1e4)}
 
 CASES = [(model, method) for model, methods in MEASURED.items() for method in methods]
-every_case = pytest.mark.parametrize(("model", "method"), CASES)
-
-
-@pytest.mark.parametrize(
+every_case = pytest.mark.parametrize(
     ("model", "method"),
     [pytest.param(*case, marks=[pytest.mark.slow] * (case[0] == "cnn")) for case in CASES],
 )
+
+
+@every_case
 def test_maps_are_near_those_of_float64(model: str, method: str) -> None:
     for dtype, bounds in BOUNDS[model].items():
         for scale, bound in zip(SCALES, bounds, strict=True):

@@ -7,7 +7,7 @@ where the Jacobian of the same layer with a kernel of ones is not zero. All in f
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -547,10 +547,14 @@ FURTHER = set(
 assert set(CASES) > FURTHER
 
 
+def of_layers(names: Iterable[str]) -> Any:
+    return pytest.mark.parametrize(
+        "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in FURTHER)) for name in names]
+    )
+
+
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in FURTHER)) for name in CASES]
-)
+@of_layers(CASES)
 def test_rule_equals_its_matrix_form(name: str, rule: str) -> None:
     assert_same(*maps(name)[rule])
 
@@ -636,9 +640,7 @@ def test_rectified_inputs(name: str) -> None:
     assert_hidden_inputs_are_explained(name, jax.nn.relu)
 
 
-@pytest.mark.parametrize(
-    "name", [name for name, c in CASES.items() if {"s", "gamma"} & c.params.keys()]
-)
+@of_layers(name for name, c in CASES.items() if {"s", "gamma"} & c.params.keys())
 def test_dead_halves_stay_dead_in_float32(name: str) -> None:
     """Inputs and weights are positive: every output has contributions of one sign only.
 
