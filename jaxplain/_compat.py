@@ -39,7 +39,7 @@ UNROLLED = "jaxplain.unroll"
 #: Of these, the one whose values are computed again in the backward pass.
 REMAT = "remat2"
 
-#: Functions with a derivative of their own, and the parameter that holds their primal.
+#: The primitives of functions with a custom derivative, and the parameter that holds their primal.
 CUSTOM_DERIVATIVE = {
     "custom_jvp_call": "call_jaxpr",
     "custom_vjp_call": "call_jaxpr",
@@ -112,15 +112,6 @@ def retyped(like: Any, dtype: Any) -> Any:
     return known.update(dtype=jnp.dtype(dtype), weak_type=False)
 
 
-def spelled(value: Any) -> str:
-    """What a value is, for messages: "float32[5, 4]", "str", "ndarray of dtype object"."""
-    known = aval(value)
-    if known is not None:
-        return f"{known.dtype}{list(known.shape)}"
-    dtype = f" of dtype {value.dtype}" if hasattr(value, "dtype") else ""
-    return f"{type(value).__name__}{dtype}"
-
-
 def end_in_user_code(error: BaseException) -> None:
     """Cuts the frames of JAX and other libraries off the end of an error's traceback.
 
@@ -162,7 +153,7 @@ def body(eqn: Eqn, parameter: str) -> tuple[Jaxpr, Sequence[Any]]:
 
 @dataclass(frozen=True)
 class ControlFlow:
-    """What a control flow equation does with its operands.
+    """The operands of a control flow equation, and its bodies.
 
     Attributes:
         kind: "Loop", "Branch" or "Shards".
@@ -186,7 +177,7 @@ class ControlFlow:
 
 
 def control_flow(eqn: Eqn) -> ControlFlow | None:
-    """What a scan, a cond or a shard_map does; None for other equations."""
+    """The control flow of a scan, cond or shard_map; None for other equations."""
     params, operands = eqn.params, len(eqn.invars)
     if eqn.primitive.name == "scan":
         if "ft_in" in params:

@@ -1,8 +1,10 @@
 """Checks of the numbers and arrays that a user gives."""
 
+from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from jaxplain import _compat
@@ -46,3 +48,16 @@ def describe_value(value: Any) -> str:
 def function_name(f: Any) -> str:
     """A function's name, for messages; that of the class for a model, which prints at length."""
     return getattr(f, "__name__", type(f).__name__)
+
+
+def leaves_by_path(
+    tree: Any, is_leaf: Callable[[Any], bool] | None = None
+) -> list[tuple[str, Any]]:
+    """The leaves of a tree, each with its path: "params/Dense_0/kernel"."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree, is_leaf)[0]
+    return [(jax.tree_util.keystr(path, simple=True, separator="/"), v) for path, v in leaves]
+
+
+def by_path(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> dict[str, Any]:
+    """The leaves of a tree by their paths, which are all different."""
+    return dict(leaves_by_path(tree, is_leaf))

@@ -16,55 +16,42 @@ from jaxplain import composites
 from jaxplain.transforms.explainer import Explainer
 from jaxplain.transforms.wrapper import Base, call
 
+#: Makes the explainer of a model whose inputs have a range.
+Make = Callable[[Any, float, float], Base]
+
+
+def _of(method: Callable[..., Base], *arguments: Any, **options: Any) -> Make:
+    return lambda f, low, high: method(f, *arguments, **options)
+
+
 #: Method names, the label of their column, and how to make them for a model and its input range.
-METHODS: dict[str, tuple[str, Callable[[Any, float, float], Base]]] = {
-    "gradient": ("Gradient", lambda f, low, high: jxp.gradient(f)),
-    "input_times_gradient": ("Input × Gradient", lambda f, low, high: jxp.input_times_gradient(f)),
-    "deconvnet": ("Deconvnet", lambda f, low, high: jxp.deconvnet(f)),
-    "guided_backprop": ("Guided Backprop", lambda f, low, high: jxp.guided_backprop(f)),
-    "smoothgrad": ("SmoothGrad", lambda f, low, high: jxp.smoothgrad(f, samples=16)),
-    "integrated_gradients": (
-        "Integrated Gradients",
-        lambda f, low, high: jxp.integrated_gradients(f, steps=16),
-    ),
-    "grad_cam": ("Grad-CAM", lambda f, low, high: jxp.grad_cam(f, resize="linear")),
-    "guided_grad_cam": (
-        "Guided Grad-CAM",
-        lambda f, low, high: jxp.guided_grad_cam(f, resize="linear"),
-    ),
-    "occlusion": ("Occlusion", lambda f, low, high: jxp.occlusion(f, (28, 28, 3), (14, 14, 3))),
-    "deep_lift": ("DeepLIFT", lambda f, low, high: jxp.deep_lift(f)),
+METHODS: dict[str, tuple[str, Make]] = {
+    "gradient": ("Gradient", _of(jxp.gradient)),
+    "input_times_gradient": ("Input × Gradient", _of(jxp.input_times_gradient)),
+    "deconvnet": ("Deconvnet", _of(jxp.deconvnet)),
+    "guided_backprop": ("Guided Backprop", _of(jxp.guided_backprop)),
+    "smoothgrad": ("SmoothGrad", _of(jxp.smoothgrad, samples=16)),
+    "integrated_gradients": ("Integrated Gradients", _of(jxp.integrated_gradients, steps=16)),
+    "grad_cam": ("Grad-CAM", _of(jxp.grad_cam, resize="linear")),
+    "guided_grad_cam": ("Guided Grad-CAM", _of(jxp.guided_grad_cam, resize="linear")),
+    "occlusion": ("Occlusion", _of(jxp.occlusion, (28, 28, 3), (14, 14, 3))),
+    "deep_lift": ("DeepLIFT", _of(jxp.deep_lift)),
     "deep_taylor": ("Deep Taylor", lambda f, low, high: jxp.deep_taylor(f, low=low, high=high)),
-    "epsilon": ("LRP-ε", lambda f, low, high: jxp.lrp(f)),
-    "epsilon_plus": ("EpsilonPlus", lambda f, low, high: jxp.lrp(f, composites.EpsilonPlus())),
-    "epsilon_plus_flat": (
-        "EpsilonPlusFlat",
-        lambda f, low, high: jxp.lrp(f, composites.EpsilonPlusFlat()),
-    ),
-    "epsilon_alpha2_beta1": (
-        "EpsilonAlpha2Beta1",
-        lambda f, low, high: jxp.lrp(f, composites.EpsilonAlpha2Beta1()),
-    ),
+    "epsilon": ("LRP-ε", _of(jxp.lrp)),
+    "epsilon_plus": ("EpsilonPlus", _of(jxp.lrp, composites.EpsilonPlus())),
+    "epsilon_plus_flat": ("EpsilonPlusFlat", _of(jxp.lrp, composites.EpsilonPlusFlat())),
+    "epsilon_alpha2_beta1": ("EpsilonAlpha2Beta1", _of(jxp.lrp, composites.EpsilonAlpha2Beta1())),
     "epsilon_alpha2_beta1_flat": (
         "EpsilonAlpha2Beta1Flat",
-        lambda f, low, high: jxp.lrp(f, composites.EpsilonAlpha2Beta1Flat()),
+        _of(jxp.lrp, composites.EpsilonAlpha2Beta1Flat()),
     ),
     "epsilon_gamma_box": (
         "EpsilonGammaBox",
         lambda f, low, high: jxp.lrp(f, composites.EpsilonGammaBox(low, high)),
     ),
-    "excitation_backprop": (
-        "ExcitationBackprop",
-        lambda f, low, high: jxp.lrp(f, composites.ExcitationBackprop()),
-    ),
-    "sequential_preset_a_flat": (
-        "PresetAFlat",
-        lambda f, low, high: jxp.lrp(f, composites.SequentialPresetAFlat()),
-    ),
-    "sequential_preset_b_flat": (
-        "PresetBFlat",
-        lambda f, low, high: jxp.lrp(f, composites.SequentialPresetBFlat()),
-    ),
+    "excitation_backprop": ("ExcitationBackprop", _of(jxp.lrp, composites.ExcitationBackprop())),
+    "sequential_preset_a_flat": ("PresetAFlat", _of(jxp.lrp, composites.SequentialPresetAFlat())),
+    "sequential_preset_b_flat": ("PresetBFlat", _of(jxp.lrp, composites.SequentialPresetBFlat())),
 }
 
 SHOWN = (
@@ -85,14 +72,10 @@ class UserError(Exception):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit code (2 when the command is at fault)."""
-    parser = _parser()
-    options = parser.parse_args(argv)
+    options = _parser().parse_args(argv)
     try:
         options.run(options)
-    except UserError as error:
-        print(f"jaxplain: {error}", file=sys.stderr)
-        return 2
-    except ImportError as error:  # an extra is not installed; the message names it
+    except (UserError, ImportError) as error:  # an ImportError names the extra to install
         print(f"jaxplain: {error}", file=sys.stderr)
         return 2
     return 0

@@ -9,25 +9,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from typing import Any
 
+from jaxplain import rules
 from jaxplain.graph import Graph
 from jaxplain.graph.layer import Layer
-from jaxplain.rules import (
-    AlphaBeta,
-    Deconvnet,
-    Epsilon,
-    Flat,
-    Gamma,
-    Gradient,
-    GuidedBackprop,
-    Norm,
-    Pass,
-    Rule,
-    Taylor,
-    Uniform,
-    WinnerTakesAll,
-    ZBox,
-    ZPlus,
-)
+from jaxplain.rules import Gradient, Rule
 from jaxplain.rules.base import Stabilizer
 
 
@@ -125,15 +110,15 @@ def _checked(entries: Iterable[tuple[Callable[[Layer], bool], Rule]]) -> _Entrie
 
 
 BASE: _Entries = (
-    (kind("Activation"), Pass()),
-    (kind("Merge"), Norm()),
-    (kind("Normalization"), Norm()),
-    (kind("Affine") & op("filter", "pooling", "sum", "cumulative", "linear"), Norm()),
-    (kind("Affine") & op("scale"), Pass()),
-    (kind("Selection"), WinnerTakesAll()),
-    (kind("Softmax"), Taylor()),
-    (kind("Product", "Matmul"), Uniform()),
-    (kernel, Epsilon()),
+    (kind("Activation"), rules.Pass()),
+    (kind("Merge"), rules.Norm()),
+    (kind("Normalization"), rules.Norm()),
+    (kind("Affine") & op("filter", "pooling", "sum", "cumulative", "linear"), rules.Norm()),
+    (kind("Affine") & op("scale"), rules.Pass()),
+    (kind("Selection"), rules.WinnerTakesAll()),
+    (kind("Softmax"), rules.Taylor()),
+    (kind("Product", "Matmul"), rules.Uniform()),
+    (kernel, rules.Epsilon()),
 )
 
 
@@ -225,8 +210,8 @@ def describe(rule: Rule) -> str:
     return f"{type(rule).__name__}({', '.join(options)})"
 
 
-def _preset(name: str, *entries: tuple[Match, Rule]) -> Composite:
-    return Composite(entries, name=name, strict=False)
+def _preset(name: str, *entries: tuple[Match, Rule], base: _Entries = BASE) -> Composite:
+    return Composite(entries, name=name, base=base, strict=False)
 
 
 _CONVOLUTION, _DENSE = kernel & op("convolution"), kernel & op("dense")
@@ -239,7 +224,7 @@ def of_kernels(rule: Rule) -> Composite:
 
 def EpsilonPlus(epsilon: Stabilizer = 1e-6) -> Composite:
     """Convolutions z+, dense layers epsilon."""
-    return _preset("EpsilonPlus", (_CONVOLUTION, ZPlus()), (_DENSE, Epsilon(epsilon)))
+    return _preset("EpsilonPlus", (_CONVOLUTION, rules.ZPlus()), (_DENSE, rules.Epsilon(epsilon)))
 
 
 def EpsilonPlusFlat(epsilon: Stabilizer = 1e-6) -> Composite:
@@ -249,7 +234,7 @@ def EpsilonPlusFlat(epsilon: Stabilizer = 1e-6) -> Composite:
 
 def EpsilonAlpha2Beta1(epsilon: Stabilizer = 1e-6) -> Composite:
     """Convolutions alpha-beta (2, 1), dense layers epsilon."""
-    entries = (_CONVOLUTION, AlphaBeta(2, 1)), (_DENSE, Epsilon(epsilon))
+    entries = (_CONVOLUTION, rules.AlphaBeta(2, 1)), (_DENSE, rules.Epsilon(epsilon))
     return _preset("EpsilonAlpha2Beta1", *entries)
 
 
@@ -271,9 +256,9 @@ def EpsilonGammaBox(
     """
     return _preset(
         "EpsilonGammaBox",
-        (first & _CONVOLUTION, ZBox(low, high)),
-        (_CONVOLUTION, Gamma(gamma)),
-        (_DENSE, Epsilon(epsilon)),
+        (first & _CONVOLUTION, rules.ZBox(low, high)),
+        (_CONVOLUTION, rules.Gamma(gamma)),
+        (_DENSE, rules.Epsilon(epsilon)),
     )
 
 
@@ -283,7 +268,7 @@ def ExcitationBackprop() -> Composite:
     References:
         Zhang et al., "Top-Down Neural Attention by Excitation Backprop", IJCV 2018.
     """
-    return _preset("ExcitationBackprop", (kernel, ZPlus()))
+    return _preset("ExcitationBackprop", (kernel, rules.ZPlus()))
 
 
 def DeepTaylor(low: Any = None, high: Any = None, epsilon: Stabilizer = 1e-6) -> Composite:
@@ -302,19 +287,19 @@ def DeepTaylor(low: Any = None, high: Any = None, epsilon: Stabilizer = 1e-6) ->
     """
     if (low is None) != (high is None):
         raise ValueError(f"give both low and high, or neither, got low={low!r}, high={high!r}")
-    box = () if low is None else ((first, ZBox(low, high, epsilon)),)
-    return _preset("DeepTaylor", *box, (kernel, ZPlus(epsilon, bias=False)))
+    box = () if low is None else ((first, rules.ZBox(low, high, epsilon)),)
+    return _preset("DeepTaylor", *box, (kernel, rules.ZPlus(epsilon, bias=False)))
 
 
 def SequentialPresetA(epsilon: Stabilizer = 0.1) -> Composite:
     """iNNvestigate's preset A: dense layers epsilon, convolutions alpha-beta (1, 0)."""
-    entries = (_DENSE, Epsilon(epsilon)), (_CONVOLUTION, AlphaBeta(1, 0))
+    entries = (_DENSE, rules.Epsilon(epsilon)), (_CONVOLUTION, rules.AlphaBeta(1, 0))
     return _preset("SequentialPresetA", *entries)
 
 
 def SequentialPresetB(epsilon: Stabilizer = 0.1) -> Composite:
     """iNNvestigate's preset B: dense layers epsilon, convolutions alpha-beta (2, 1)."""
-    entries = (_DENSE, Epsilon(epsilon)), (_CONVOLUTION, AlphaBeta(2, 1))
+    entries = (_DENSE, rules.Epsilon(epsilon)), (_CONVOLUTION, rules.AlphaBeta(2, 1))
     return _preset("SequentialPresetB", *entries)
 
 
@@ -329,15 +314,11 @@ def SequentialPresetBFlat(epsilon: Stabilizer = 0.1) -> Composite:
 
 
 def _flat(composite: Composite, name: str) -> Composite:
-    return _preset(name, (first, Flat()), *composite.entries)
+    return _preset(name, (first, rules.Flat()), *composite.entries)
 
 
 #: A base that differentiates every layer but unknown operations.
 DIFFERENTIATED: _Entries = ((~kind("Unknown"), Gradient()),)
 GRADIENT = Composite([], name="Gradient", base=[(any_layer, Gradient())])
-DECONVNET = Composite(
-    [(rectifier, Deconvnet())], name="Deconvnet", base=GRADIENT.base, strict=False
-)
-GUIDED = Composite(
-    [(rectifier, GuidedBackprop())], name="GuidedBackprop", base=GRADIENT.base, strict=False
-)
+DECONVNET = _preset("Deconvnet", (rectifier, rules.Deconvnet()), base=GRADIENT.base)
+GUIDED = _preset("GuidedBackprop", (rectifier, rules.GuidedBackprop()), base=GRADIENT.base)

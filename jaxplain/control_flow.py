@@ -1,4 +1,8 @@
-"""Relevance through loops, branches and shard_maps: rebuilt around their interpreted bodies."""
+"""Relevance through loops, branches and shard_maps.
+
+Each is rebuilt as a `scan`, `switch` or `shard_map` whose bodies are evaluated under their layers'
+rules, so that its derivative is relevance.
+"""
 
 from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import replace
@@ -14,7 +18,7 @@ from jaxplain.graph.ir import Control, Link, Var
 from jaxplain.graph.layer import Block, Layer
 from jaxplain.probes import Columns, Probes, ProbesInside, absorb, narrow, widen
 
-#: Evaluates a body at the values of its inputs: its outputs, and those of captured layers.
+#: Evaluates a body at the values of its inputs: its outputs, and the outputs of captured layers.
 Run = Callable[[Block, Sequence[Any], Probes], tuple[list[Any], dict[Layer, Any]]]
 
 
@@ -37,7 +41,7 @@ def evaluate(
         at_least_float32: whether relevance enters and leaves the bodies in at least float32.
 
     Returns:
-        The outputs, and those of captured layers inside, with a leading axis for the iterations.
+        The outputs, and the outputs of captured layers inside, which a loop stacks.
     """
     control = _control(layer)
     columns = probes.ledger.get(layer)
@@ -89,7 +93,7 @@ class _Crossing:
 
 
 def _absorbed(value: Any, absorbs: bool, columns: Columns | None) -> Any:
-    """The value, which absorbs its relevance where a ledger records it."""
+    """The value; where it `absorbs`, its relevance ends here and is recorded in the ledger."""
     return absorb(value, columns) if absorbs and columns else value
 
 
@@ -133,7 +137,7 @@ def _branch(
 def _shards(
     layer: Layer, operands: list[Any], values: Any, inside: Run, probes: ProbesInside
 ) -> tuple[list[Any], dict[Layer, Any]]:
-    """Arrays of captured and attached values have the parts of the devices along a first axis."""
+    """Evaluates a shard_map; captured and attached arrays have an axis of devices in front."""
     (block,), eqn, names = layer.blocks, layer.main.eqn, _captured(layer, probes)
     ledger = {k: v for k, v in probes.probes.ledger.items() if layer in k.around}
 

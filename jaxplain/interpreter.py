@@ -26,7 +26,7 @@ from jaxplain.rules import Gradient, LayerView, Move, Rule
 
 _Env = dict[Var, Any]
 
-#: Ends the list of calls of `jax.checkpoint` that a step stands in.
+#: The end of the list of calls of `jax.checkpoint` that a step stands in.
 _NOWHERE = (None,)
 
 
@@ -59,7 +59,7 @@ def values_of(
     inputs: Sequence[Any],
     parameters: ParameterBatch = ParameterBatch(),
 ) -> list[Any]:
-    """The values of some variables; nothing is computed that they do not need."""
+    """The values of some variables, computed by the operations that they need alone."""
     given = _given(program, constants, inputs)
     env = _Values(given, {}, parameters)
     return [given[v] if v in given else env.constant(v) for v in variables]
@@ -89,7 +89,7 @@ def evaluate(
             layers; the outputs are then in float32 too.
         probes: the probes to attach.
         states: for layers whose rule reads one, a pytree of arrays: `LayerView.state`.
-        parameters: inputs that are not explained and get their relevance all the same.
+        parameters: inputs that are no explained input and yet get relevance, such as weights.
 
     Returns:
         The values of `outputs`, and the outputs of the captured layers.
@@ -279,7 +279,7 @@ class _Values:
                 stack.pop()
             elif top in self.carried:
                 self._constants[top] = jax.lax.stop_gradient(self.carried[top])
-            elif (node := top.producer) is None:  # a constant, which the whole program owns
+            elif (node := top.producer) is None:  # a constant of the whole program
                 assert self._outside is not None
                 self._constants[top] = self._outside.constant(top)
             elif top in self._parameters.owner:
@@ -366,7 +366,7 @@ def _under_rule(
 
 
 def _differentiated(function: Callable[..., Any], xs: Any, rs: Sequence[Any]) -> Any:
-    """J^T rs, for an operation with several outputs."""
+    """The gradient J^T rs, for an operation with several outputs."""
     zs, pullback = jax.vjp(function, *xs)
     return pullback([r.astype(z.dtype) for r, z in zip(rs, zs, strict=True)])
 

@@ -57,7 +57,7 @@ class ParameterBatch:
         constants: Mapping[Var, jax.Array],
         r: jax.Array,
     ) -> dict[Var, jax.Array]:
-        """The relevance of the layer's derived constants, each parameter's explained on their own.
+        """The relevance of the layer's derived constants, for one parameter at a time.
 
         Args:
             layer: the layer.
@@ -115,8 +115,9 @@ class DerivedConstant:
     Attributes:
         var: the constant.
         nodes: the operations that compute it.
-        sources: the values with relevance that they start from: the parameter, or constants.
-        fixed: the other values that they read.
+        sources: the values with relevance that the operations start from: the parameter, or values
+            computed from it before, such as the carry of a loop.
+        fixed: all other values that the operations read.
         share: shares the constant's relevance among the sources.
     """
 
@@ -191,7 +192,7 @@ def _check(graph: Graph, parameter: Var) -> None:
 
 
 def _check_rule(layer: Layer, rule: Rule, constants: Sequence[Var]) -> None:
-    """Raises NotAnalyzableError for a kernel whose rule is no rule for weights."""
+    """Raises NotAnalyzableError for derived weights under a rule that is for inputs only."""
     if not layer.is_kernel or rule.weights_like_inputs:
         return
     end = max(map(layer.nodes.index, layer.mixing)) + 1

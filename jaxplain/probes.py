@@ -1,7 +1,7 @@
 """Probes: identities whose backward pass reads or changes the relevance of a value.
 
 A zero that is added to a value has the value's relevance as its cotangent, as a perturbation of
-Flax (`Module.perturb`) has its gradient. A zero that nobody asks the cotangent of costs nothing.
+Flax (`Module.perturb`) has its gradient. A zero whose cotangent is not asked for costs nothing.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -57,7 +57,9 @@ class Probes:
 
 @dataclass(frozen=True)
 class ProbesInside:
-    """Probes that a loop, branch or shard_map must take in as arrays, one slice an iteration.
+    """The probes of layers inside of a loop, branch or shard_map, which takes them as arrays.
+
+    A loop takes one slice of each array per iteration, as `jax.lax.scan` does of its `xs`.
 
     Attributes:
         probes: all probes.
@@ -99,7 +101,7 @@ class ProbesInside:
 
 @jax.custom_vjp
 def attach(value: jax.Array, mask: jax.Array | None, zero: jax.Array | None) -> jax.Array:
-    """The value; its relevance is multiplied by the mask, and is then the cotangent of the zero."""
+    """The value. Its relevance is multiplied by the mask; the product is the zero's cotangent."""
     return value
 
 
@@ -162,7 +164,7 @@ def _wide(value: jax.Array) -> jax.Array:
     return value.astype(wide(value.dtype))
 
 
-#: The value in at least float32, and its relevance too: in the backward pass nothing is cast back.
+#: The value in at least float32; so is its relevance, as the backward pass does not cast it back.
 widen = jax.custom_vjp(_wide)
 widen.defvjp(lambda value: (_wide(value), None), lambda _, r: (r,))
 

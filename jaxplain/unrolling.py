@@ -7,6 +7,7 @@ import jax
 from jax.tree_util import DictKey
 
 from jaxplain import _compat
+from jaxplain.arguments import leaves_by_path
 
 
 def unroll(f: Callable[..., Any]) -> Callable[..., Any]:
@@ -59,12 +60,8 @@ class _Unrolled:
 
     def tree_flatten_with_keys(self) -> tuple[list[tuple[Any, Any]], Any]:
         """Its leaves by their paths in `f`, which name the layers."""
-        leaves, tree = jax.tree_util.tree_flatten_with_path(self._f)
-        keyed = [
-            (DictKey(jax.tree_util.keystr(path, simple=True, separator="/")), leaf)
-            for path, leaf in leaves
-        ]
-        return keyed, tree
+        keyed = [(DictKey(path), leaf) for path, leaf in leaves_by_path(self._f)]
+        return keyed, jax.tree.structure(self._f)
 
     @classmethod
     def tree_unflatten(cls, tree: Any, leaves: Any) -> "_Unrolled":

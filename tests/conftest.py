@@ -1,4 +1,4 @@
-"""Real networks are few and loaded once; jaxplain promotes nothing implicitly.
+"""Real networks are few, slow and loaded once; jaxplain promotes nothing implicitly.
 
 Those whose weights have not been fetched are skipped, but in continuous integration (CI is set).
 
@@ -6,6 +6,7 @@ Tests compile far more than they compute: XLA leaves its expensive optimisations
 test is marked as `optimized`.
 """
 
+import gc
 import importlib
 import os
 import sys
@@ -42,8 +43,15 @@ def pytest_configure() -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--models", type=int, default=600, help="how many random models to draw")
+    parser.addoption("--models", type=int, default=60, help="how many random models to draw")
     parser.addoption("--layouts", type=int, default=60, help="how many random layouts to draw")
+
+
+def pytest_collection_finish() -> None:
+    """What frameworks and tests consist of stays: nobody needs to look through it for garbage."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -64,10 +72,14 @@ def unavailable(network: str) -> str:
     return f"{reader} is not installed" if reader and not find_spec(reader) else ""
 
 
+@pytest.hookimpl(tryfirst=True)  # before markers are selected
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:  # their examples
+    for item in items:
         network = item.name.removeprefix("jaxplain.models.")
-        if isinstance(item, pytest.DoctestItem) and network in WEIGHTS and not os.environ.get("CI"):
+        example = isinstance(item, pytest.DoctestItem) and network in WEIGHTS
+        if example or {"load", "lite0"} & {*getattr(item, "fixturenames", ())}:
+            item.add_marker(pytest.mark.slow)
+        if example and not os.environ.get("CI"):
             item.add_marker(
                 pytest.mark.skipif(bool(unavailable(network)), reason=unavailable(network))
             )
@@ -111,6 +123,12 @@ def _keras_precision() -> Iterator[None]:
         config = sys.modules["keras"].config
         config.set_floatx("float32")
         config.set_dtype_policy("float32")
+
+
+@pytest.fixture
+def float64() -> Iterator[None]:
+    with jax.enable_x64(True):
+        yield
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The dtype in which rules compute."""
+"""Dtypes of the arithmetic of rules."""
 
 from functools import reduce
 from typing import Any

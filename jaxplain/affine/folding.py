@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxplain import _compat
 from jaxplain.graph.analyses.axes import Labels, moved
+from jaxplain.graph.analyses.constants import varying_axes
 from jaxplain.graph.contractions import Contraction, contraction
 from jaxplain.graph.ir import Node, Var
 from jaxplain.graph.layer import Layer
@@ -34,7 +35,7 @@ def fold(
     Args:
         layer: an affine layer with one kernel.
         nodes: its operations.
-        scales: those of its operations that scale.
+        scales: the operations among them that scale.
         weights: those of the kernel.
         through: from operations in a row and what the first of them reads, their linear map.
     """
@@ -52,7 +53,7 @@ def fold(
     if varying is None or not varying <= set(features):
         return None
     if any(n in scales for n in after):
-        # in shard_map as one that varies as its scales do: what is replicated sums over devices
+        # in shard_map it varies over devices as its scales do: a replicated one would be summed
         like = _compat.along(_ones(made), _compat.varying(layer.output.aval))
         (scale,) = jax.linear_transpose(through(after, made), like)(_ones(layer.output))
         weights = weights * along(scale, varying, features, weights.shape)
@@ -90,20 +91,8 @@ def _varying(
         labels = tuple(next(new) if label is None else label for label in behind)
         if node in scales and not node.info.adds:
             constants = [v for v in node.inputs if v not in layer.affine_vars and v.floating]
-            varying |= {labels[axis] for v in constants for axis in _varying_axes(v)}
+            varying |= {labels[axis] for v in constants for axis in varying_axes(v)}
     return labels, varying
-
-
-def _varying_axes(var: Var) -> set[int]:
-    """The axes along which a constant may vary."""
-    axes = {i for i, n in enumerate(var.shape) if n > 1}
-    node = var.producer
-    if node is not None and node.info.role is Role.BROADCAST:
-        inner = _varying_axes(node.inputs[0])
-        axes &= {d for i, d in enumerate(node.params["broadcast_dimensions"]) if i in inner}
-    elif node is not None and node.info.role is Role.CAST:
-        axes &= _varying_axes(node.inputs[0])
-    return axes
 
 
 def _behind(node: Node, labels: Labels, layer: Layer) -> Labels | None:
@@ -136,7 +125,7 @@ def _input_factor(
 
 
 def _compact(scale: jax.Array, axes: Sequence[int]) -> jax.Array:
-    """A scale that varies along `axes` only, without the others."""
+    """A scale that varies along `axes` only, without its other axes."""
     return scale[tuple(slice(None) if i in axes else 0 for i in range(scale.ndim))]
 
 

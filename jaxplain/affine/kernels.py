@@ -1,4 +1,4 @@
-"""What a kernel layer's weights are, and how their entries belong to its outputs."""
+"""The weights of a kernel layer, and the outputs that each of their entries belongs to."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ from jaxplain.graph.layer import Layer
 class Kernel:
     """A dot product or convolution y = K(x, w) with one set of weights.
 
-    A *feature* is what an output has its own weights for; the outputs of one feature are its
-    positions (examples, pixels).
+    Outputs of one *feature* (a unit of a dense layer, a channel of a convolution) share their
+    weights; they are its positions (examples, pixels).
 
     Attributes:
         node: the operation.
@@ -39,7 +39,7 @@ class Kernel:
         return values.sum(positions, keepdims=True)
 
     def along_weights(self, values: jax.Array) -> jax.Array:
-        """What `sums` returned, so that it broadcasts against the weights."""
+        """The result of `sums`, reshaped to broadcast against the weights."""
         return along(values, self.axes, self.axes, self.weights.shape)
 
     def run(

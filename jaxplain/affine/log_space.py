@@ -1,7 +1,8 @@
 """A softmax in logarithms: exponents in the place of exponentials.
 
-What is left of it are linear operations and sums of the exponents' exponentials, which the caller
-computes. The maximum that a softmax subtracts for stability is left out: nothing can overflow.
+A product of exponentials is a sum of their exponents, a quotient a difference. The caller computes
+the logarithm of a sum of exponentials. The maximum that a softmax subtracts for stability is left
+out: nothing can overflow.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,7 +16,7 @@ from jaxplain.graph.ir import Node, Var, read
 from jaxplain.graph.layer import Layer
 from jaxplain.graph.primitives import Role
 
-#: log sum exp: of exponents and the axes summed over.
+#: A function like log-sum-exp, of exponents and the axes summed over.
 Total = Callable[[jax.Array, tuple[int, ...]], jax.Array]
 
 _SAME = (Role.RESHAPE, Role.TRANSPOSE, Role.BROADCAST, Role.SELECT, Role.REVERSAL)
@@ -24,13 +25,13 @@ _SAME = (Role.RESHAPE, Role.TRANSPOSE, Role.BROADCAST, Role.SELECT, Role.REVERSA
 def run(
     layer: Layer, constants: Mapping[Var, Any], x: jax.Array, total: Total
 ) -> tuple[jax.Array, bool]:
-    """The layer's output, and whether it is the exponent of it that is returned.
+    """The layer's output and False, or the output's logarithm and True.
 
     Args:
         layer: a softmax, log-softmax or logsumexp.
         constants: the values of its constants.
         x: its input, in the dtype of the arithmetic.
-        total: sums exponentials.
+        total: gives the logarithm of sums of exponentials.
 
     Raises:
         NotImplementedError: an operation of the layer has no form in exponents.
@@ -74,7 +75,7 @@ def objection(layer: Layer) -> str:
 
 
 def _of_exponents(node: Node, operands: list[Any], total: Total) -> Any:
-    """An operation on exponentials, as what it does to their exponents."""
+    """The logarithm of an operation's output, from those of its operands."""
     role = node.info.role
     if role is Role.SUM_REDUCTION:
         return total(operands[0], tuple(node.params["axes"]))

@@ -3,8 +3,9 @@
 `Affine` never builds A. It re-evaluates the layer's operations with transformed constants: every
 entry of A is one weight times the scales before and behind it, so |A|, A*A and the connectivity
 come from |.|, the square and one applied to each constant. For the positive and negative parts of A
-the scales are folded into the weights where they vary along the weights' own features; elsewhere
-what came through weights of either sign is carried through the operations apart.
+the scales are folded into the weights where they vary along the weights' own features, as those of
+a BatchNorm behind a convolution; elsewhere every operation is run on two values, the sums over the
+positive and over the negative entries of A.
 
 Half precision layers are applied in float32, where sums neither overflow nor lose relevance: z+ may
 be far larger than z. Kernels in bfloat16 stay so and only accumulate wider; their transposes run as
@@ -33,10 +34,10 @@ Arrays = tuple[jax.Array, ...]
 
 
 class _Ones(enum.IntEnum):
-    """Which factors a map takes for one."""
+    """The factors that a map replaces by one."""
 
     NONE = 0
-    SIGNS = 1  # those of subtractions and negations
+    SIGNS = 1  # the -1 of subtractions and negations
     SCALES = 2  # and all scales
 
 
@@ -50,9 +51,9 @@ class Linear:
 
     Attributes:
         apply: the map.
-        back: the same map, as it is transposed: possibly in other dtypes.
+        back: the same map in the form to be transposed, possibly in other dtypes.
         inputs: the abstract values of the arrays that `back` takes.
-        dtype: of what `back` gives.
+        dtype: the dtype that `back` gives.
     """
 
     apply: Callable[..., Any]
@@ -84,7 +85,7 @@ class Linear:
 
 
 def pull_back(transposed: Callable[[Any], Any], s: Any, dtype: Any) -> Arrays:
-    """Applies a linear map that wants its argument, one array or several, in `dtype`.
+    """The result of a linear map whose argument, one array or several, must be in `dtype`.
 
     The quotients s of a rule are wider than half precision layers, and out of float16's range: they
     are scaled to 1 on the way in.
@@ -104,7 +105,7 @@ class Affine:
 
     Args:
         layer: the layer.
-        constants: the values of everything the layer does not compute on its affine path.
+        constants: the values of the layer's constants, such as weights.
         xs: the layer's inputs (their shapes matter, and for normalisations their values).
     """
 
@@ -156,12 +157,12 @@ class Affine:
 
     @cached_property
     def signed(self) -> Linear:
-        """Both, as a pair: max(A, 0) x and min(A, 0) x."""
+        """The pair max(A, 0) x and min(A, 0) x."""
         return self._linear(self._parts)
 
     @cached_property
     def contributions(self) -> Linear:
-        """As `signed`, of inputs in two parts: A+ x+ + A- x- and A- x+ + A+ x-, of (*x+, *x-)."""
+        """The pair A+ x+ + A- x- and A- x+ + A+ x-, of an input in two parts (*x+, *x-)."""
         return self._linear(self._parts, halves=2)
 
     @property
@@ -200,7 +201,7 @@ class Affine:
         return self._map(change, weights, ones=_Ones.SIGNS if weighted else _Ones.NONE, exact=True)
 
     def behind(self, start: Node) -> Linear:
-        """Where the outputs of one of the layer's operations end up in the layer's output."""
+        """The map from the output of an operation to the layer's output, with all scales one."""
         nodes = self._nodes[self._nodes.index(start) + 1 :]
         apply = self._walk(nodes, (start.outputs[0],), jnp.ones_like, ones=_Ones.SCALES)
         apply = partial(apply, None)
@@ -212,7 +213,7 @@ class Affine:
         return env[var] if var in env else _compat.zeros(var.aval, self._dtype or var.aval.dtype)
 
     def _linear(self, apply: Callable[..., Any], exact: bool = False, halves: int = 1) -> Linear:
-        """A map that `apply` computes in the dtype it is given; None: as the layer is written."""
+        """The map that `apply(dtype, *xs)` computes; a `dtype` of None: as the layer is written."""
         written = self._dtype is None or (self._narrow and not exact)
         dtype = None if written else self._dtype
         inputs = [_compat.retyped(x, dtype or x.dtype) for x in self._inputs] * halves
@@ -231,8 +232,8 @@ class Affine:
         Args:
             change: applied to weights and scales.
             weights: kernels to use as they are instead of the layer's own.
-            ones: which factors count as one.
-            exact: nothing may be in half precision.
+            ones: the factors to replace by one.
+            exact: whether nothing may be in half precision.
         """
         apply = self._walk(self._nodes, self._layer.inputs, change, weights, ones)
         return self._linear(apply, exact)
@@ -245,7 +246,7 @@ class Affine:
         weights: Mapping[Node, Any] | None = None,
         ones: _Ones = _Ones.NONE,
     ) -> Callable[..., jax.Array]:
-        """Some of the layer's operations in a row, from `sources` on, as `_map` wants them."""
+        """The linear part of some operations in a row, from `sources` on; see `_map`."""
         (end,) = nodes[-1].outputs if nodes else sources
 
         def apply(dtype: Any, *xs: jax.Array) -> jax.Array:
@@ -278,7 +279,7 @@ class Affine:
         ones: _Ones,
         dtype: Any,
     ) -> list[Any]:
-        """One operation without its offset: constants other than factors count as zero."""
+        """The outputs of one operation without its offset: added and moved constants are zero."""
         if node.info.adds:
             return _total(node, env, env, ones)
         if _counts_as_one(node, ones):
@@ -312,7 +313,7 @@ class Affine:
         return folding.fold(layer, self._nodes, scales, weights, through)
 
     def _part(self, place: int, part: Callable[[Any], Any]) -> Linear:
-        """The entries of A with one sign: those of one kernel, or a place in `_parts`."""
+        """The map of the entries of A with one sign: of one kernel where the scales fold."""
         if self._folded is None:
             return self._linear(lambda *args: self._parts(*args)[place])
         return self._map(jnp.ones_like, {self._layer.mixing[0]: part(self._folded)}, _Ones.SCALES)
@@ -335,7 +336,7 @@ class Affine:
     def _split(
         self, node: Node, above: Mapping[Var, Any], below: Mapping[Var, Any], dtype: Any
     ) -> tuple[list[Any], list[Any]]:
-        """One operation on both parts; a part that is zero throughout has no outputs."""
+        """The outputs of one operation on either part; none for a part that is zero throughout."""
         ones = _Ones.NONE if self._folded is None else _Ones.SCALES
 
         def run(env: Mapping[Var, Any], factors: Mapping[Var, Any] = {}) -> list[Any]:
@@ -401,7 +402,7 @@ def _down(x: Any) -> jax.Array:
 
 
 def _inverse(scale: Any) -> jax.Array:
-    """1 / s; what cuts a connection, a factor of zero or a divisor of infinity, still does."""
+    """1 / s; a scale that cuts a connection (a factor 0, a divisor of infinity) stays as it is."""
     scale = jnp.asarray(scale)
     cut = (scale == 0) | jnp.isinf(scale)
     return jnp.where(cut, scale, 1 / jnp.where(cut, 1, scale))
@@ -414,13 +415,13 @@ def _share(scale: Any) -> jax.Array:
 
 
 def _counts_as_one(node: Node, ones: _Ones) -> bool:
-    """Whether all factors of an operation are taken for one."""
+    """Whether all factors of an operation are replaced by one."""
     turns = node.info.adds and Operand.SUBTRAHEND in node.info.operands
     return (turns and ones >= _Ones.SIGNS) or (node.info.scales and ones >= _Ones.SCALES)
 
 
 def _is_scale(node: Node, layer: Layer) -> bool:
-    """Whether the operation multiplies its input by something else than one."""
+    """Whether the operation scales its input or turns its sign, and sums nothing."""
     if node.info.adds:
         return any(k is Operand.SUBTRAHEND and v in layer.affine_vars for k, v in node.operands)
     einsum = node.info.multiplies and node not in layer.mixing  # without a sum

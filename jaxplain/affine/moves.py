@@ -1,4 +1,4 @@
-"""Moves, undone: a value behind reshapes and transposes, as it was before them."""
+"""The inverse of moves: from a value behind reshapes and transposes to the value before them."""
 
 from collections.abc import Sequence
 

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import chain, islice
 from os import PathLike
 from typing import Any, Literal
@@ -22,7 +22,7 @@ from jaxplain.transforms.method import selected_value
 from jaxplain.transforms.occlusion import Occlusion
 from jaxplain.transforms.pattern_statistics import pattern_statistics
 from jaxplain.transforms.patterns import selected_sign
-from jaxplain.transforms.wrapper import Base, Wrapper
+from jaxplain.transforms.wrapper import Base, Wrapper, innermost
 
 Mode = Literal["max_activation", "index", "all"]
 _MODES = ("max_activation", "index", "all")
@@ -220,11 +220,7 @@ class Analyzer:
         self, generator: Iterable[Any], steps: int | None = None, *, progress: bool = False
     ) -> "Analyzer":
         """Fits to batches, at most `steps` of them; else as `fit`."""
-        batches = (
-            (batch for _, batch in zip(range(steps), generator, strict=False))
-            if (steps is not None)
-            else generator
-        )
+        batches = generator if steps is None else islice(generator, steps)
         return self.fit(batches, progress=progress)
 
     def partial_fit(
@@ -315,14 +311,10 @@ def _reversing(explain: Base, options: Mapping[str, Any]) -> Base:
     if not isinstance(explain, Explainer) or "reverse_keep_tensors" not in options:
         return explain
     change = explain.method.transform_relevance
-    projected, clipped = (
-        options["reverse_project_bottleneck_layers"],
-        options["reverse_clip_values"],
-    )
-    if projected and "patterns" not in options:
+    if (projected := options["reverse_project_bottleneck_layers"]) and "patterns" not in options:
         change = reversal.project(projected)
-    if clipped:
-        change = reversal.both(change, reversal.clip(clipped))
+    if clipped := options["reverse_clip_values"]:
+        change = reversal.then_clip(change, clipped)
     watched = options["reverse_keep_tensors"] or options["reverse_check_min_max_values"]
     return replace(
         explain.with_method(transform_relevance=change),
@@ -340,10 +332,7 @@ def _target(
     outputs = len(jax.tree.leaves(traced.output))
     if outputs != 1:
         raise TypeError(f"the model returns {outputs} arrays: give a model that returns one")
-    inner = explain
-    while isinstance(inner, Wrapper):
-        inner = inner.base
-    seed = inner.method.seed
+    seed = innermost(explain).method.seed
     if mode == "all":
         # the vector of all outputs is not projected
         return _AllOutputs(selected_value if seed is selected_sign else seed)
@@ -353,27 +342,17 @@ def _target(
     return None
 
 
-class _Seed:
-    """A seed of the backward pass, compared by its function: it is a static argument."""
+@dataclass(frozen=True)
+class _AllOutputs:
+    """Every output at once: a seed that is compared by its function, being a static argument."""
 
-    def __init__(self, kind: Callable[[jax.Array], jax.Array]):
-        self.kind = kind
-
-    def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self.kind == other.kind
-
-    def __hash__(self) -> int:
-        return hash((type(self), self.kind))
-
-
-class _AllOutputs(_Seed):
-    """Every output at once."""
+    kind: Callable[[jax.Array], jax.Array]
 
     def __call__(self, output: Any) -> Any:
         return jax.tree.map(self.kind, output)
 
 
-class _TiedOutputs(_Seed):
+class _TiedOutputs(_AllOutputs):
     """The largest outputs at every leading position, which share where they are equal."""
 
     def __call__(self, output: Any) -> Any:

@@ -1,31 +1,12 @@
 """The names of iNNvestigate and SIGN-XAI, and what each of them builds."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal
 
 from jaxplain import rules, tables, transforms
 from jaxplain.analyzer import grammar, reversal
-from jaxplain.analyzer.references import (
-    ADEBAYO,
-    BACH,
-    CONTROL,
-    ERION,
-    GUMPFER,
-    HOOKER,
-    KINDERMANS,
-    LAPUSCHKIN,
-    MONTAVON,
-    MONTAVON_2019,
-    SELVARAJU,
-    SHRIKUMAR,
-    SHRIKUMAR_2016,
-    SIMONYAN,
-    SMILKOV,
-    SPRINGENBERG,
-    SUNDARARAJAN,
-    ZEILER,
-)
+from jaxplain.analyzer import references as by
 from jaxplain.analyzer.rule_names import alpha_beta, lrp_composite
 from jaxplain.analyzer.settings import LRP, REVERSE, Build, Name, Settings
 from jaxplain.analyzer.shapes import InputShaped, PlusInput
@@ -47,7 +28,7 @@ def _gradient(f: Callable[..., Any], s: Settings) -> Base:
     return transforms.gradient(f, postprocess=s["postprocess"], logits=True, argnums=s.argnums)
 
 
-def _input_t_gradient(f: Callable[..., Any], s: Settings) -> Base:
+def _times_input(f: Callable[..., Any], s: Settings) -> Base:
     return transforms.input_times_gradient(
         f, postprocess=s["postprocess"], logits=True, argnums=s.argnums
     )
@@ -101,15 +82,12 @@ def _expected(f: Callable[..., Any], s: Settings) -> Base:
     )
 
 
-def _lrp(rule: Callable[[Settings], Any], input_rule: Any = None) -> Build:
+def _lrp(rule: str | Callable[[Settings], Any], input_rule: Any = None) -> Build:
     def build(f: Callable[..., Any], s: Settings) -> Base:
-        return transforms.lrp(f, lrp_composite(rule(s), s, input_rule), argnums=s.argnums)
+        given = rule if isinstance(rule, str) else rule(s)
+        return transforms.lrp(f, lrp_composite(given, s, input_rule), argnums=s.argnums)
 
     return build
-
-
-def _named(rule: str) -> Callable[[Settings], Any]:
-    return lambda s: rule
 
 
 def _any_rule(s: Settings) -> Any:
@@ -137,17 +115,10 @@ def _preset_until(f: Callable[..., Any], s: Settings) -> Base:
 
 
 def _deep_taylor(f: Callable[..., Any], s: Settings) -> Base:
-    return _decomposed(f, s, None, None)
-
-
-def _deep_taylor_bounded(f: Callable[..., Any], s: Settings) -> Base:
-    if s["low"] is None or s["high"] is None:
+    box = {bound: s[bound] for bound in ("low", "high") if bound in s.options}
+    if any(value is None for value in box.values()):
         raise ValueError("deep_taylor.bounded needs low= and high=, the bounds of the input")
-    return _decomposed(f, s, s["low"], s["high"])
-
-
-def _decomposed(f: Callable[..., Any], s: Settings, low: Any, high: Any) -> Base:
-    explainer = transforms.deep_taylor(f, low=low, high=high, argnums=s.argnums, epsilon=s.epsilon)
+    explainer = transforms.deep_taylor(f, **box, argnums=s.argnums, epsilon=s.epsilon)
     if not s.compat:
         return explainer
     # there all but kernels are differentiated: sums copy relevance, means divide it
@@ -239,77 +210,77 @@ _ABSOLUTE = {"noise_scale": 1.0}
 
 # fmt: off
 _ROWS: tuple[tuple[Any, ...], ...] = (
-    ("input", "the input itself", CONTROL, _input),
-    ("random", "Gaussian noise", CONTROL, _random, {"stddev": 1.0}),
-    ("gradient", "the gradient", SIMONYAN, _gradient, REVERSE | _POST),
-    ("gradient.baseline", "the gradient", SIMONYAN, _gradient, _POST),
-    ("input_t_gradient", "input times gradient", SHRIKUMAR_2016, _input_t_gradient,
-     REVERSE | _POST),
-    ("deconvnet", "rectified backward signals", ZEILER, _deconvnet, REVERSE),
-    ("guided_backprop", "the gradient, negative signals cut", SPRINGENBERG, _guided, REVERSE),
-    ("guided", "the same", SPRINGENBERG, _guided, REVERSE),
-    ("integrated_gradients", "the gradient along a path", SUNDARARAJAN, _integrated, _PATH),
-    ("expected_gradients", "the same over a data set of baselines", ERION, _expected,
-     _EXPECTED),
-    ("smoothgrad", "the mean gradient under noise", SMILKOV,
+    ("input", "the input itself", by.CONTROL, _input),
+    ("random", "Gaussian noise", by.CONTROL, _random, {"stddev": 1.0}),
+    ("gradient", "the gradient", by.SIMONYAN, _gradient, REVERSE | _POST),
+    ("gradient.baseline", "the gradient", by.SIMONYAN, _gradient, _POST),
+    ("input_t_gradient", "input times gradient", by.SHRIKUMAR_2016, _times_input, REVERSE | _POST),
+    ("deconvnet", "rectified backward signals", by.ZEILER, _deconvnet, REVERSE),
+    ("guided_backprop", "the gradient, negative signals cut", by.SPRINGENBERG, _guided, REVERSE),
+    ("guided", "the same", by.SPRINGENBERG, _guided, REVERSE),
+    ("integrated_gradients", "the gradient along a path", by.SUNDARARAJAN, _integrated, _PATH),
+    ("expected_gradients", "the same over a data set of baselines", by.ERION, _expected, _EXPECTED),
+    ("smoothgrad", "the mean gradient under noise", by.SMILKOV,
      _noisy(transforms.smoothgrad), _NOISE, _ABSOLUTE),
-    ("smoothgrad_squared", "the mean squared gradient under noise", HOOKER,
+    ("smoothgrad_squared", "the mean squared gradient under noise", by.HOOKER,
      _noisy(transforms.smoothgrad_squared), _NOISE, _ABSOLUTE),
-    ("vargrad", "the variance of the gradient under noise", ADEBAYO,
+    ("vargrad", "the variance of the gradient under noise", by.ADEBAYO,
      _noisy(transforms.vargrad), _NOISE, _ABSOLUTE),
-    ("lrp", "LRP by a rule, or rules", BACH, _lrp(_any_rule), LRP | {"rule": None}),
-    ("lrp.z", "LRP-0", BACH, _lrp(_named("Z")), LRP),
-    ("lrp.z_IB", "LRP-0 without biases", BACH, _lrp(_named("ZIgnoreBias")), LRP),
-    ("lrp.epsilon", "LRP-epsilon", BACH,
+    ("lrp", "LRP by a rule, or rules", by.BACH, _lrp(_any_rule), LRP | {"rule": None}),
+    ("lrp.z", "LRP-0", by.BACH, _lrp("Z"), LRP),
+    ("lrp.z_IB", "LRP-0 without biases", by.BACH, _lrp("ZIgnoreBias"), LRP),
+    ("lrp.epsilon", "LRP-epsilon", by.BACH,
      _lrp(lambda s: rules.Epsilon(s["epsilon"], s["bias"])), LRP | {"epsilon": 1e-7, "bias": True}),
-    ("lrp.epsilon_IB", "LRP-epsilon without biases", BACH,
+    ("lrp.epsilon_IB", "LRP-epsilon without biases", by.BACH,
      _lrp(lambda s: rules.Epsilon(s["epsilon"], bias=False)), LRP | {"epsilon": 1e-7}),
-    ("lrp.stdxepsilon", "LRP-epsilon, epsilon in deviations of the input", GUMPFER,
+    ("lrp.stdxepsilon", "LRP-epsilon, epsilon in deviations of the input", by.GUMPFER,
      _lrp(lambda s: rules.StdEpsilon(s["stdfactor"], s.compat)), LRP | {"stdfactor": 0.25}),
-    ("lrp.gamma", "LRP-gamma", MONTAVON_2019,
+    ("lrp.gamma", "LRP-gamma", by.MONTAVON_2019,
      _lrp(lambda s: rules.Gamma(s["gamma"], s.epsilon)), LRP | {"gamma": 0.5}),
-    ("lrp.w_square", "w^2 in every layer", MONTAVON, _lrp(_named("WSquare")), LRP),
-    ("lrp.flat", "flat in every layer", LAPUSCHKIN, _lrp(_named("Flat")), LRP),
-    ("lrp.alpha_beta", "LRP-alpha-beta", BACH,
+    ("lrp.w_square", "w^2 in every layer", by.MONTAVON, _lrp("WSquare"), LRP),
+    ("lrp.flat", "flat in every layer", by.LAPUSCHKIN, _lrp("Flat"), LRP),
+    ("lrp.alpha_beta", "LRP-alpha-beta", by.BACH,
      _lrp(lambda s: alpha_beta(s["alpha"], s["beta"], s["bias"], s)),
      LRP | {"alpha": None, "beta": None, "bias": True}),
-    ("lrp.alpha_2_beta_1", "LRP-alpha-beta (2, 1)", BACH, _lrp(_named("Alpha2Beta1")), LRP),
-    ("lrp.alpha_2_beta_1_IB", "the same without biases", BACH,
-     _lrp(_named("Alpha2Beta1IgnoreBias")), LRP),
-    ("lrp.alpha_1_beta_0", "LRP-alpha-beta (1, 0)", BACH, _lrp(_named("Alpha1Beta0")), LRP),
-    ("lrp.alpha_1_beta_0_IB", "the same without biases", BACH,
-     _lrp(_named("Alpha1Beta0IgnoreBias")), LRP),
-    ("lrp.z_plus", "z+ without biases", MONTAVON, _lrp(_named("ZPlus")), LRP),
-    ("lrp.z_plus_fast", "z+ without biases", MONTAVON, _lrp(_named("ZPlusFast")), LRP),
-    ("lrp.sequential_preset_a", "dense epsilon, convolutions alpha-beta (1, 0)", LAPUSCHKIN,
+    ("lrp.alpha_2_beta_1", "LRP-alpha-beta (2, 1)", by.BACH, _lrp("Alpha2Beta1"), LRP),
+    ("lrp.alpha_2_beta_1_IB", "the same without biases", by.BACH,
+     _lrp("Alpha2Beta1IgnoreBias"), LRP),
+    ("lrp.alpha_1_beta_0", "LRP-alpha-beta (1, 0)", by.BACH, _lrp("Alpha1Beta0"), LRP),
+    ("lrp.alpha_1_beta_0_IB", "the same without biases", by.BACH,
+     _lrp("Alpha1Beta0IgnoreBias"), LRP),
+    ("lrp.z_plus", "z+ without biases", by.MONTAVON, _lrp("ZPlus"), LRP),
+    ("lrp.z_plus_fast", "z+ without biases", by.MONTAVON, _lrp("ZPlusFast"), LRP),
+    ("lrp.sequential_preset_a", "dense epsilon, convolutions alpha-beta (1, 0)", by.LAPUSCHKIN,
      _lrp(_preset(1, 0)), _PRESET),
-    ("lrp.sequential_preset_b", "dense epsilon, convolutions alpha-beta (2, 1)", LAPUSCHKIN,
+    ("lrp.sequential_preset_b", "dense epsilon, convolutions alpha-beta (2, 1)", by.LAPUSCHKIN,
      _lrp(_preset(2, 1)), _PRESET),
-    ("lrp.sequential_preset_a_flat", "preset A, flat in the first layer", LAPUSCHKIN,
+    ("lrp.sequential_preset_a_flat", "preset A, flat in the first layer", by.LAPUSCHKIN,
      _lrp(_preset(1, 0), "Flat"), _PRESET),
-    ("lrp.sequential_preset_b_flat", "preset B, flat in the first layer", LAPUSCHKIN,
+    ("lrp.sequential_preset_b_flat", "preset B, flat in the first layer", by.LAPUSCHKIN,
      _lrp(_preset(2, 1), "Flat"), _PRESET),
-    ("lrp.sequential_preset_b_flat_until_idx", "preset B, flat up to a layer", LAPUSCHKIN,
+    ("lrp.sequential_preset_b_flat_until_idx", "preset B, flat up to a layer", by.LAPUSCHKIN,
      _preset_until, _PRESET),
-    ("lrp.sequential_composite_a", "preset A", LAPUSCHKIN, _lrp(_preset(1, 0)), _PRESET),
-    ("lrp.sequential_composite_b", "preset B", LAPUSCHKIN, _lrp(_preset(2, 1)), _PRESET),
-    ("lrp.rule_until_index", "a rule, another one up to a layer", BACH,
+    ("lrp.sequential_composite_a", "preset A", by.LAPUSCHKIN, _lrp(_preset(1, 0)), _PRESET),
+    ("lrp.sequential_composite_b", "preset B", by.LAPUSCHKIN, _lrp(_preset(2, 1)), _PRESET),
+    ("lrp.rule_until_index", "a rule, another one up to a layer", by.BACH,
      _lrp(_any_rule), LRP | {"rule": "Epsilon"}),
-    ("deep_taylor", "z+ from a positive output", MONTAVON, _deep_taylor, REVERSE),
-    ("deep_taylor.bounded", "the same, zB in the first layer", MONTAVON, _deep_taylor_bounded,
+    ("deep_taylor", "z+ from a positive output", by.MONTAVON, _deep_taylor, REVERSE),
+    ("deep_taylor.bounded", "the same, zB in the first layer", by.MONTAVON, _deep_taylor,
      REVERSE | {"low": None, "high": None}),
-    ("deep_lift", "differences to a reference", SHRIKUMAR, _deep_lift, _DEEP_LIFT, {},
+    ("deep_lift", "differences to a reference", by.SHRIKUMAR, _deep_lift, _DEEP_LIFT, {},
      _IN_DEEP_LIFT),
-    ("deep_lift.wrapper", "the same", SHRIKUMAR, _deep_lift, _DEEP_LIFT, {}, _IN_DEEP_LIFT),
-    ("pattern.net", "the signal, by patterns", KINDERMANS,
+    ("deep_lift.wrapper", "the same", by.SHRIKUMAR, _deep_lift, _DEEP_LIFT, {}, _IN_DEEP_LIFT),
+    ("pattern.net", "the signal, by patterns", by.KINDERMANS,
      _pattern(transforms.pattern_net), _PATTERN),
-    ("pattern.attribution", "the signal's part in the output, by patterns", KINDERMANS,
+    ("pattern.attribution", "the signal's part in the output, by patterns", by.KINDERMANS,
      _pattern(transforms.pattern_attribution), _PATTERN),
-    ("grad_cam", "channels, weighted by their gradient", SELVARAJU, _cam, _CAM),
-    ("guided_grad_cam", "guided backpropagation times Grad-CAM", SELVARAJU, _guided_cam, _CAM),
-    ("occlusion", "what the output loses behind a window", ZEILER, _occlusion, _OCCLUSION),
+    ("grad_cam", "channels, weighted by their gradient", by.SELVARAJU, _cam, _CAM),
+    ("guided_grad_cam", "guided backpropagation times Grad-CAM", by.SELVARAJU, _guided_cam, _CAM),
+    ("occlusion", "what the output loses behind a window", by.ZEILER, _occlusion, _OCCLUSION),
 )
 # fmt: on
+
+_HEADER = ("name", "what it computes", "reference")
 
 NAMES: dict[str, Name] = {row[0]: Name(*row) for row in _ROWS}
 
@@ -331,25 +302,16 @@ def find(name: str) -> Name:
     return entry
 
 
-@dataclass(frozen=True)
-class Methods:
+class Methods(tuple[tuple[str, str, str], ...]):
     """The table of all names; prints as text, shows as HTML."""
 
-    rows: tuple[tuple[str, str, str], ...]
-
-    def __iter__(self) -> Iterator[tuple[str, str, str]]:
-        return iter(self.rows)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
     def __str__(self) -> str:
-        return tables.text(("name", "what it computes", "reference"), self.rows)
+        return tables.text(_HEADER, self)
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return tables.html(("name", "what it computes", "reference"), self.rows, "Methods", ())
+        return tables.html(_HEADER, self, "Methods")
 
 
 def methods() -> Methods:

@@ -12,20 +12,25 @@ from jaxplain.graph import Graph
 from jaxplain.probes import RelevanceTransforms
 from jaxplain.transforms.patterns import projections
 
+Change = Callable[[Graph], RelevanceTransforms]
 
-def clip(option: Any) -> Callable[[Graph], RelevanceTransforms]:
-    """Every value's relevance is cut to a range (low, high)."""
+
+def then_clip(before: Change | None, option: Any) -> Change:
+    """Every value's relevance is changed as before, if at all, and cut to a range (low, high)."""
     low, high = bounds(option, "clip_values")
+    clip = partial(jnp.clip, min=low, max=high)
 
     def transforms(graph: Graph) -> RelevanceTransforms:
-        change = partial(jnp.clip, min=low, max=high)
+        first = {} if before is None else before(graph)
         outputs = (v for step in graph.all_steps if not step.blocks for v in step.outputs)
-        return dict.fromkeys((*graph.explained, *outputs), change)
+        values = (*graph.explained, *outputs)
+        clipped = {v: partial(_in_turn, first[v], clip) if v in first else clip for v in values}
+        return {**first, **clipped}
 
     return transforms
 
 
-def project(option: Any) -> Callable[[Graph], RelevanceTransforms]:
+def project(option: Any) -> Change:
     """At every bottleneck, relevance is divided by its largest magnitude and spread to a range.
 
     Args:
@@ -45,24 +50,6 @@ def bounds(value: Any, option: str) -> tuple[float, float]:
     if len(pair) != 2 or not all(isinstance(v, Real) for v in pair) or not pair[0] < pair[1]:
         raise ValueError(f"reverse_{option} must be a pair (low, high), got {value!r}")
     return pair
-
-
-def both(
-    first: Callable[[Graph], RelevanceTransforms] | None,
-    then: Callable[[Graph], RelevanceTransforms] | None,
-) -> Callable[[Graph], RelevanceTransforms] | None:
-    """One change after the other."""
-    if first is None or then is None:
-        return first or then
-
-    def transforms(graph: Graph) -> RelevanceTransforms:
-        changes = dict(first(graph))
-        for var, change in then(graph).items():
-            before = changes.get(var)
-            changes[var] = change if before is None else partial(_in_turn, before, change)
-        return changes
-
-    return transforms
 
 
 def _in_turn(first: Any, then: Any, r: jax.Array) -> jax.Array:

@@ -7,7 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxplain.transforms.wrapper import Base, Wrapper, call, explained, times_input
+from jaxplain.transforms import trees
+from jaxplain.transforms.wrapper import Base, Wrapper, call
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,7 +18,7 @@ class PlusInput(Wrapper):
     def attribute(self, base: Base, args: Sequence[Any], target: Any, key: Any) -> Any:
         """See the class."""
         attribution = call(base, args, target, key)
-        return jax.tree.map(jnp.add, explained(args, self.argnums), attribution)
+        return jax.tree.map(jnp.add, trees.explained(args, self.argnums), attribution)
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +27,7 @@ class InputShaped(Wrapper):
 
     def attribute(self, base: Base, args: Sequence[Any], target: Any, key: Any) -> Any:
         """See the class."""
-        x = explained(args, self.argnums)
+        x = trees.explained(args, self.argnums)
         attribution = call(base, args, target, key)
         return jnp.broadcast_to(
             attribution, (*attribution.shape[: attribution.ndim - x.ndim], *x.shape)
@@ -42,5 +43,5 @@ class TimesInput(Wrapper):
     def attribute(self, base: Base, args: Sequence[Any], target: Any, key: Any) -> Any:
         """See the class."""
         attribution = call(base, args, target, key)
-        factors = jax.tree.map(self.factor, explained(args, self.argnums))
-        return times_input(attribution, factors)
+        factors = jax.tree.map(self.factor, trees.explained(args, self.argnums))
+        return trees.times_input(attribution, factors)

@@ -7,15 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxplain.frameworks.model import (
-    Arrays,
-    Model,
-    bound,
-    by_path,
-    check_initialised,
-    check_unchanged,
-    named,
-)
+from jaxplain.arguments import by_path
+from jaxplain.extras import package
+from jaxplain.frameworks import checks
+from jaxplain.frameworks.model import Arrays, Model, bound, named
 
 
 def from_equinox(
@@ -55,10 +50,7 @@ def from_equinox(
         >>> print([layer.name for layer in explain.plan(jnp.ones((2, 4))).layers])
         ['layers/0', 'layers/rectifier', 'layers/1']
     """
-    try:
-        import equinox as eqx
-    except ImportError as error:
-        raise ImportError('from_equinox needs equinox: pip install "jaxplain[equinox]"') from error
+    eqx = package("equinox", 'from_equinox needs equinox: pip install "jaxplain[equinox]"')
     if isinstance(module, tuple) and module and isinstance(module[0], eqx.Module):
         raise TypeError("pass them as two arguments: from_equinox(module, state)")
     if not isinstance(module, eqx.Module):
@@ -77,7 +69,7 @@ def from_equinox(
     leaves, tree = jax.tree.flatten((module, state))
     paths = [*by_path(module), *_state_paths(indices, state)]
     by_paths = dict(zip(paths, leaves, strict=True))
-    check_initialised(name, by_paths)
+    checks.initialised(name, by_paths)
     module_arrays = {path: leaf for path, leaf in by_paths.items() if eqx.is_array(leaf)}
 
     def call(_: None, arrays: Arrays, *inputs: Any) -> Any:
@@ -91,7 +83,7 @@ def from_equinox(
             if not isinstance(returned, tuple) or not isinstance(returned[-1], eqx.nn.State):
                 raise TypeError(f"{name} was given a state: it must return (output, state)")
             output, after = returned
-            check_unchanged(name, before, by_path(after))
+            checks.unchanged(name, before, by_path(after))
             return output
 
         try:

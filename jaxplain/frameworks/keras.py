@@ -4,7 +4,9 @@ from collections.abc import Iterable, Sequence
 from inspect import Parameter, signature
 from typing import Any
 
-from jaxplain.frameworks.model import Arrays, Model, check_not_random, check_unchanged, named
+from jaxplain.extras import package
+from jaxplain.frameworks import checks
+from jaxplain.frameworks.model import Arrays, Model, named
 
 _SEED = "seed_generator_state"
 
@@ -42,13 +44,10 @@ def from_keras(model: Any, **kwargs: Any) -> Model:
         >>> print([layer.name for layer in explain.plan(jnp.ones((1, 4))).layers])
         ['d']
     """
-    try:
-        import keras
-    except ImportError as error:
-        raise ImportError(
-            'from_keras needs Keras 3 on JAX: pip install "jaxplain[keras]" and set '
-            "KERAS_BACKEND=jax"
-        ) from error
+    keras = package(
+        "keras",
+        'from_keras needs Keras 3 on JAX: pip install "jaxplain[keras]" and set KERAS_BACKEND=jax',
+    )
     if not isinstance(model, keras.layers.Layer):
         raise TypeError(f"from_keras needs a keras.Model or layer, got {named(model)}")
     if keras.backend.backend() != "jax":
@@ -87,9 +86,9 @@ def from_keras(model: Any, **kwargs: Any) -> Model:
 
         output, after = run(arrays)
         seeds = {path: v for path, v in arrays.items() if _SEED in path}
-        check_unchanged(name, {p: v for p, v in arrays.items() if p not in seeds}, after)
+        checks.unchanged(name, {p: v for p, v in arrays.items() if p not in seeds}, after)
         drawn = {path: v for path, v in seeds.items() if after[path] is not v}
-        check_not_random(name, drawn, lambda drawn: run({**arrays, **drawn})[0])
+        checks.not_random(name, drawn, lambda drawn: run({**arrays, **drawn})[0])
         return output
 
     return Model(name, call, read)

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 
+from jaxplain.extras import package
 from jaxplain.frameworks.model import named
 
 
@@ -78,10 +79,7 @@ def from_linen(module: Any, variables: Any, *, method: Any = None, **kwargs: Any
         >>> print(jxp.lrp(model)(x, target=1).shape)
         (1, 4)
     """
-    try:
-        import flax.linen as nn
-    except ImportError as error:
-        raise ImportError('from_linen needs flax: pip install "jaxplain[flax]"') from error
+    nn = package("flax.linen", 'from_linen needs flax: pip install "jaxplain[flax]"')
     if not isinstance(module, nn.Module):
         raise TypeError(f"from_linen needs an instance of flax.linen.Module, got {named(module)}")
     if not isinstance(variables, Mapping) or not all(isinstance(k, str) for k in variables):

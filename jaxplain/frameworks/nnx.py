@@ -5,16 +5,10 @@ from typing import Any
 
 import jax
 
-from jaxplain.frameworks.model import (
-    Arrays,
-    Model,
-    bound,
-    by_path,
-    check_initialised,
-    check_not_random,
-    check_unchanged,
-    named,
-)
+from jaxplain.arguments import by_path
+from jaxplain.extras import package
+from jaxplain.frameworks import checks
+from jaxplain.frameworks.model import Arrays, Model, bound, named
 
 
 def from_nnx(
@@ -51,10 +45,7 @@ def from_nnx(
         >>> print([layer.name for layer in explain.plan(jnp.ones((1, 4))).layers])
         ['layers/0']
     """
-    try:
-        from flax import nnx
-    except ImportError as error:
-        raise ImportError('from_nnx needs flax: pip install "jaxplain[flax]"') from error
+    nnx = package("flax.nnx", 'from_nnx needs flax: pip install "jaxplain[flax]"')
     if not isinstance(module, nnx.Module):
         raise TypeError(f"from_nnx needs an instance of flax.nnx.Module, got {named(module)}")
     name = f"from_nnx({type(module).__name__})"
@@ -83,12 +74,12 @@ def from_nnx(
             return kept(read(run({**arrays, **before})[0])[1])
 
         after = read(copy)[1]
-        check_unchanged(name, kept(arrays), kept(after), again)
+        checks.unchanged(name, kept(arrays), kept(after), again)
         drawn = {path: v for path, v in arrays.items() if path in counts and after[path] is not v}
-        check_not_random(name, drawn, lambda drawn: run({**arrays, **drawn})[1])
+        checks.not_random(name, drawn, lambda drawn: run({**arrays, **drawn})[1])
         return output
 
-    check_initialised(name, read()[1])
+    checks.initialised(name, read()[1])
     return Model(name, call, read)
 
 

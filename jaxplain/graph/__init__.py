@@ -31,20 +31,20 @@ class Graph:
     Attributes:
         program: the flat operations.
         flow: where relevance flows in them.
-        explained: the values that are explained: floating inputs, and the numbers that are made of
-            integers.
+        explained: the values that are explained: floating inputs, and the floats that integer
+            inputs become, such as rows of an embedding.
         inputs: the function's inputs that are explained.
-        lookups: the numbers that are made of integer inputs.
+        lookups: the floats that integer inputs become.
         explained_outputs: the values that relevance starts from: the function's outputs, with a
             trailing softmax left out when `trace` was asked to.
         steps: every layer of the function itself in execution order: structure, loops and branches
             too.
-        all_steps: with those inside of loops and branches, which follow them.
-        layers: of all steps, those that a rule can be given to.
-        softmax: what was left out at the outputs ("softmax", "log_softmax" or "").
-        axes: along which axis of the explained input the axes of every value run.
+        all_steps: `steps`, each loop or branch followed by the steps inside of it.
+        layers: the steps of `all_steps` that take a rule.
+        softmax: the softmax left out at the outputs ("softmax", "log_softmax"; "" for none).
+        axes: for the axes of every value, the axis of the explained input that they run along.
         batched: whether the leading axis of the explained inputs counts examples.
-        probabilities: whether some outputs are those of a softmax.
+        probabilities: whether some outputs are probabilities, of a softmax in the graph.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """Steps from cores and their neighbours, found on demand from the outputs backward.
 
-A value inside one step that somebody else reads is asked for in its own right, so that nothing is
-lost.
+A value inside one step that a later step reads too gets a step of its own that ends at it, so that
+no relevance is lost.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,6 @@ from jaxplain.graph import boundaries
 from jaxplain.graph.ir import Node, Program, Var
 from jaxplain.graph.layer import Block, Step
 from jaxplain.graph.primitives import Kind
-from jaxplain.graph.recognizers import activation
 from jaxplain.graph.recognizers.core import Core, linear_core
 from jaxplain.graph.recognizers.facts import Facts, in_order
 from jaxplain.graph.recognizers.operation import single
@@ -23,7 +22,7 @@ def assemble(program: Program, outputs: Sequence[Var], facts: Facts) -> Block[St
     Args:
         program: the program.
         outputs: the values that relevance starts from.
-        facts: what is known of the program.
+        facts: the facts about the program.
     """
     steps: dict[Var, Step] = {}
     asked = {v for v in outputs if v in facts.flow.carries_relevance}
@@ -56,9 +55,9 @@ def step_ending_at(end: Var, facts: Facts) -> Step:
 
 
 def _with_neighbours(core: Core, facts: Facts, behind: Sequence[Node] = ()) -> Step:
-    """The step of a core, the operations behind it that it takes, and those before it."""
+    """The step of a core with the operations `behind` it, and with the ones it takes before it."""
     if core.kind == "Activation":
-        core = _in_a_line(core, facts)
+        core = boundaries.whole_activation(core, facts)
     taken, inputs = list(behind), []
     for value in core.inputs:
         before = boundaries.taken_before(core, value, facts)
@@ -80,15 +79,3 @@ def _with_neighbours(core: Core, facts: Facts, behind: Sequence[Node] = ()) -> S
         blocks = tuple(assemble(body, body.outputs, facts.body(body)) for body in bodies)
         return replace(step, blocks=blocks)
     return step
-
-
-def _in_a_line(core: Core, facts: Facts) -> Core:
-    """An activation with those before it that are one with it."""
-    while True:
-        (value,) = core.inputs
-        gap = boundaries.gap_before(value, facts)
-        if gap.core is None or gap.core.kind != "Activation":
-            return core
-        if not boundaries.in_a_line(gap, value, core, facts):
-            return core
-        core = activation.joined(gap.core, gap.nodes, core)

@@ -7,8 +7,8 @@ from jaxplain.graph.ir import Var
 def bottlenecks(graph: Graph) -> tuple[Var, ...]:
     """The values through which every path from the explained inputs to the outputs goes.
 
-    Layers without parallel connections have theirs, and so have the input and the output where
-    there is one of it; a value inside a residual block or a branch is none.
+    The output of each layer of a plain chain is one, and so are the input and the output where
+    there is just one; a value inside a residual block or a branch is none.
 
     Args:
         graph: the graph; values inside its layers do not count.

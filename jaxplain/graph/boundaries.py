@@ -19,27 +19,32 @@ a transpose, an axis of size one) are looked through on every line, and go with 
     8  behind a sum of several      what is left                             the sum
     9  elsewhere                    what is left                             a layer of its own
 
+Here the first kernel owns the bias (line 5), and the second kernel the scale (line 7):
+
+    a = dot_general x w; b = add a bias; c = max b 0.0; d = mul c 2.0; e = dot_general d v
+
 Line 1 is applied by `recognizers.softmax`, which finds the shift between the scales. On line 2 a
 scale is not the activation's, as the z+ rule must see its sign; on line 3 a rectifier has nothing,
 as guided backprop and deconvnet act on the rectifier alone. Activations with numbers and moves
-between them that nobody else reads are one. On lines 3 and 4 and 7 an operation may belong to
-several layers: each has its own copy.
+between them that nobody else reads are one. On lines 3, 4 and 7 an operation may belong to several
+layers: each has its own copy.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import dropwhile, islice
 
 from jaxplain.graph.ir import Node, Var
 from jaxplain.graph.layouts import is_move
 from jaxplain.graph.primitives import Kind, Role
-from jaxplain.graph.recognizers import linear_subgraph
+from jaxplain.graph.recognizers import activation, linear_subgraph
 from jaxplain.graph.recognizers.core import Before, Behind, Core
 from jaxplain.graph.recognizers.facts import Facts
 from jaxplain.graph.recognizers.mixing import sums_copies
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Gap:
     """The operations between a core (or an input) and a value behind it.
 
@@ -47,26 +52,33 @@ class Gap:
         start: the value of the core, or an input.
         nodes: the operations, each of which reads the value before it.
         core: the core; None behind an input.
-        behind: how many of the operations belong to the core.
-        unshared: from which operation on nobody else reads the values between them.
+        unshared: the position of the first operation from which on nobody else reads the values
+            between operations.
+        facts: what is known of the program.
     """
 
     start: Var
     nodes: tuple[Node, ...]
     core: Core | None
-    behind: int
     unshared: int
+    facts: Facts
+
+    @cached_property
+    def behind(self) -> int:
+        """The number of operations, from the first on, that belong to the core."""
+        return _behind(self.core, self.nodes, self.facts) if self.core and self.nodes else 0
 
 
 def gap_before(end: Var, facts: Facts) -> Gap:
     """The gap that ends at a value."""
     nodes = tuple(_steps_back(end, facts))[::-1]
     start = facts.flow.inputs[nodes[0]][0] if nodes else end
-    values = [start, *(n.outputs[0] for n in nodes[:-1])] if nodes else []
-    shared = [i for i, v in enumerate(values) if facts.flow.shared(v)]
-    core = facts.core(start)
-    behind = _behind(core, nodes, shared, facts) if core is not None and nodes else 0
-    return Gap(start, nodes, core, behind, max(shared, default=0))
+    return Gap(start, nodes, facts.core(start), max(_shared(nodes, facts), default=0), facts)
+
+
+def _shared(nodes: Sequence[Node], facts: Facts) -> list[int]:
+    """The positions of the operations in a gap that read a value which somebody else reads too."""
+    return [i for i, n in enumerate(nodes) if facts.flow.shared(facts.flow.inputs[n][0])]
 
 
 def taken_before(core: Core, end: Var, facts: Facts) -> tuple[Node, ...]:
@@ -102,13 +114,23 @@ def ends_with(end: Var, wanted: Callable[[Core], bool], facts: Facts) -> bool:
     return gap.core is not None and wanted(gap.core) and gap.behind == len(gap.nodes)
 
 
-def in_a_line(gap: Gap, end: Var, core: Core, facts: Facts) -> bool:
-    """Whether only numbers and moves stand before a core, and nobody else reads their values."""
-    if not all(is_move(n) or _is_number(n, facts) for n in gap.nodes):
-        return False
-    flow, readers = facts.flow, {*gap.nodes, *core.nodes}
-    values = (gap.start, end, *(n.outputs[0] for n in gap.nodes))
-    return all(v not in flow.must_end and readers.issuperset(flow.readers[v]) for v in values)
+def whole_activation(core: Core, facts: Facts) -> Core:
+    """An activation, joined with those before it: `relu(relu(x) + 1)` is one.
+
+    Only numbers and moves stand between them, and nobody else reads the values.
+    """
+    flow = facts.flow
+    while True:
+        (end,) = core.inputs
+        gap = gap_before(end, facts)
+        if gap.core is None or gap.core.kind != "Activation":
+            return core
+        readers = {*gap.nodes, *core.nodes}
+        values = (gap.start, end, *(n.outputs[0] for n in gap.nodes))
+        alone = all(v not in flow.must_end and readers.issuperset(flow.readers[v]) for v in values)
+        if not alone or not all(is_move(n) or _is_number(n, facts) for n in gap.nodes):
+            return core
+        core = activation.joined(gap.core, gap.nodes, core)
 
 
 def _steps_back(end: Var, facts: Facts) -> Iterator[Node]:
@@ -122,27 +144,25 @@ def _steps_back(end: Var, facts: Facts) -> Iterator[Node]:
         (end,) = flow.inputs[node]
 
 
-def _behind(core: Core, nodes: Sequence[Node], shared: Sequence[int], facts: Facts) -> int:
-    """How many operations behind a core belong to it."""
-    alone = min(shared, default=len(nodes))
+def _behind(core: Core, nodes: Sequence[Node], facts: Facts) -> int:
+    """The number of operations behind a core that belong to it."""
+    alone = min(_shared(nodes, facts), default=len(nodes))
     if core.behind is Behind.ALL:
         return alone
     if core.behind is Behind.CONSTANTS:
         return _last(nodes, facts.is_diagonal)
     if core.behind is Behind.CONSTANTS_ADDED:
         return _last(nodes[:alone], facts.adds)
-    if core.behind is Behind.NUMBERS or _is_clipped_line(core, facts):
-        return _last(nodes, lambda n: _is_number(n, facts))
-    return 0
-
-
-def _is_clipped_line(core: Core, facts: Facts) -> bool:
-    """Whether a rectifier has a number added before it, as `relu6(x + 3) / 6`: it is a gate."""
-    return core.kind == "Activation" and bool(_numbers_added(core.inputs[0], facts))
+    if core.kind != "Activation":
+        return 0
+    core = whole_activation(core, facts)
+    # a clipped line, as of relu6(x + 3) / 6, is a gate as a whole
+    takes = core.behind is Behind.NUMBERS or _numbers_added(core.inputs[0], facts)
+    return _last(nodes, lambda n: _is_number(n, facts)) if takes else 0
 
 
 def _numbers_added(end: Var, facts: Facts) -> tuple[Node, ...]:
-    """The operations before a value from the first number on that is added, moves between."""
+    """The offsets by one number before a value, with the moves between and behind them."""
 
     def adds(node: Node) -> bool:
         return node.info.role in (Role.SUM, Role.DIFFERENCE) and _is_number(node, facts)
@@ -152,7 +172,7 @@ def _numbers_added(end: Var, facts: Facts) -> tuple[Node, ...]:
 
 
 def _last(nodes: Iterable[Node], owned: Callable[[Node], bool]) -> int:
-    """How many operations there are up to the last owned one, with none but moves between."""
+    """The number of operations up to the last owned one, where all between them are moves."""
     count = 0
     for place, node in enumerate(nodes, start=1):
         if owned(node):
@@ -169,7 +189,7 @@ def _is_number(node: Node, facts: Facts) -> bool:
 
 
 def _added_to_term(core: Core, gap: Gap, end: Var, facts: Facts) -> tuple[Node, ...]:
-    """Offsets behind a term of a sum, which nobody else reads; none where there is a scale too."""
+    """The unshared offsets behind a term of a sum; none where there is a scale among them."""
     left = gap.nodes[max(gap.behind, gap.unshared) :]
     if facts.flow.shared(end) or not all(is_move(n) or facts.adds(n) for n in left):
         return ()
@@ -178,14 +198,17 @@ def _added_to_term(core: Core, gap: Gap, end: Var, facts: Facts) -> tuple[Node, 
 
 
 def _apart(nodes: tuple[Node, ...], core: Core, facts: Facts) -> tuple[Node, ...]:
-    """The operations behind the last broadcast whose copies the core would add up."""
+    """The operations behind the last broadcast whose copies a core would add up (`sums_copies`)."""
     while nodes and any(sums_copies(nodes, n, facts.flow) for n in core.mixing):
         nodes = nodes[1:]
     return nodes
 
 
 def _rearranged(start: Var, core: Core, facts: Facts) -> tuple[Node, ...]:
-    """Scales before a kernel with moves of pieces between them, as of reflecting padding."""
+    """The operations before a kernel from a scale on, past pieces that are moved and rejoined.
+
+    A BatchNorm before reflecting padding is an example.
+    """
     taken: tuple[Node, ...] = ()
     held: tuple[Node, ...] = ()
     while (pieces := linear_subgraph.moved_pieces(start, facts)) is not None:

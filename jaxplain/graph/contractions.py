@@ -1,4 +1,4 @@
-"""The axes of dot products and convolutions, whichever of the two an operation is."""
+"""The axes of dot products and convolutions, described alike for both."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,12 +14,13 @@ class Contraction:
     Attributes:
         runs_along: for each operand, the axes of the output that run along one of its axes, entry
             by entry: `{0: 0}` for the left operand of `x @ w`, `{1: 1}` for the right one.
-        features: for each operand, those of these axes along which every entry of the operand
-            counts for one place of the output only. The rows of an image that a convolution slides
-            over are none.
-        contracted: for each operand, the axes that are summed over, in the order of each other.
-        shared: for each operand, the axes that the output has once for both (batch axes), likewise.
-        groups: into how many groups a convolution divides the features of its input.
+        features: for each operand, the axes in `runs_along` along which an entry of the operand
+            reaches one index of the output only. The rows of an image are not among them: a
+            convolution slides over them.
+        contracted: for each operand, the axes that are summed over, in matching order.
+        shared: for each operand, the axes that the output has once for both (batch axes), in
+            matching order.
+        groups: the number of groups that a convolution divides the features of its input into.
         slides: whether the operation is a convolution.
         batch: the axis of the input that a convolution takes for examples.
     """
@@ -72,7 +73,7 @@ def _convolution(node: Node) -> Contraction:
 def summed_axes(node: Node, operand: int) -> tuple[int, ...] | None:
     """The axes of an operand that an output sums over; None where unknown.
 
-    For the weights of a convolution those are all but the outputs' features.
+    A convolution sums over all axes of its weights but that of the output's features.
     """
     axes = contraction(node)
     if axes is None or (axes.slides and (operand != 1 or axes.batch is None)):

@@ -1,7 +1,7 @@
-"""Functions with a derivative of their own: what they are, read off their bodies.
+"""Functions with a custom derivative (`jax.custom_jvp`, `jax.custom_vjp`), told by their bodies.
 
-One that bends a single value, element by element, is an activation as a whole, as written. What is
-no more than sums and products is looked through, as is what does anything else.
+A nonlinear elementwise function, such as `jax.nn.relu`, is one activation, run as written. All
+others are inlined: a body of sums and products alone, as well as a softmax.
 """
 
 from collections.abc import Hashable, Sequence
@@ -21,7 +21,7 @@ _KINKS = (Role.SELECT, Role.COMPARISON, Role.EQUALITY)
 
 
 def info(body: Program) -> PrimitiveInfo | None:
-    """The row of the table of primitives that the function would have; None for no activation."""
+    """The row that an activation would have in the table of primitives; None for no activation."""
     (output, *others) = body.outputs
     if others or not all(_is_elementwise(node, output) for node in body.nodes):
         return None
@@ -45,7 +45,7 @@ def info(body: Program) -> PrimitiveInfo | None:
 
 
 def signature(body: Program) -> Hashable:
-    """What functions that compute the same have in common; arrays that they hold are their own."""
+    """A key that functions of the same operations share; a captured array makes it unique."""
     names: dict[Var, Hashable] = {v: i for i, v in enumerate(body.inputs)}
 
     def named(values: Sequence[Var]) -> Hashable:

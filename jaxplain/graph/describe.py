@@ -1,4 +1,4 @@
-"""Layers from steps: each gets its name and index, and what the analyses know of it."""
+"""Layers from steps: each gets its name, its index and the results of the analyses."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -13,7 +13,7 @@ from jaxplain.graph.layer import RULELESS, Block, Layer, Step
 from jaxplain.graph.naming import names_of
 
 _Step = TypeVar("_Step", bound=Step)
-_ROUNDING = 1e-6  # of a factor such as 1 / 6, which makes of 6 a little more than 1
+_ROUNDING = 1e-6  # the bound 6 times a factor 1 / 6 may be a little more than 1
 
 
 def describe(block: Block[Step], flow: Flow, axes: Axes, batched: bool) -> Block[Layer]:
@@ -22,7 +22,7 @@ def describe(block: Block[Step], flow: Flow, axes: Axes, batched: bool) -> Block
     Args:
         block: its steps.
         flow: where relevance flows in it.
-        axes: along which axis of the input each axis of a value runs.
+        axes: for the axes of every value, the axis of the input that they run along.
         batched: whether the leading axis of the input counts examples.
     """
     ruled = (step for step in block.walk() if step.kind not in RULELESS)
@@ -61,7 +61,7 @@ def describe(block: Block[Step], flow: Flow, axes: Axes, batched: bool) -> Block
 
 
 def ends_in_probabilities(block: Block[Layer], flow: Flow) -> bool:
-    """Whether values of a softmax are among the outputs, moved at most."""
+    """Whether an output is a softmax's value, perhaps moved."""
     ends = set(block.explained_outputs)
     _spread(
         block.steps, ends, lambda step, near: near and step.kind == "Structure", flow, back=True

@@ -55,7 +55,7 @@ def flatten(f: Callable[..., Any], args: Sequence[Any], *, keep_derivatives: boo
 class _Flattener:
     def __init__(self, keep_derivatives: bool, whole: bool = False):
         self.keep_derivatives = keep_derivatives
-        self.whole = whole  # looks through every function with a derivative of its own
+        self.whole = whole  # inlines every function with a custom derivative
         self.nodes: list[Node] = []
         self.constants: list[tuple[Var, Any]] = []
         self.literals: dict[Any, Var] = {}
@@ -106,7 +106,7 @@ class _Flattener:
             caller = origin if _compat.is_library(inner) or origin is not eqn else None
             around = self.remat
             if name == _compat.REMAT:
-                self.remat += (eqn.replace(),)  # jit hands out the same one for every call
+                self.remat += (eqn.replace(),)  # a copy for each call: calls of one jit share it
             outputs = self.inline(inner, self.hoisted(inner, consts), operands, path, caller)
             self.remat = around
             if name in _compat.CUSTOM_DERIVATIVE:
@@ -139,7 +139,7 @@ class _Flattener:
     def each(
         self, eqn: _compat.Eqn, operands: list[Var], path: tuple[str, ...], origin: _compat.Eqn
     ) -> list[Var]:
-        """An equation that treats its operands one by one, as an equation for each of them."""
+        """The outputs of a separable equation, flattened as one equation per operand."""
         outputs: list[Var] = []
         for atom, out, operand in zip(eqn.invars, eqn.outvars, operands, strict=True):
             part = eqn.replace(invars=[atom], outvars=[out])
@@ -158,7 +158,7 @@ class _Flattener:
         operands: list[Var],
         path: tuple[str, ...],
     ) -> list[Var]:
-        """A loop written out; its outputs."""
+        """The outputs of an unrolled loop."""
         assert flow.length is not None
         ((jaxpr, consts),) = flow.bodies
         hoisted, around = self.hoisted(jaxpr, consts), self.around
@@ -185,7 +185,10 @@ class _Flattener:
     def traced(
         self, eqn: _compat.Eqn, path: tuple[str, ...], function: Callable[..., Any], *values: Var
     ) -> Var:
-        """A function of values, in the place of an equation."""
+        """The output of a function of values, inlined in the place of an equation.
+
+        Unrolling a loop slices its scanned operands so.
+        """
         closed = jax.make_jaxpr(function)(*(v.aval for v in values))
         jaxpr, consts = _compat.open_jaxpr(closed)
         (result,) = self.inline(jaxpr, self.hoisted(jaxpr, consts), list(values), path, eqn)
@@ -198,9 +201,10 @@ class _Flattener:
         path: tuple[str, ...],
         owner: Node,
     ) -> Program:
-        """The program of a loop's or branch's body; its constants are those of the whole.
+        """The program of a loop's or branch's body; its constants become those of the function.
 
-        A number that a loop carries, such as its counter, is uniform when it is so throughout.
+        A number that a loop carries, such as its counter, is uniform if every iteration leaves it
+        so.
         """
         carried = slice(flow.fixed, flow.fixed + flow.carried)
         uniform = [v.uniform for v in owner.inputs[flow.selectors :]]
@@ -225,7 +229,7 @@ class _Flattener:
         path: tuple[str, ...] = (),
         uniform: Sequence[bool] = (),
     ) -> Program:
-        """A jaxpr as a program of its own, whose constants are kept here."""
+        """A jaxpr as a program of its own; its constants are added to `self.constants`."""
         inputs = [Var(v.aval) for v in jaxpr.invars]
         for var, same in zip(inputs, uniform, strict=False):
             var.uniform = same
@@ -235,7 +239,7 @@ class _Flattener:
     def activation(
         self, eqn: _compat.Eqn, operands: list[Var], name: str, origin: _compat.Eqn
     ) -> Node | None:
-        """A function with a derivative of its own, where it is an activation."""
+        """The node of an activation with a custom derivative (`jax.nn.relu`); None for others."""
         jaxpr, consts = _compat.body(eqn, _compat.CUSTOM_DERIVATIVE[eqn.primitive.name])
         body = _Flattener(keep_derivatives=False, whole=True).program(jaxpr, consts)
         info = custom.info(body)
@@ -245,7 +249,7 @@ class _Flattener:
         return self.node(eqn, info, operands, name, origin, same)
 
     def hoisted(self, jaxpr: _compat.Jaxpr, consts: Sequence[Any]) -> list[Var]:
-        """The constants of an inner jaxpr, as constants of the whole."""
+        """The constants of an inner jaxpr, as constants of the whole function."""
         new = [(Var(v.aval), c) for v, c in zip(jaxpr.constvars, consts, strict=True)]
         self.constants += new
         return [v for v, _ in new]
@@ -259,7 +263,7 @@ class _Flattener:
         origin: _compat.Eqn,
         same: Hashable = None,
     ) -> Node:
-        written = self.keep_derivatives and info.piecewise  # modified gradients act on each of them
+        written = self.keep_derivatives and info.piecewise  # guided backprop acts on each rectifier
         key = None if eqn.effects or written else _key(eqn, operands, same)
         if key in self.seen:
             node = self.seen[key]
@@ -293,19 +297,19 @@ def _joined(path: tuple[str, ...]) -> str:
 
 
 def _is_arithmetic(node: Node) -> bool:
-    """Whether an operation makes a number of numbers, the same everywhere."""
+    """Whether an operation computes a scalar by arithmetic or a cast, as a loop's counter is."""
     computes = node.info.kind in _COMPUTES
     number = bool(node.inputs) and not any(v.shape for v in node.outputs)
     return number and (computes or node.info.role is Role.CAST)
 
 
 def _key(eqn: _compat.Eqn, operands: list[Var], same: Hashable) -> Any:
-    """What makes two equations the same computation; None when their parameters cannot say.
+    """A key that equations of the same computation share; None where parameters have no hash.
 
     Args:
         eqn: the equation.
         operands: its operands.
-        same: what stands for its parameters; None for themselves.
+        same: a key in the place of its parameters; None: the parameters.
     """
     params = same or tuple(sorted(eqn.params.items()))
     key = (eqn.primitive.name, params, tuple(id(v) for v in operands))
@@ -317,7 +321,7 @@ def _key(eqn: _compat.Eqn, operands: list[Var], same: Hashable) -> Any:
 
 
 def _live(nodes: list[Node], outputs: list[Var]) -> list[Node]:
-    """The nodes that the outputs need, and the topological index of every value."""
+    """The nodes that the outputs need; their values get their topological index."""
     needed = set(outputs)
     live = []
     for node in reversed(nodes):

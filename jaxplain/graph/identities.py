@@ -1,7 +1,7 @@
 """Moves and casts that undo each other: `x.T.T`, `concatenate(split(x))`, a cast up and back.
 
-Their output is the value itself. Moves with something in between, as in `(x.T + 1).T`, are none of
-these: `boundaries` looks through them.
+Their output is replaced by the value itself. Moves with an operation in between, as in
+`(x.T + 1).T`, stay: `boundaries` looks through them.
 """
 
 from typing import Any, NamedTuple
@@ -38,7 +38,7 @@ class Identities:
         self._pieces: dict[Var, _Piece] = {}
 
     def outputs(self, node: Node) -> tuple[Var, ...]:
-        """The operation's outputs, or the value that an output is again."""
+        """The operation's outputs, an earlier value in the place of an output that equals it."""
         role = node.info.role
         if role is Role.SLICE and node.outputs[0].shape == node.inputs[0].shape:
             return node.inputs
@@ -78,7 +78,7 @@ class Identities:
             self._pieces[out] = _Piece(base, axes[0], start, start + out.shape[axes[0]])
 
     def _whole(self, parts: tuple[Var, ...], axis: int) -> Var | None:
-        """The value that parts are all pieces of, in order."""
+        """The value that the parts are all pieces of, in order; None for other parts."""
         pieces = [self._pieces.get(v) for v in parts]
         base = pieces[0].base if pieces[0] is not None else None
         end = 0
@@ -90,7 +90,7 @@ class Identities:
 
 
 def _widens(node: Node) -> bool:
-    """Whether a cast converts between floating dtypes; the other ones do more than move."""
+    """Whether a cast converts between floating dtypes; a cast to integers or a barrier does not."""
     return "new_dtype" in node.params and node.inputs[0].floating and node.outputs[0].floating
 
 

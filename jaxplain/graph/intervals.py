@@ -21,7 +21,10 @@ class Bounds(NamedTuple):
         return Bounds(min(self.low, other.low), max(self.high, other.high))
 
     def beyond(self, other: "Bounds") -> "Bounds":
-        """The interval without an end where the other interval ends earlier."""
+        """The interval, made infinite at each end that lies outside of the other interval.
+
+        A loop's bounds that still grow are given up so: [0, 2].beyond([0, 1]) is [0, inf].
+        """
         low = self.low if self.low >= other.low else -math.inf
         return Bounds(low, self.high if self.high <= other.high else math.inf)
 
@@ -40,7 +43,7 @@ Rule = Callable[[Sequence[Bounds], dict[str, Any]], Bounds]
 
 
 def within(bounds: Bounds) -> Rule:
-    """The rule of a function whose values lie in an interval, whatever it is given."""
+    """The rule of a function with bounded values, such as tanh."""
     return lambda operands, params: bounds
 
 
@@ -113,7 +116,7 @@ def clamp(operands: Sequence[Bounds], params: dict[str, Any]) -> Bounds:
 
 
 def joined(operands: Sequence[Bounds], params: dict[str, Any]) -> Bounds:
-    """One of the operands, or what the operation fills up with: `gather`, `concatenate`."""
+    """The interval of values that are operands or the fill value: `concatenate`, `gather`."""
     fill = params.get("fill_value")
     known = [*operands, Bounds(fill, fill)] if fill is not None else operands
     return Bounds(min(b.low for b in known), max(b.high for b in known))
@@ -126,18 +129,18 @@ def summed(operands: Sequence[Bounds], params: dict[str, Any]) -> Bounds:
 
 
 def contracted(operands: Sequence[Bounds], params: dict[str, Any]) -> Bounds:
-    """Sums of products, positive where both factors are."""
+    """Sums of products, not negative where no factor is."""
     return POSITIVE if all(b.low >= 0 for b in operands) else ANYTHING
 
 
 def log_add_exp(operands: Sequence[Bounds]) -> Bounds:
-    """log(exp(a) + exp(b)), whose own operations subtract infinities at the ends."""
+    """log(exp(a) + exp(b)); taken as a whole, as its operations would subtract infinities."""
     low, high = map(max, *operands)
     return Bounds(low, high + math.log(2))
 
 
 def raised(b: Bounds, exponent: float) -> Bounds:
-    """x ** p; a power that is not real is no number at all."""
+    """x ** p; a power that is not real is NaN, which no interval has to hold."""
     if exponent % 2 == 1 and exponent > 0:
         return b.under(lambda v: _raised(v, exponent))
     if exponent % 2 == 0 and exponent > 0:

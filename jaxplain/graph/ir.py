@@ -1,7 +1,7 @@
 """The traced function: values (`Var`) joined by operations (`Node`) to a `Program`.
 
-These are facts of the function, fixed once it is flattened. What an analysis finds out about them
-(`analyses/`) is kept beside them, not in them.
+They are facts of the function, fixed once it is flattened. The results of the analyses
+(`analyses/`) are kept beside them, not in them.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,7 +21,8 @@ class Var:
         index: position in topological order.
         literal: the value of a literal (None otherwise).
         path: for inputs, where the value stands in the arguments ("params/conv/kernel").
-        uniform: a constant known to have the same value everywhere, from literals only.
+        uniform: whether it is a constant, computed from literals alone, with one value in all
+            entries: a literal 2.0, or its broadcast to (3, 4).
     """
 
     __slots__ = ("aval", "index", "literal", "path", "producer", "uniform")
@@ -57,10 +58,11 @@ class Node:
         eqn: the jaxpr equation, evaluated as it stands.
         info: the row of the table of primitives.
         inputs, outputs: its values.
-        names: every module path under which the operation was written.
-        origins: the equation that stands in the user's code: `eqn`, or the call of the library
-            function that holds it; behind it the loops and branches around, the innermost first.
-        control: the programs of a loop or branch; None for everything else.
+        names: every module path under which the operation was written: several where equal
+            operations were merged.
+        origins: the equation on the user's own line: `eqn`, or the call of the library function
+            that contains it; then the loops and branches around it, the innermost first.
+        control: the bodies of a loop, branch or shard_map; None for every other operation.
         remat: the calls of `jax.checkpoint` that it was written in, the outermost first.
     """
 
@@ -122,7 +124,7 @@ class Node:
 
 
 def read(env: Mapping[Var, Any], var: Var) -> Any:
-    """The value of `var`, where `env` holds those of all but literals."""
+    """The value of a variable: a literal's own, else the one in `env`."""
     return var.literal if var.literal is not None else env[var]
 
 
@@ -135,7 +137,7 @@ def compute(nodes: Iterable[Node], env: dict[Var, Any]) -> None:
 
 @dataclass(frozen=True)
 class CustomCall:
-    """A call of a function with a derivative of its own, which was looked through.
+    """A call of a function with a custom derivative whose primal was inlined (`jax.custom_jvp`).
 
     Attributes:
         inputs, outputs: its values.
@@ -153,10 +155,11 @@ class Program:
 
     Attributes:
         inputs: one `Var` per flat argument.
-        constants: `(Var, value)` of the arrays that the function closed over; none of a body.
+        constants: `(Var, value)` of the arrays that the function closed over; empty for the body of
+            a loop or branch, whose constants are those of the whole function.
         outputs: one `Var` per flat output.
-        nodes: the live operations.
-        custom_calls: the functions with a derivative of their own that were looked through.
+        nodes: the operations that the outputs need.
+        custom_calls: the inlined calls of functions with a custom derivative.
         out_tree: the function's output as a tree of `jax.ShapeDtypeStruct`.
     """
 
@@ -168,7 +171,7 @@ class Program:
     out_tree: Any = None
 
     def walk(self) -> Iterator[Node]:
-        """All operations, those inside of loops and branches included."""
+        """All operations, also inside of loops and branches."""
         for node in self.nodes:
             yield node
             for body in node.bodies:
@@ -184,7 +187,10 @@ class Program:
 
 @dataclass(frozen=True, eq=False)
 class Link:
-    """A value inside of a body and the one outside that it is, or one slice of it."""
+    """A value inside a body, and the value outside that it equals.
+
+    Where `sliced`, it equals one slice per iteration, as the `xs` and `ys` of `jax.lax.scan` do.
+    """
 
     inner: Var
     outer: Var
@@ -192,18 +198,19 @@ class Link:
 
 
 class Control:
-    """The bodies of a loop, of a branch, or of what runs on many devices.
+    """The bodies of a `scan`, `cond` or `shard_map`, and the values that enter and leave them.
 
     Attributes:
         kind: "Loop", "Branch" or "Shards".
         bodies: the programs inside: one for each case of a branch, else one.
-        length: how often a loop runs; None for others.
+        length: the number of iterations of a loop; None for a branch or shard_map.
         flow: how many operands are fixed, carried and scanned.
         eqn: the equation.
-        selectors: the operands that only choose between bodies.
-        enters: for the inputs of bodies, the operands that they are.
-        leaves: for the outputs of bodies, the values that they become.
-        repeats: the outputs of an iteration, each with the input of the next one that it becomes.
+        selectors: the operands that only choose between bodies: a branch's index.
+        enters: a link for each input of each body, to an operand.
+        leaves: a link for each output of each body, to an output of the equation.
+        repeats: the carry of a loop: each output of an iteration with the input of the next
+            iteration that it becomes.
     """
 
     def __init__(self, node: Node, flow: _compat.ControlFlow, bodies: Iterable[Program]):
@@ -235,7 +242,7 @@ class Control:
         return f"{self.kind} ({of})"
 
     def copies(self, local: Var) -> tuple[int, ...]:
-        """The axes in front of a value from inside, one entry per iteration or device."""
+        """The leading axis that collects a body's value over iterations or devices, if any."""
         if self.length is not None:
             return (self.length,)
         if self.kind == "Shards" and _compat.shard_axes(self.eqn, local.aval):
@@ -244,12 +251,12 @@ class Control:
 
     @property
     def operands(self) -> list[tuple[Link, ...]]:
-        """For each operand that goes into bodies, its value in each of them."""
+        """For each operand that enters the bodies, its link into each of them."""
         return _by_body(self.enters, len(self.bodies))
 
     @property
     def outputs(self) -> list[tuple[Link, ...]]:
-        """For each output, its value in each of the bodies."""
+        """For each output of the equation, its link from each of the bodies."""
         return _by_body(self.leaves, len(self.bodies))
 
     def spread(
@@ -259,12 +266,14 @@ class Control:
         can: Callable[[Var], bool] = lambda var: True,
         back: bool = False,
     ) -> None:
-        """Takes a property of values from the operands to the outputs.
+        """Spreads a property of values from the operands through the bodies to the outputs.
+
+        "Depends on the explained input" is such a property.
 
         Args:
-            marked: the values that have it; those of the bodies and the outputs are added.
-            through: for each body, spreads it through the body, from its inputs on. A loop's is
-                called until what is carried does not change any more.
+            marked: the values that have it; values of the bodies and outputs are added.
+            through: for each body a function that spreads it from the body's inputs on. A loop's is
+                called until the marks of its carry do not change any more.
             can: which values can have it.
             back: from the outputs to the operands instead.
         """

@@ -1,4 +1,4 @@
-"""Layers: the steps that a function consists of, and what is known of each."""
+"""Layers: the steps that a function consists of, with their names and other facts."""
 
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from jaxplain.graph.recognizers.complex_values import is_complex
 from jaxplain.graph.recognizers.core import Core
 from jaxplain.graph.recognizers.mixing import WITHOUT_WEIGHTS
 
-#: Steps that no rule is asked for: moves of values, and steps that hold layers of their own.
+#: The kinds of step without a rule: moves of values, and steps that hold layers of their own.
 RULELESS = ("Structure", "Loop", "Branch", "Shards")
 
 
 @dataclass(frozen=True, eq=False)
 class Step(Core):
-    """Operations that are one pure function: of the values it reads, the values it produces.
+    """Operations that together are one pure function, from `inputs` to `outputs`.
 
     Steps may overlap: each that needs an operation has its own copy.
 
@@ -27,7 +27,7 @@ class Step(Core):
             neighbours that the core takes.
         moves: for an Activation, the moves between its input and its output.
         argument: for an Activation, the value that its nonlinear operations read: its input, or
-            that with numbers added.
+            x + 3 in `relu6(x + 3)`.
         blocks: the blocks inside of a loop or branch.
     """
 
@@ -163,7 +163,7 @@ class Block(Generic[_Step]):
     steps: tuple[_Step, ...]
 
     def walk(self) -> Iterator[_Step]:
-        """All steps; those inside of a loop or branch follow it."""
+        """All steps; a loop or branch is followed by the steps inside of it."""
         for step in self.steps:
             yield step
             for block in step.blocks:

@@ -30,7 +30,11 @@ def original(shape: Sequence[int]) -> Layout:
 
 
 def after(node: Node, layout: Layout) -> Layout | None:
-    """The layout of a move's output from that of its input; None where digits do not fit."""
+    """The layout of a move's output from that of its input.
+
+    None where an axis of the output takes parts of several digits, as in a reshape of (2, 3) to
+    (3, 2).
+    """
     role, params = node.info.role, node.params
     if role is Role.CAST:
         return layout
@@ -79,9 +83,9 @@ def shape(layout: Layout) -> tuple[int, ...]:
 
 
 def is_move(node: Node) -> bool:
-    """Whether an operation moves one value, or casts it, and keeps every entry once.
+    """Whether an operation moves or casts one value, and keeps every entry once.
 
-    A number that scales or is added means the same before and behind it.
+    Scaling by a number, or adding one, gives the same before and behind it: (2 x).T is 2 x.T.
     """
     role = node.info.role
     if role is Role.BROADCAST:

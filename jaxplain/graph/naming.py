@@ -1,4 +1,4 @@
-"""What layers are called: by the user's modules, or by the parameters they use."""
+"""Names of layers: from the user's modules, or from the parameters they use."""
 
 from collections.abc import Iterable
 from itertools import takewhile
@@ -9,11 +9,12 @@ from jaxplain.graph.layer import Step
 
 
 def names_of(steps: Iterable[Step], flow: Flow) -> dict[Step, str]:
-    """The names of all steps but structure, and of those inside of them; names are unique.
+    """A unique name for every step but structure, steps inside of loops and branches included.
 
-    The module path of a layer with weights, else the path around it and what it does. Where the
-    framework writes no module paths, the path of its parameters; without any, the module that its
-    latest input comes from and what it does.
+    A kernel or normalisation has its module path ("CNN/Conv_0"), any other layer the path of the
+    module around it and its operation ("CNN/rectifier"). Where the framework writes no module
+    paths, the path of the layer's parameters; without parameters, the module that its latest input
+    comes from, and its operation.
     """
     names = _Names(flow)
     names.give(steps)
@@ -27,7 +28,7 @@ class _Names:
         names: the name of each step.
         counts: how often each name was wanted.
         modules: the modules that values come from, as far as parameters alone tell.
-        outside: for the inputs of bodies, the values that they are.
+        outside: for the inputs of bodies, the values outside that enter there.
     """
 
     def __init__(self, flow: Flow) -> None:
@@ -63,13 +64,13 @@ class _Names:
         parameters = "" if layer.blocks else self.parameter_path(layer)
         if parameters:
             return parameters, parameters.rpartition("/")[0]
-        # what is carried comes from an iteration before
+        # a loop's carry comes from the iteration before
         latest = max(layer.inputs, key=lambda v: (bool(v.producer), v.index), default=layer.output)
         module = self.modules.get(latest, "")
         return f"{module}/{layer.op}" if module else layer.op, module
 
     def parameter_path(self, layer: Step) -> str:
-        """The module that the arguments stand in from which a layer's weights are computed."""
+        """The module whose parameters a layer's weights are computed from."""
         seen: set[Var] = set()
         nodes = layer.nodes if layer.kind == "Activation" else (layer.main,)
         pending = [v for node in nodes for v in node.inputs if v not in self.flow.active]

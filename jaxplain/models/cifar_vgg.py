@@ -34,18 +34,7 @@ LOW = 0.0
 """The smallest value a picture can hold."""
 HIGH = 255.0
 """The largest value a picture can hold."""
-CLASSES = (
-    "airplane",
-    "automobile",
-    "bird",
-    "cat",
-    "deer",
-    "dog",
-    "frog",
-    "horse",
-    "ship",
-    "truck",
-)
+CLASSES = tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
 """The names of the classes."""
 
 _CONVOLUTIONS = (64, 64, 128, 128, 64, 64)

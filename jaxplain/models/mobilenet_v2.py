@@ -18,16 +18,12 @@ Example:
     'espresso'
 """
 
-from functools import partial
 from typing import Any
 
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxplain.models import _checkpoint
-from jaxplain.models._bottleneck import Bottleneck, ConvNorm
+from jaxplain.models._bottleneck import Classifier
 from jaxplain.models._layouts import from_torch
 from jaxplain.models._pictures import rgb
 from jaxplain.models._weights import weights_file
@@ -45,39 +41,24 @@ HIGH = (1 - _MEAN) / _DEVIATION
 
 _SHORT_SIDE = 256
 
-# One row per stage: expansion, features, blocks, stride of the first block.
-_STAGES = (
-    (1, 16, 1, 1),
-    (6, 24, 2, 2),
-    (6, 32, 3, 2),
-    (6, 64, 4, 2),
-    (6, 96, 3, 1),
-    (6, 160, 3, 2),
-    (6, 320, 1, 1),
-)
-_BLOCKS = tuple(
-    (expansion, features, stride if i == 0 else 1)
-    for expansion, features, count, stride in _STAGES
-    for i in range(count)
-)
-
 _STEPS = ("expand", "depthwise", "project")
 _PARTS = ("conv", "norm")
 
 
-class MobileNetV2(nn.Module):
+class MobileNetV2(Classifier):
     """MobileNetV2 in evaluation mode: preprocessed images (B, 224, 224, 3) to logits."""
 
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Map preprocessed images (B, 224, 224, 3) to the logits (B, 1000) of the classes."""
-        layer = partial(ConvNorm, epsilon=1e-5, symmetric=True)
-        block = partial(Bottleneck, epsilon=1e-5, symmetric=True, kernel=3)
-        x = layer(32, kernel=3, stride=2, name="stem")(x)
-        for i, (expansion, features, stride) in enumerate(_BLOCKS):
-            x = block(features, stride=stride, expansion=expansion, name=f"block{i}")(x)
-        x = layer(1280, name="head")(x)
-        return nn.Dense(1000, name="classifier")(jnp.mean(x, axis=(1, 2)))
+    epsilon = 1e-5
+    symmetric = True
+    stages = (
+        (1, 3, 1, 1, 16),
+        (2, 3, 2, 6, 24),
+        (3, 3, 2, 6, 32),
+        (4, 3, 2, 6, 64),
+        (3, 3, 1, 6, 96),
+        (3, 3, 2, 6, 160),
+        (1, 3, 1, 6, 320),
+    )
 
 
 def load() -> tuple[MobileNetV2, dict[str, Any]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
+
+from jaxplain.extras import package
 
 
 def require(name: str) -> Any:
@@ -12,12 +13,8 @@ def require(name: str) -> Any:
     Raises:
         ImportError: If matplotlib is not installed.
     """
-    try:
-        matplotlib = importlib.import_module("matplotlib")
-    except ImportError as error:
-        raise ImportError(
-            'this needs matplotlib, which is not installed: pip install "jaxplain[plot]"'
-        ) from error
+    missing = 'this needs matplotlib, which is not installed: pip install "jaxplain[plot]"'
+    matplotlib = package("matplotlib", missing)
     if hasattr(matplotlib, name):
         return getattr(matplotlib, name)
-    return importlib.import_module(f"matplotlib.{name}")
+    return package(f"matplotlib.{name}", missing)

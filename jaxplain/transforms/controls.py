@@ -8,8 +8,9 @@ import jax
 
 from jaxplain.arguments import check_number
 from jaxplain.targets import Target
+from jaxplain.transforms import trees
 from jaxplain.transforms.gradient import gradient
-from jaxplain.transforms.wrapper import Base, Wrapper, explained
+from jaxplain.transforms.wrapper import Base, Wrapper
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,7 +19,7 @@ class Input(Wrapper):
 
     def attribute(self, base: Base, args: Sequence[Any], target: Target, key: Any) -> Any:
         """See `input`."""
-        return explained(args, self.argnums)
+        return trees.explained(args, self.argnums)
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,13 +35,8 @@ class Random(Wrapper):
 
     def attribute(self, base: Base, args: Sequence[Any], target: Target, key: Any) -> Any:
         """See `random`."""
-        leaves, tree = jax.tree.flatten(explained(args, self.argnums))
-        keys = jax.random.split(key, len(leaves))
-        noise = [
-            self.stddev * jax.random.normal(k, v.shape, v.dtype)
-            for k, v in zip(keys, leaves, strict=True)
-        ]
-        return jax.tree.unflatten(tree, noise)
+        noise = trees.normal(key, trees.explained(args, self.argnums))
+        return jax.tree.map(lambda v: self.stddev * v, noise)
 
 
 def input(f: Callable[..., Any], *, argnums: int | Sequence[int] = 0) -> Input:

@@ -21,10 +21,10 @@ from jaxplain.plan import Plan
 from jaxplain.rules import Gradient, Pass, Rule
 from jaxplain.rules.deep_lift import LogMeans, Rescale, RevealCancel, Switching, Winners
 from jaxplain.targets import Target
-from jaxplain.transforms import baselines
+from jaxplain.transforms import baselines, trees
 from jaxplain.transforms.explainer import Explainer
 from jaxplain.transforms.method import Method, Run
-from jaxplain.transforms.wrapper import Base, Wrapper, explained, replaced
+from jaxplain.transforms.wrapper import Base, Wrapper
 
 _RULES = ("rescale", "reveal_cancel")
 _MAXIMA: dict[str, Rule] = {"winners": Winners(), "gradient": Gradient()}
@@ -119,9 +119,9 @@ class DeepLift(Wrapper):
 
     def attribute(self, base: Base, args: Sequence[Any], target: Target, key: Any) -> Any:
         """See `Wrapper`."""
-        x = explained(args, self.argnums)
+        x = trees.explained(args, self.argnums)
         x0 = baselines.resolve(self.baseline, x)
-        there = jax.tree.leaves(tuple(replaced(args, self.argnums, x0)))
+        there = jax.tree.leaves(tuple(trees.replaced(args, self.argnums, x0)))
         # kept from XLA, which would fold the pass at a constant baseline while it compiles
         state = jax.lax.optimization_barrier(
             [there[i] for i in explained_leaves(args, self.argnums)]
@@ -134,7 +134,7 @@ class DeepLift(Wrapper):
 
     def check(self, args: Sequence[Any], target: Target) -> None:
         """See `Wrapper`."""
-        baselines.check(self.baseline, explained(args, self.argnums))
+        baselines.check(self.baseline, trees.explained(args, self.argnums))
 
 
 def _inputs_at_baseline(plan: Plan, baseline: Sequence[Any], run: Run) -> dict[Layer, Any]:

@@ -9,18 +9,8 @@ import jax.numpy as jnp
 
 from jaxplain.arguments import check_count
 from jaxplain.targets import Target
-from jaxplain.transforms.wrapper import (
-    Base,
-    Wrapper,
-    as_explainer,
-    call,
-    explained,
-    narrowed,
-    replaced,
-    times_input,
-    total,
-    widened,
-)
+from jaxplain.transforms import trees
+from jaxplain.transforms.wrapper import Base, Wrapper, as_explainer, call
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +30,7 @@ class ExpectedGradients(Wrapper):
 
     def check(self, args: Sequence[Any], target: Target) -> None:
         """References must be examples like those explained."""
-        x = explained(args, self.argnums)
+        x = trees.explained(args, self.argnums)
         expected: Any = jax.tree.structure(x)
         given: Any = jax.tree.structure(self.references)
         if expected != given:
@@ -62,7 +52,7 @@ class ExpectedGradients(Wrapper):
 
     def attribute(self, base: Base, args: Sequence[Any], target: Target, key: Any) -> Any:
         """See `expected_gradients`."""
-        x = explained(args, self.argnums)
+        x = trees.explained(args, self.argnums)
         references = jax.tree.map(jnp.asarray, self.references)
         count = jax.tree.leaves(references)[0].shape[0]
         examples = jax.tree.leaves(x)[0].shape[:1] if base.traced(*args).batched else ()
@@ -72,18 +62,18 @@ class ExpectedGradients(Wrapper):
             drawn = jax.random.randint(which, examples, 0, count)
             place = jax.random.uniform(where, examples)
             start = jax.tree.map(lambda v, r: r[drawn].astype(v.dtype), x, references)
-            way = widened(jax.tree.map(jnp.subtract, x, start))
+            way = trees.widened(jax.tree.map(jnp.subtract, x, start))
 
             def between(s: jax.Array, w: jax.Array) -> jax.Array:
                 t = place.reshape(place.shape + (1,) * (s.ndim - place.ndim))
                 return s + t.astype(s.dtype) * w
 
-            here = narrowed(jax.tree.map(between, widened(start), way), x)
-            attribution = call(base, replaced(args, self.argnums, here), target, inner)
-            return times_input(widened(attribution), way)
+            here = trees.narrowed(jax.tree.map(between, trees.widened(start), way), x)
+            attribution = call(base, trees.replaced(args, self.argnums, here), target, inner)
+            return trees.times_input(trees.widened(attribution), way)
 
-        summed = total(sample, jax.random.split(key, self.samples), self.batch_size)
-        return narrowed(jax.tree.map(lambda v: v / self.samples, summed), x)
+        summed = trees.total(sample, jax.random.split(key, self.samples), self.batch_size)
+        return trees.narrowed(jax.tree.map(lambda v: v / self.samples, summed), x)
 
 
 def expected_gradients(

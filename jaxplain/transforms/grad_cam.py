@@ -9,9 +9,10 @@ import jax
 from jaxplain.graph import Graph, Layer
 from jaxplain.plan import LayerSpec, Plan
 from jaxplain.targets import Target
+from jaxplain.transforms import trees
 from jaxplain.transforms.explainer import Explainer
 from jaxplain.transforms.gradient import gradient, guided_backprop
-from jaxplain.transforms.wrapper import Base, Wrapper, explained, scaled
+from jaxplain.transforms.wrapper import Base, Wrapper
 
 Resize = Literal["nearest", "linear"]
 
@@ -63,11 +64,11 @@ class GradCam(Wrapper):
         channel, space = self._axes(layer, plan.graph)
         behind = tuple(i - activation.ndim for i in space)
         weights = slope.mean(behind, keepdims=True)
-        cam = scaled(weights, activation).sum(channel - activation.ndim, keepdims=True)
+        cam = trees.scaled(weights, activation).sum(channel - activation.ndim, keepdims=True)
         cam = jax.nn.relu(cam) if self.relu else cam
         if self.resize is None:
             return cam
-        (x,) = jax.tree.leaves(explained(args, self.argnums))
+        (x,) = jax.tree.leaves(trees.explained(args, self.argnums))
         return _spread(cam, plan.graph.axes.of(layer.output), channel, x, self.resize)
 
     def _layer(self, plan: Plan) -> Layer:
@@ -153,7 +154,7 @@ class GuidedGradCam(Wrapper):
 
     def attribute(self, base: Base, args: Sequence[Any], target: Target, key: Any) -> Any:
         """See `guided_grad_cam`."""
-        return scaled(base(*args, target=target), self.cam(*args, target=target))
+        return trees.scaled(base(*args, target=target), self.cam(*args, target=target))
 
     @property
     def dynamic(self) -> Any:

@@ -12,19 +12,8 @@ from jaxplain import targets
 from jaxplain.affine.dtypes import wide
 from jaxplain.arguments import check_count
 from jaxplain.targets import Target
-from jaxplain.transforms import baselines
-from jaxplain.transforms.wrapper import (
-    Base,
-    Wrapper,
-    as_explainer,
-    call,
-    explained,
-    narrowed,
-    replaced,
-    times_input,
-    total,
-    widened,
-)
+from jaxplain.transforms import baselines, trees
+from jaxplain.transforms.wrapper import Base, Wrapper, as_explainer, call, innermost
 
 Quadrature = Literal["midpoint", "left", "right", "trapezoid", "gauss_legendre"]
 
@@ -79,18 +68,16 @@ class PathAverage(Wrapper):
             )
         if self.quadrature == "trapezoid" and self.steps < 2:
             raise ValueError("the trapezoid rule needs steps >= 2")
-        inner = self.base
-        while isinstance(inner, Wrapper):
-            inner = inner.base
-        if self.times_way and inner.stop is not None:
+        stop = innermost(self.base).stop
+        if self.times_way and stop is not None:
             raise ValueError(
-                f"the base stops at {inner.stop!r}, whose attribution cannot be multiplied by the "
+                f"the base stops at {stop!r}, whose attribution cannot be multiplied by the "
                 "way of the input: take path_average"
             )
 
     def check(self, args: Sequence[Any], target: Target) -> None:
         """The baseline must fit the input, and the gap be defined."""
-        baselines.check(self.baseline, explained(args, self.argnums))
+        baselines.check(self.baseline, trees.explained(args, self.argnums))
         if self.with_gap and callable(target):
             raise TypeError(
                 'with_gap compares outputs: target must be None, an int, an array or "all"'
@@ -98,22 +85,23 @@ class PathAverage(Wrapper):
 
     def attribute(self, base: Base, args: Sequence[Any], target: Target, key: Any) -> Any:
         """See the class."""
-        x = explained(args, self.argnums)
+        x = trees.explained(args, self.argnums)
         start = baselines.resolve(self.baseline, x)
-        way = widened(jax.tree.map(jnp.subtract, x, start))
+        way = trees.widened(jax.tree.map(jnp.subtract, x, start))
 
         def at(place: tuple[Any, Any, Any]) -> Any:
             t, weight, key = place
-            here = jax.tree.map(lambda s, w: s + t.astype(s.dtype) * w, widened(start), way)
-            attribution = call(base, replaced(args, self.argnums, narrowed(here, x)), target, key)
-            return jax.tree.map(lambda v: weight.astype(v.dtype) * v, widened(attribution))
+            here = jax.tree.map(lambda s, w: s + t.astype(s.dtype) * w, trees.widened(start), way)
+            moved = trees.replaced(args, self.argnums, trees.narrowed(here, x))
+            attribution = call(base, moved, target, key)
+            return jax.tree.map(lambda v: weight.astype(v.dtype) * v, trees.widened(attribution))
 
         places, weights = nodes(self.steps, self.quadrature)
         keys = None if key is None else jax.random.split(key, self.steps)
-        along = total(at, (jnp.asarray(places), jnp.asarray(weights), keys), self.batch_size)
+        along = trees.total(at, (jnp.asarray(places), jnp.asarray(weights), keys), self.batch_size)
         if self.times_way:
-            along = times_input(along, way)
-        attribution = narrowed(along, x)
+            along = trees.times_input(along, way)
+        attribution = trees.narrowed(along, x)
         if not self.with_gap:
             return attribution
         return attribution, self._gap(base, args, start, along, target)
@@ -127,7 +115,7 @@ class PathAverage(Wrapper):
         def summed(value: jax.Array) -> jax.Array:
             return value.astype(wide(value.dtype)).sum(tuple(range(kept, value.ndim)))
 
-        ends = (base.outputs(*args), base.outputs(*replaced(args, self.argnums, start)))
+        ends = (base.outputs(*args), base.outputs(*trees.replaced(args, self.argnums, start)))
         output, other = (summed(targets.select(end, target)) for end in ends)
         explained_ = sum(map(summed, jax.tree.leaves(attribution)), jnp.zeros((), output.dtype))
         return jnp.abs(explained_ - (output - other))

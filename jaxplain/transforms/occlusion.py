@@ -11,18 +11,9 @@ import numpy as np
 from jaxplain import targets
 from jaxplain.arguments import check_count
 from jaxplain.targets import Target
-from jaxplain.transforms import baselines
+from jaxplain.transforms import baselines, trees
 from jaxplain.transforms.gradient import gradient
-from jaxplain.transforms.wrapper import (
-    Base,
-    Wrapper,
-    explained,
-    narrowed,
-    replaced,
-    scaled,
-    total,
-    widened,
-)
+from jaxplain.transforms.wrapper import Base, Wrapper
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +40,7 @@ class Occlusion(Wrapper):
 
     def check(self, args: Sequence[Any], target: Target) -> None:
         """The window must fit the input, and the output its examples."""
-        x = explained(args, self.argnums)
+        x = trees.explained(args, self.argnums)
         if not hasattr(x, "shape"):
             raise TypeError("occlusion hides windows of one array, got a tree of them")
         if callable(target):
@@ -69,7 +60,7 @@ class Occlusion(Wrapper):
 
     def attribute(self, base: Base, args: Sequence[Any], target: Target, key: Any) -> Any:
         """See `occlusion`."""
-        x = explained(args, self.argnums)
+        x = trees.explained(args, self.argnums)
         hidden = baselines.resolve(self.baseline, x)
         lead, sizes = _split(x.shape, self.window)
         steps = [
@@ -78,9 +69,9 @@ class Occlusion(Wrapper):
         ]
 
         def score(x: Any) -> Any:
-            chosen = targets.select(base.outputs(*replaced(args, self.argnums, x)), target)
+            chosen = targets.select(base.outputs(*trees.replaced(args, self.argnums, x)), target)
             classes = 1 if isinstance(target, str) else 0
-            return widened(chosen).sum(tuple(range(classes + len(lead), chosen.ndim)))
+            return trees.widened(chosen).sum(tuple(range(classes + len(lead), chosen.ndim)))
 
         def lost(place: Any) -> Any:
             inside = jnp.ones((), bool)
@@ -95,12 +86,12 @@ class Occlusion(Wrapper):
             difference = whole - score(jnp.where(jnp.broadcast_to(inside, x.shape), hidden, x))
             spread = difference.reshape(difference.shape + (1,) * len(sizes))
             mask = inside.astype(spread.dtype)
-            return scaled(spread, mask), mask
+            return trees.scaled(spread, mask), mask
 
         whole = score(x)
         places = np.stack([v.ravel() for v in np.indices(steps)], 1)
-        losses, count = total(lost, jnp.asarray(places), self.batch_size)
-        return narrowed(scaled(losses, 1 / jnp.where(count == 0, 1, count)), x)
+        losses, count = trees.total(lost, jnp.asarray(places), self.batch_size)
+        return trees.narrowed(trees.scaled(losses, 1 / jnp.where(count == 0, 1, count)), x)
 
 
 def _split(shape: tuple[int, ...], window: tuple[int, ...]) -> tuple[Any, tuple[int, ...]]:

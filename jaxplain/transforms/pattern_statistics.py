@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxplain.errors import readable
+from jaxplain.extras import package
 from jaxplain.patterns import PatternStatistics, merge, statistics_of_batch
 from jaxplain.transforms.patterns import pattern_net
 
@@ -102,13 +103,8 @@ def _batches(data: Any, batch_size: int | None) -> tuple[Iterable[Any], int | No
 def _progress(batches: Iterable[Any], count: int | None, shown: bool) -> Iterable[Any]:
     if not shown:
         return batches
-    try:
-        from tqdm.auto import tqdm
-    except ImportError:
-        raise ImportError(
-            "progress=True needs tqdm: pip install tqdm, or leave progress out"
-        ) from None
-    return tqdm(batches, total=count, desc="patterns", unit="batch")
+    missing = "progress=True needs tqdm: pip install tqdm, or leave progress out"
+    return package("tqdm.auto", missing).tqdm(batches, total=count, desc="patterns", unit="batch")
 
 
 def _arguments(batch: Any, args: Sequence[Any], argnums: int | Sequence[int]) -> list[Any]:

@@ -3,27 +3,24 @@
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
 
-from jaxplain import _compat
 from jaxplain.arguments import check_count, check_number
 from jaxplain.targets import Target
-from jaxplain.transforms.wrapper import (
-    Base,
-    Wrapper,
-    as_explainer,
-    call,
-    counted,
-    explained,
-    fold,
-    narrowed,
-    replaced,
-    total,
-    widened,
-)
+from jaxplain.transforms import trees
+from jaxplain.transforms.wrapper import Base, Wrapper, as_explainer, call
+
+
+class Options(TypedDict, total=False):
+    """The options of `smoothgrad`, with which the other statistics are made alike."""
+
+    samples: int
+    noise_scale: float
+    absolute: bool
+    batch_size: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,16 +48,19 @@ class Noisy(Wrapper):
 
     def attribute(self, base: Base, args: Sequence[Any], target: Target, key: Any) -> Any:
         """See the class."""
-        x = explained(args, self.argnums)
+        x = trees.explained(args, self.argnums)
         batched = base.traced(*args).batched
         scales = jax.tree.map(lambda v: self._scale(v, batched), x)
 
-        def sample(key: jax.Array) -> Any:
-            noise, inner = jax.random.split(key)
-            noisy = _plus_noise(x, scales, noise)
-            return call(base, replaced(args, self.argnums, noisy), target, inner)
+        def plus(v: jax.Array, scale: Any, noise: jax.Array) -> jax.Array:
+            return v + jnp.asarray(scale, v.dtype) * noise
 
-        return narrowed(self.statistic(sample, jax.random.split(key, self.samples)), x)
+        def sample(key: jax.Array) -> Any:
+            outer, inner = jax.random.split(key)
+            noisy = jax.tree.map(plus, x, scales, trees.normal(outer, x))
+            return call(base, trees.replaced(args, self.argnums, noisy), target, inner)
+
+        return trees.narrowed(self.statistic(sample, jax.random.split(key, self.samples)), x)
 
     @abstractmethod
     def statistic(self, sample: Callable[[jax.Array], Any], keys: jax.Array) -> Any:
@@ -78,7 +78,7 @@ class SmoothGrad(Noisy):
 
     def statistic(self, sample: Callable[[jax.Array], Any], keys: jax.Array) -> Any:
         """See the class."""
-        return _over(total(sample, keys, self.batch_size), self.samples)
+        return _over(trees.total(sample, keys, self.batch_size), self.samples)
 
 
 class SmoothGradSquared(Noisy):
@@ -88,9 +88,9 @@ class SmoothGradSquared(Noisy):
         """See the class."""
 
         def squares(key: jax.Array) -> Any:
-            return jax.tree.map(jnp.square, widened(sample(key)))
+            return jax.tree.map(jnp.square, trees.widened(sample(key)))
 
-        return _over(total(squares, keys, self.batch_size), self.samples)
+        return _over(trees.total(squares, keys, self.batch_size), self.samples)
 
 
 class VarGrad(Noisy):
@@ -98,8 +98,6 @@ class VarGrad(Noisy):
 
     def statistic(self, sample: Callable[[jax.Array], Any], keys: jax.Array) -> Any:
         """See the class."""
-        shapes = jax.eval_shape(lambda key: widened(sample(key)), keys[0])
-        zero = jax.tree.map(lambda v: _compat.zeros(v, v.dtype), shapes)
 
         def update(state: Any, batch: Any, counts: jax.Array) -> Any:
             """Merges the mean and the summed squares around it: differences, never large sums."""
@@ -107,7 +105,7 @@ class VarGrad(Noisy):
             size = counts.sum(dtype=before.dtype)
 
             def mean_of(v: jax.Array) -> jax.Array:
-                return counted(v, counts).sum(0) / size.astype(v.dtype)
+                return trees.counted(v, counts).sum(0) / size.astype(v.dtype)
 
             def share(dtype: Any) -> jax.Array:
                 return size.astype(dtype) / (before + size).astype(dtype)
@@ -117,32 +115,21 @@ class VarGrad(Noisy):
 
             def next_spread(s: jax.Array, m: jax.Array, v: jax.Array) -> jax.Array:
                 own = mean_of(v)
-                within = counted(jnp.square(v - own[None]), counts).sum(0)
+                within = trees.counted(jnp.square(v - own[None]), counts).sum(0)
                 between = before.astype(s.dtype) * share(s.dtype) * jnp.square(own - m)
                 return s + within + between
 
-            batch = widened(batch)
             spread = jax.tree.map(next_spread, spread, mean, batch)
             return before + size, jax.tree.map(next_mean, mean, batch), spread
 
-        state = (jnp.zeros((), jnp.int32), zero, zero)
-        _, _, spread = fold(sample, keys, self.batch_size, update, state)
+        zeros = trees.zeros(sample, keys)
+        state = (jnp.zeros((), jnp.int32), zeros, zeros)
+        _, _, spread = trees.fold(sample, keys, self.batch_size, update, state)
         return _over(spread, self.samples)
 
 
 def _over(tree: Any, count: int) -> Any:
     return jax.tree.map(lambda v: v / count, tree)
-
-
-def _plus_noise(x: Any, scales: Any, key: jax.Array) -> Any:
-    leaves, tree = jax.tree.flatten(x)
-    noisy = [
-        v + jnp.asarray(scale, v.dtype) * jax.random.normal(k, v.shape, v.dtype)
-        for v, scale, k in zip(
-            leaves, jax.tree.leaves(scales), jax.random.split(key, len(leaves)), strict=True
-        )
-    ]
-    return jax.tree.unflatten(tree, noisy)
 
 
 def smoothgrad(
@@ -190,12 +177,7 @@ def smoothgrad(
 
 
 def smoothgrad_squared(
-    base: Base | Callable[..., Any],
-    *,
-    samples: int = 64,
-    noise_scale: float = 0.1,
-    absolute: bool = False,
-    batch_size: int = 8,
+    base: Base | Callable[..., Any], **options: Unpack[Options]
 ) -> SmoothGradSquared:
     """SmoothGrad-squared: the mean of a squared attribution over inputs with Gaussian noise.
 
@@ -203,10 +185,7 @@ def smoothgrad_squared(
 
     Args:
         base: the explainer A; for a function, its gradient.
-        samples: n.
-        noise_scale: as for `smoothgrad`.
-        absolute: as for `smoothgrad`.
-        batch_size: as for `smoothgrad`.
+        **options: `samples` (n), `noise_scale`, `absolute`, `batch_size`: see `smoothgrad`.
 
     Returns:
         An explainer, as `smoothgrad`.
@@ -222,27 +201,17 @@ def smoothgrad_squared(
         >>> print(explain(jnp.array([1.0, 2.0]), target=0, key=jax.random.key(0)))
         [9. 0.]
     """
-    return SmoothGradSquared(as_explainer(base), samples, noise_scale, absolute, batch_size)
+    return SmoothGradSquared(as_explainer(base), **options)
 
 
-def vargrad(
-    base: Base | Callable[..., Any],
-    *,
-    samples: int = 64,
-    noise_scale: float = 0.1,
-    absolute: bool = False,
-    batch_size: int = 8,
-) -> VarGrad:
+def vargrad(base: Base | Callable[..., Any], **options: Unpack[Options]) -> VarGrad:
     """VarGrad: the variance of an attribution over inputs with Gaussian noise.
 
     1/n sum_k (A(x + e_k) - mean)^2, in squared units of the attribution.
 
     Args:
         base: the explainer A; for a function, its gradient.
-        samples: n.
-        noise_scale: as for `smoothgrad`.
-        absolute: as for `smoothgrad`.
-        batch_size: as for `smoothgrad`.
+        **options: `samples` (n), `noise_scale`, `absolute`, `batch_size`: see `smoothgrad`.
 
     Returns:
         An explainer, as `smoothgrad`.
@@ -258,4 +227,4 @@ def vargrad(
         >>> print(explain(jnp.array([1.0, 2.0]), target=0, key=jax.random.key(0)))
         [0. 0.]
     """
-    return VarGrad(as_explainer(base), samples, noise_scale, absolute, batch_size)
+    return VarGrad(as_explainer(base), **options)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain import _compat, notes, targets
-from jaxplain.arguments import describe_value, fits, function_name
+from jaxplain.arguments import by_path, describe_value, fits, function_name, leaves_by_path
 from jaxplain.errors import CutOffError
 from jaxplain.graph import Graph, explained_leaves
 from jaxplain.graph.examples import counts_examples
@@ -203,9 +203,9 @@ def _as_function_of_arrays(
 
     def call(arrays: list[Any], *args: Any) -> Any:
         model = combine(arrays)
-        before = _by_path(model)
+        before = _traced_arrays(model)
         output = model(*args)
-        after = _by_path(model)
+        after = _traced_arrays(model)
         changed = [path for path, leaf in before.items() if after.get(path, leaf) is not leaf]
         if changed:
             raise TypeError(
@@ -224,14 +224,8 @@ def _as_function_of_arrays(
     return call
 
 
-def _by_path(model: Any) -> dict[str, Any]:
-    """The traced arrays of a model."""
-    leaves = jax.tree_util.tree_flatten_with_path(model)[0]
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
-        for path, leaf in leaves
-        if isinstance(leaf, jax.core.Tracer)
-    }
+def _traced_arrays(model: Any) -> dict[str, Any]:
+    return {p: leaf for p, leaf in by_path(model).items() if isinstance(leaf, jax.core.Tracer)}
 
 
 def _check_output(program: Program, name: str) -> None:
@@ -247,10 +241,7 @@ def _check_output(program: Program, name: str) -> None:
 
 def _name_inputs(program: Program, f: Any, args: Sequence[Any]) -> None:
     """Names the inputs by their path in the model or in an argument: "params/Dense_0/kernel"."""
-    paths = [
-        path for path, leaf in jax.tree_util.tree_flatten_with_path(f)[0] if hasattr(leaf, "shape")
-    ]
-    for arg in args:
-        paths += [path for path, _ in jax.tree_util.tree_flatten_with_path(arg)[0]]
+    paths = [path for path, leaf in leaves_by_path(f) if hasattr(leaf, "shape")]
+    paths += [path for arg in args for path, _ in leaves_by_path(arg)]
     for var, path in zip(program.inputs, paths, strict=True):
-        var.path = jax.tree_util.keystr(path, simple=True, separator="/")
+        var.path = path

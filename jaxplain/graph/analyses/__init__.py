@@ -1,1 +1,1 @@
-"""What is known of a program: each file finds out one thing, and changes nothing."""
+"""Analyses: each file computes one property of a program, and changes nothing."""

@@ -1,7 +1,7 @@
-"""Along which axis of the explained input each axis of a value runs.
+"""For each axis of a value, the axis of the explained input that it runs along.
 
 The rows of a convolution's output run along the rows of the image, whatever the layouts; its
-channels run along nothing. Axes that a reshape merges or splits are lost.
+channels run along no axis. Axes that a reshape merges or splits are lost.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,7 +19,7 @@ class Axes:
     """The axes of all values that depend on the explained inputs.
 
     Attributes:
-        examples: the axes of the input that a convolution takes for its batch.
+        examples: the axes of the explained input that are some convolution's batch axis.
     """
 
     def __init__(self, program: Program, explained: Iterable[Var]):
@@ -45,9 +45,9 @@ class Axes:
                     self._labels[var] = self._through(node, var)
 
     def _enter(self, control: Control) -> None:
-        """A loop's body is entered again until what is carried has the labels of what it becomes.
+        """Labels the values of bodies; a loop's until its carry has the labels that it ends with.
 
-        Where they turn with every iteration, there are none.
+        A carry whose axes change places in every iteration (`x.T`) has no labels.
         """
         for link in control.enters:
             if link.outer in self._labels:
@@ -67,7 +67,10 @@ class Axes:
                 self._join(link.outer, (*steps * link.sliced, *self.of(link.inner)))
 
     def _join(self, var: Var, labels: Labels) -> bool:
-        """Adds labels to those of a value; whether there are new ones."""
+        """Drops a value's labels that disagree with other labels; returns whether any changed.
+
+        An axis without a label agrees with any.
+        """
         known = var in self._labels
         before = self.of(var)
         after = tuple(map(_common, zip(before, labels, strict=True)))
@@ -120,7 +123,7 @@ def moved(node: Node, labels: Labels) -> Labels | None:
 
 
 def reshaped(before: Sequence[int], after: Sequence[int], labels: Sequence[int | None]) -> Labels:
-    """The labels behind a reshape: of the axes that it neither merges nor splits."""
+    """The labels behind a reshape; None for the axes that it merges or splits."""
     found: list[int | None] = [None] * len(after)
     old = [i for i, n in enumerate(before) if n != 1]
     new = [i for i, n in enumerate(after) if n != 1]

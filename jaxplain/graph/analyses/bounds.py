@@ -1,7 +1,7 @@
-"""Between which numbers each value provably lies, whatever the inputs.
+"""The bounds between which each value provably lies, whatever the inputs.
 
-Rules skip the halves of a sign split that are zero, and tell the gate of a product, which lies
-between 0 and 1, from its signal.
+By them rules skip the halves of a sign split that are zero, as of a ReLU's output, and tell the
+gate of a product, which lies between 0 and 1, from its signal.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -17,7 +17,7 @@ from jaxplain.graph.intervals import ANYTHING, UNIT, Bounds
 from jaxplain.graph.ir import Control, Program, Var
 from jaxplain.graph.primitives import Kind, Operand, Role
 
-_PATIENCE = 2  # how often a carried value's bounds are joined before they are given up
+_PATIENCE = 2  # joins of a carry's bounds before a bound that still grows is given up
 
 
 def bounds_of(program: Program, known: Mapping[Var, Bounds]) -> dict[Var, Bounds]:
@@ -25,7 +25,7 @@ def bounds_of(program: Program, known: Mapping[Var, Bounds]) -> dict[Var, Bounds
 
     Args:
         program: the program.
-        known: bounds that are known beforehand.
+        known: bounds from elsewhere: a softmax's output lies in [0, 1].
     """
     bounds = dict(known)
     _program(program, bounds, known)
@@ -41,11 +41,11 @@ def _program(program: Program, bounds: dict[Var, Bounds], known: Mapping[Var, Bo
         result = _equation(node.eqn, operands, node.inputs)
         for var in node.outputs:
             if var not in known and (len(node.outputs) == 1 or var.floating):
-                bounds[var] = result  # but none of the indices that come with values
+                bounds[var] = result  # not for the indices of top_k
 
 
 def _control(control: Control, bounds: dict[Var, Bounds], known: Mapping[Var, Bounds]) -> None:
-    """A carried value has the bounds that it starts with, and keeps."""
+    """Bounds inside of bodies; a carry's hold at the start and after every iteration."""
     for link in control.enters:
         bounds[link.inner] = _read(bounds, link.outer)
     for attempt in count():
@@ -104,7 +104,7 @@ def _equation(eqn: _compat.Eqn, operands: Sequence[Bounds], identity: Sequence[H
 def _values(
     eqn: _compat.Eqn, info: primitives.PrimitiveInfo, operands: Sequence[Bounds]
 ) -> list[Bounds]:
-    """The bounds of the operands that become part of the outputs: all but masks and indices."""
+    """The bounds of the operands whose values reach the outputs: all but conditions and indices."""
     known = [
         (atom, UNIT if _compat.boolean(atom) else bounds)
         for place, (atom, bounds) in enumerate(zip(eqn.invars, operands, strict=True))

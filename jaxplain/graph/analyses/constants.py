@@ -16,8 +16,8 @@ class Known:
     """Values that are known before the program runs.
 
     Args:
-        computes: which operations may be run for them.
-        values: those that are known from the start.
+        computes: whether an operation may be run to compute one.
+        values: the values that are known from the start.
     """
 
     def __init__(self, computes: Callable[[Node], bool], values: Mapping[Var, Any]):
@@ -41,7 +41,7 @@ class Known:
 
 
 def run(node: Node, values: Sequence[Any]) -> Sequence[Any]:
-    """The outputs of one operation, now."""
+    """The outputs of one operation, computed at once, also while JAX traces."""
     with _compat.now():
         return node.evaluate([jnp.asarray(v) for v in values])
 
@@ -58,3 +58,15 @@ def literal_value(var: Var) -> float | None:
     value = np.asarray(var.literal)
     real = value.dtype.kind in "iub" or jnp.issubdtype(value.dtype, jnp.floating)  # bfloat16 too
     return float(value) if value.ndim == 0 and real else None
+
+
+def varying_axes(var: Var) -> set[int]:
+    """The axes along which a constant may vary."""
+    axes = {i for i, n in enumerate(var.shape) if n > 1}
+    node = var.producer
+    if node is not None and node.info.role is Role.BROADCAST:
+        inner = varying_axes(node.inputs[0])
+        axes &= {d for i, d in enumerate(node.params["broadcast_dimensions"]) if i in inner}
+    elif node is not None and node.info.role is Role.CAST:
+        axes &= varying_axes(node.inputs[0])
+    return axes

@@ -2,7 +2,8 @@
 
 Values and operations are both vertices: with operations alone, a `split` would dominate everything
 computed from either half. `Dominators.of(node)` is the last value that every active path to the
-node goes through: the one candidate for the source of a region that ends at the node.
+node goes through: `a` for the `mul` of `a * logistic(a)`. It is the only candidate for the input of
+a single-input subgraph that ends at the node.
 """
 
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Which values relevance flows through: every value is constant, frozen or carries relevance.
+"""The values that relevance flows through: every value is constant, frozen or carries relevance.
 
 *Active* values depend on an explained input. Of these, values that *carry relevance* are floating,
 are reached from an explained input without crossing a discrete operation, and reach an output
@@ -42,12 +42,12 @@ class Flow:
     readers: Mapping[Var, Sequence[Node]]
 
     def shared(self, var: Var) -> bool:
-        """Whether the value has relevance from anybody else than one operation that reads it."""
+        """Whether the value has several readers, or a layer must end there for another reason."""
         return var in self.must_end or len(self.readers.get(var, ())) != 1
 
 
 def flow_of(program: Program, explained: Iterable[Var], outputs: Collection[Var]) -> Flow:
-    """Finds out where relevance flows from `outputs` to the explained values."""
+    """The flow of relevance from `outputs` to the explained values."""
     explained = frozenset(explained)
     active, reachable = _dependent(program, explained), reached(program, explained)
     carries = {v for v in outputs if v in reachable}
@@ -75,7 +75,10 @@ def flow_of(program: Program, explained: Iterable[Var], outputs: Collection[Var]
 def reached(
     program: Program, starts: Iterable[Var], can: Callable[[Var], bool] = lambda var: True
 ) -> set[Var]:
-    """The values that `starts` reach through floating values that `can` be reached."""
+    """The values that depend on `starts` through floating values for which `can` holds.
+
+    A discrete operation, such as a comparison, ends the way.
+    """
     marked = set(starts)
     _spread(program, marked, _ways, lambda var: var.floating and can(var))
     return marked
@@ -91,10 +94,10 @@ def cuts(program: Program, explained: Iterable[Var]) -> Iterator[Node]:
 
 
 def _repeated(body: Program, fixed: int) -> Iterator[Var]:
-    """The values that all iterations compute alike, where iterations begin to differ.
+    """The values that are the same in all iterations and read by operations that are not.
 
-    As it would without the loop, such a value has its relevance from all of them: a layer must end
-    there.
+    `w * g` is one where a scan computes `(w * g) @ x` for a carry x. It has its relevance from all
+    iterations together, as if it were computed before the loop: a layer must end there.
     """
     varying = _dependent(body, body.inputs[fixed:])
     pending = [body]
@@ -140,10 +143,10 @@ _PARALLEL = (Kind.STRUCTURAL, Kind.SELECTION, Kind.MIXING)
 
 
 def _ways(node: Node) -> _Ways:
-    """Which operands flow to which outputs; nothing flows through a discrete operation.
+    """Pairs of operands and the outputs that they flow to; none for a discrete operation.
 
-    An operation that moves or sorts several arrays at once sends each to its own output: values
-    sorted by an active key are chosen by it, but no part of it.
+    An operation that moves or sorts several arrays at once sends each to its own output: of
+    `sort(keys, values)`, the sorted values depend on the keys but get no share of them.
     """
     if node.info.kind is Kind.DISCRETE or node.control is not None:
         return []

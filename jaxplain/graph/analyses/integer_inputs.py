@@ -1,8 +1,8 @@
-"""Where integer inputs become numbers: rows of a table, one-hot vectors, or the numbers they are.
+"""Integer inputs, and the floats that they become: rows of a table, one-hot vectors, or casts.
 
-Integers carry no relevance; the numbers that are made of them do, and what arrives there is the
-integers'. For that each entry of every value is followed back to the one integer it was made of.
-Truth values, but for one-hot vectors, and places (`ids != 0`, argmax) are constants.
+Integers carry no relevance; the floats made of them do, and a token's relevance is the sum over its
+row of the embedding. So each entry of every value is traced to the one integer it was made of.
+Masks (`ids != 0`) and positions (argmax) count as constants, one-hot vectors do not.
 """
 
 import math
@@ -21,8 +21,8 @@ from jaxplain.graph.contractions import contraction
 from jaxplain.graph.ir import Node, Program, Var
 from jaxplain.graph.primitives import Kind, Operand, Role
 
-#: For each entry of a value, the place among all integers of the one it was made of, or one of the
-#: numbers below; None where every entry may be made of several.
+#: For each entry of a value, the position among all explained integers of the one it was made of,
+#: or one of the codes below; None where every entry may be made of several.
 _Origins = np.ndarray | None
 _NOWHERE = -1
 _SEVERAL = -2
@@ -33,13 +33,13 @@ _ENTRYWISE = (Kind.DIAGONAL, Kind.ELEMENTWISE, Kind.DISCRETE)
 
 @dataclass(frozen=True, eq=False)
 class Lookup:
-    """Numbers that were made of integers.
+    """Floats that integers become, such as the embedded tokens of (batch, length, width).
 
     Attributes:
-        value: the numbers.
-        features: the axes of `value` along which they all belong to one integer.
-        origins: for the others, which of all integers each came from; -1 for none of them.
-        tables: what was picked from.
+        value: the floats.
+        features: the axes of `value` along which all entries belong to one integer: the width.
+        origins: over its other axes, the position of that integer among all; -1 for none of them.
+        tables: the tables whose rows were picked.
     """
 
     value: Var
@@ -49,21 +49,21 @@ class Lookup:
 
     @property
     def ambiguous(self) -> bool:
-        """Whether some of the numbers were made of several integers."""
+        """Whether some of the floats were made of several integers."""
         return bool((self.origins == _SEVERAL).any())
 
     def has(self, start: int, integers: Var) -> bool:
-        """Whether some of the numbers were made of an input's integers."""
+        """Whether some of the floats were made of an input's integers."""
         end = start + math.prod(integers.shape)
         return bool(((self.origins >= start) & (self.origins < end)).any())
 
     def gathered(self, relevance: jax.Array, start: int, shape: tuple[int, ...]) -> jax.Array:
-        """The relevance of one array of integers from that of the numbers.
+        """The relevance of one array of integers from the relevance of the floats.
 
         Args:
-            relevance: that of `value`.
-            start: the place of the array's first integer among all.
-            shape: the array's.
+            relevance: the relevance of `value`.
+            start: the position of the array's first integer among all.
+            shape: the array's shape.
         """
         summed = relevance.sum(self.features).ravel()
         size = math.prod(shape)
@@ -76,11 +76,11 @@ class Lookup:
 
 
 def lookups_of(program: Program, inputs: Sequence[Var]) -> tuple[Lookup, ...]:
-    """The numbers that integer inputs become.
+    """The floats that integer inputs become.
 
     Raises:
-        TypeError: no output depends on those of an input, they belong to several integers at once,
-            or come from a table that is explained too.
+        TypeError: no output depends on the floats of an input, some of them belong to several
+            integers at once, or a table is explained as well as the integers that pick its rows.
     """
     integers = [v for v in inputs if not v.floating]
     if not integers:
@@ -111,7 +111,7 @@ def lookups_of(program: Program, inputs: Sequence[Var]) -> tuple[Lookup, ...]:
 
 
 def starts(integers: Sequence[Var]) -> list[int]:
-    """The place of each input's first integer among all."""
+    """The position of each input's first integer among all."""
     sizes = [math.prod(v.shape) for v in integers]
     return [sum(sizes[:i]) for i in range(len(sizes))]
 
@@ -130,7 +130,7 @@ def _check_tables(lookups: Sequence[Lookup], floating: Sequence[Var]) -> None:
 
 
 class _Search:
-    """One pass over a program."""
+    """One pass over a program, which collects its lookups."""
 
     def __init__(self, program: Program, integers: Sequence[Var]):
         self.origins: dict[Var, _Origins] = {
@@ -138,10 +138,10 @@ class _Search:
             for v, start in zip(integers, starts(integers), strict=True)
         }
         self.known = Known(lambda node: node.control is None, dict(program.constants))
-        self.classes: set[Var] = set()  # which class it is, as truth values or counts
-        self.hot: dict[Var, Lookup] = {}  # and as numbers
+        self.classes: set[Var] = set()  # `ids == arange(n)`, as booleans or integers
+        self.hot: dict[Var, Lookup] = {}  # the same as floats: one-hot vectors
         self.lookups: list[Lookup] = []
-        self.numbers: set[Var] = set()  # that were made of something found
+        self.numbers: set[Var] = set()  # the values computed from a lookup, itself included
         for node in program.nodes:
             self.visit(node)
 
@@ -173,12 +173,15 @@ class _Search:
             self.follow(node, made)
 
     def add(self, lookup: Lookup) -> None:
-        """Numbers were found."""
+        """Adds a lookup."""
         self.lookups.append(lookup)
         self.numbers.add(lookup.value)
 
     def mix(self, node: Node, vectors: Sequence[Var]) -> None:
-        """One-hot vectors pick rows in a product; elsewhere they are numbers themselves."""
+        """Adds the rows that one-hot vectors pick in a product, elsewhere the vectors themselves.
+
+        Casts are looked through.
+        """
         out = node.outputs[0]
         rows = _product(node, self.hot)
         if rows is not None:
@@ -189,14 +192,14 @@ class _Search:
             self.use(vectors, node)
 
     def use(self, vectors: Sequence[Var], node: Node) -> None:
-        """One-hot vectors are numbers."""
+        """Adds one-hot vectors as lookups."""
         for vector in vectors:
             if self.hot[vector] not in self.lookups:
                 self.add(self.hot[vector])
         self.numbers.update(node.outputs if vectors else ())
 
     def follow(self, node: Node, made: Sequence[Var]) -> None:
-        """The outputs' origins, where they are neither truth values nor places."""
+        """Records the origins of the outputs, unless they are masks or positions."""
         compares = self.compares_classes(node, made)
         of_classes = compares or not self.classes.isdisjoint(made)
         info, out = node.info, node.outputs[0]
@@ -212,7 +215,7 @@ class _Search:
             self.add(_lookup(out, (), self.origins[out] if one else None))
 
     def makes_numbers(self, node: Node, made: Collection[Var]) -> bool:
-        """Whether integers become numbers here; those of others may be moved by them."""
+        """Whether integers become floats here, and do not only move the floats of a lookup."""
         integers = not any(v.floating for v in node.inputs if v in made)
         return node.outputs[0].floating and integers and self.numbers.isdisjoint(node.inputs)
 
@@ -241,7 +244,7 @@ class _Search:
         return self.origins[var] if var in self.origins else np.full(var.shape, _NOWHERE)
 
     def moved(self, node: Node) -> Sequence[_Origins] | None:
-        """The origins of what an operation moves; None where it is not known where to."""
+        """The origins of the outputs of a move; None where its indices are not known."""
         if node.info.kind is not Kind.STRUCTURAL:
             return None
         moved = [kind is Operand.MOVED for kind, _ in node.operands]
@@ -251,7 +254,7 @@ class _Search:
             return None
         others = [v + moves if moves else v for moves, v in zip(moved, values, strict=True)]
         places, others = ([np.asarray(v) for v in run(node, each)] for each in (values, others))
-        # what fills up was not moved
+        # a fill value stays the same in both, and has no origin
         return [np.where(b == a + 1, a, _NOWHERE) for a, b in zip(places, others, strict=True)]
 
     def picked(self, node: Node) -> tuple[tuple[int, ...], _Origins]:
@@ -292,7 +295,7 @@ class _Search:
 
 
 def _joined(origins: Sequence[_Origins], shape: tuple[int, ...]) -> _Origins:
-    """Of what is made of several values, entry by entry."""
+    """The origins of a value that is made of several values, entry by entry."""
 
     def join(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         differ = (a != _NOWHERE) & (b != _NOWHERE) & (a != b)
@@ -309,7 +312,7 @@ def _lookup(
 
 
 def _one_hot(value: Var, origins: _Origins) -> Lookup:
-    """The axes along which all entries have one origin are those of the classes."""
+    """One-hot vectors; their class axes are those along which all entries have one origin."""
     if origins is None:
         return _lookup(value, (), None)
     origins = np.broadcast_to(origins, value.shape)

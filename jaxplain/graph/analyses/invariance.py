@@ -1,9 +1,9 @@
-"""How a region of operations responds when its source is scaled or shifted.
+"""The response of a single-input subgraph when its input is scaled or shifted.
 
-A normalisation is *defined* here as a region that is invariant under x -> c x and has a statistic;
-a softmax as one whose exponential makes it invariant under x -> x + c. No framework's spelling is
-known: LayerNorm, RMSNorm, GroupNorm, L2 normalisation, one and two pass variance are all the same
-property.
+A normalisation is *defined* here as a subgraph that is invariant under x -> c x and has a
+statistic; a softmax as one whose exponential makes it invariant under x -> x + c. No framework's
+spelling is known: LayerNorm, RMSNorm, GroupNorm, L2 normalisation, one and two pass variance all
+have the same property.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,7 +34,7 @@ _TINY = 1e-2  # literals up to this size count as the epsilon of a division, the
 
 
 def degree(node: Node) -> float | None:
-    """d where f(c x) = c^d f(x) for the powers; None when unknown."""
+    """The degree d of a power, where f(c x) = c^d f(x); None when unknown."""
     if node.info.degree is not None:
         return node.info.degree
     if "y" in node.params:
@@ -56,9 +56,10 @@ def of_norm(nodes: Sequence[Node], source: Var, end: Var) -> dict[Var, float] | 
 def scale_weights(nodes: Sequence[Node], source: Var) -> dict[Var, float] | None:
     """The weight w of every value, where value(c * source) = c^w value(source).
 
-    Returns None when some value of the region does not scale so. Constants have weight 0; zeros,
-    infinities and small literals (the eps of a norm) may be added to or compared with anything,
-    and large ones (1 / eps) may bound anything.
+    Of `x / sqrt(sum(x * x))` the root has weight 1, as x has, and the quotient 0. Returns None when
+    some value of the subgraph does not scale so. Constants have weight 0; zeros, infinities and
+    small literals (the eps of a norm) may be added to or compared with anything, and large ones
+    (1 / eps) may bound anything.
     """
 
     def constant(var: Var, node: Node) -> float | None:
@@ -102,7 +103,7 @@ def shift_weights(nodes: Sequence[Node], source: Var) -> dict[Var, float | None]
     """The weight w of every value, where value(source + c) = value(source) + w c.
 
     Values that grow exponentially instead (an exp and its sums) have weight None. Returns None when
-    some value of the region responds in yet another way.
+    some value of the subgraph responds in yet another way.
     """
 
     def constant(var: Var, node: Node) -> _Shift | None:
@@ -185,10 +186,11 @@ def _total(amounts: Sequence[float], subtract: bool) -> float:
 
 
 def affine_path(nodes: Sequence[Node], exit_: Var, weights: dict[Var, float]) -> set[Var] | None:
-    """The values of a normalisation that stay when its statistic is frozen.
+    """The values from input to output of a normalisation whose statistic is held constant.
 
-    Frozen are the operand of negative weight of each product and the divisor of each quotient. What
-    is left is an affine function of the source, or the region is no normalisation (None).
+    The statistic is the operand of negative weight of each product (x times 1 / norm) and the
+    divisor of each quotient (x / norm). None where the other operations are not affine, or there is
+    no statistic: the subgraph is then no normalisation.
     """
     live, statistic = {exit_}, set[Var]()
     for node in reversed(nodes):

@@ -1,14 +1,14 @@
-"""Activations: every operation elementwise on the shape of one value, and one of them nonlinear.
+"""Activations: nonlinear functions of one value, entry by entry.
 
 Taken, silu:
 
     b = logistic a; c = mul a b
 
-Taken, with a value that is moved and moved back, entry by entry where it was:
+Taken, as each entry comes back to its place before it is multiplied:
 
     b = transpose a; c = logistic b; d = transpose c; e = mul a d
 
-Refused, as `a` meets other entries of itself:
+Refused, as entries are multiplied by other entries (a Product takes the `mul`):
 
     b = transpose a; c = mul a b
 """
@@ -57,7 +57,7 @@ def _core(op: str, nodes: tuple[Node, ...], source: Var) -> Core:
 
 
 def _is_straight(node: Node, flow: Flow) -> bool:
-    """Whether an operation makes straight lines of one."""
+    """Whether an operation is piecewise linear."""
     bends = node.info.kind is Kind.ELEMENTWISE
     bends |= node.info.role in _PRODUCTS and len(flow.inputs[node]) != 1
     return node.info.piecewise or not bends

@@ -1,12 +1,12 @@
 """Complex values: no rule crosses an operation on them.
 
-Taken, the spectrum of a value:
+Taken, the spectrum of a real value, and its magnitude:
 
-    b:c64[3] = fft a
+    b:c64[3] = fft[fft_type=RFFT] a; c:f32[3] = abs b
 
-Refused, the magnitude of a spectrum as a real number behind it:
+Refused, as both its operand and its output are real:
 
-    c:f32[3] = abs b; d:f32[3] = mul c 2.0        `abs` is taken, `mul` is not
+    d:f32[3] = mul c 2.0
 """
 
 from jaxplain.graph.ir import Node, Var
@@ -16,7 +16,7 @@ from jaxplain.graph.recognizers.operation import single
 
 
 def match(node: Node, end: Var, facts: Facts) -> Core | None:
-    """The operation that ends at a value, where a value of it is complex."""
+    """The operation that ends at a value, where its output or an operand is complex."""
     values = (end, *facts.flow.inputs[node])
     return single("Unknown", node, facts) if any(map(is_complex, values)) else None
 

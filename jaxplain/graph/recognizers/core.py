@@ -1,4 +1,4 @@
-"""Cores: the operations that make a layer the layer it is."""
+"""Cores: the operations that make a layer, without the scales, offsets and moves next to them."""
 
 import enum
 from dataclasses import dataclass
@@ -35,15 +35,16 @@ class Core:
         kind: Affine, Merge, Activation, Softmax, Normalization, Product, Matmul, Selection,
             Unknown; or, without a rule, Structure, which only moves values, and Loop, Branch and
             Shards (of a shard_map), which hold layers.
-        op: which of its kind: for Affine "dense", "convolution", "filter" (a kernel whose numbers
-            the function spells out, as resizing does), "pooling", "sum", "cumulative", "linear" or
-            "scale"; for Activation "rectifier" or the function; for Softmax "softmax",
-            "log_softmax" or "logsumexp"; for Product "product" or "quotient"; for all other kinds
-            the primitive.
+        op: the variety of its kind: for Affine "dense", "convolution", "filter" (a kernel whose
+            numbers the function spells out, as resizing does), "pooling", "sum", "cumulative",
+            "linear" or "scale"; for Activation "rectifier", "elementwise" or the primitive; for
+            Softmax "softmax", "log_softmax" or "logsumexp"; for Product "product" or "quotient";
+            for Merge "sum"; for Normalization "normalization"; for all other kinds the primitive.
         nodes: the operations in topological order.
         inputs: the values that they are a function of, and send relevance to.
         outputs: the values that they produce (one, but for operations with several outputs).
-        affine_vars: the values on the affine path; all others are constants to the layer.
+        affine_vars: the values on the affine path from the inputs to the output. Weights are not
+            among them, nor the statistic of a normalisation: they are constants to the layer.
         mixing: the operations that mix inputs: the kernel, if there is one.
         before, behind: which of its neighbours the core takes.
     """

@@ -1,4 +1,4 @@
-"""What a recognizer reads: the program, its analyses, and the cores that were found already."""
+"""The facts that a recognizer reads: the program's analyses, and the cores found so far."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -22,14 +22,15 @@ class Subgraph(NamedTuple):
 
 
 class Facts:
-    """A program, or the body of a loop or branch, and what is known of it.
+    """The facts about a program, or about the body of a loop or branch.
 
     Args:
         program: the program.
         sources: the values that it is a function of.
         flow: where relevance flows in it, and in the program around it.
-        recognizers: find the core that ends at a value; the first one that finds any counts.
-        normalizations: whether a normalisation is one layer; else the layers that it is made of.
+        recognizers: functions that find the core that ends at a value; the first core found counts.
+        normalizations: whether a normalisation is one layer; else its squares, sums, roots and
+            quotients are layers.
     """
 
     def __init__(
@@ -65,9 +66,10 @@ class Facts:
         return next(filter(None, (match(node, end, self) for match in self._recognizers)), None)
 
     def local_subgraph(self, end: Var) -> Subgraph | None:
-        """The operations that join at a value, where none of them is a kernel or drops entries.
+        """The single-input subgraph that ends at a value, of operations that are `is_local`.
 
-        They reach back to the value that dominates the last of them. None where nothing joins.
+        `logistic` and `mul`, back to a, for `a * logistic(a)`. None where the last operation has
+        one active operand, or the subgraph holds a kernel or drops entries.
         """
         if end not in self._local:
             node = end.producer
@@ -77,7 +79,7 @@ class Facts:
         return self._local[end]
 
     def subgraph(self, end: Var, allowed: Callable[[Node], bool]) -> Subgraph | None:
-        """As `local_subgraph`, of operations of any kind that is `allowed`."""
+        """As `local_subgraph`, of operations that are `allowed` instead."""
         assert end.producer is not None
         start = self.dominators.of(end.producer)
         if start is None or start not in self.flow.carries_relevance:
@@ -111,9 +113,9 @@ class Facts:
         return tuple(moves), var
 
     def moves_between(self, start: Var, end: Var) -> tuple[Node, ...] | None:
-        """The moves on a way from one value to another, entry by entry; None where there is none.
+        """The moves on a path of entrywise operations between two values; None without a path.
 
-        All ways have the same, between the ends of an activation or a softmax.
+        Between the ends of an activation or a softmax, all paths have the same moves.
         """
         pending: list[tuple[Var, tuple[Node, ...]]] = [(end, ())]
         seen = {end}
@@ -173,7 +175,7 @@ _LINEAR_IN = (Operand.FACTOR, Operand.TERM, Operand.SUBTRAHEND, Operand.MOVED)
 _ENTRYWISE = (Kind.DIAGONAL, Kind.ELEMENTWISE, Kind.STRUCTURAL)
 _LINEAR = (Kind.DIAGONAL, Kind.STRUCTURAL, Kind.MIXING)
 
-#: Finds the core that ends at a value, made by an operation.
+#: Finds the core that ends at a value, the output of an operation.
 Recognizer = Callable[[Node, Var, Facts], Core | None]
 
 

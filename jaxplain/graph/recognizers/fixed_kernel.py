@@ -1,12 +1,13 @@
-"""Kernels whose numbers the function itself spells out, as resizing and cutting patches out do.
+"""Kernels that only move entries, by numbers that the function spells out: patches, one-hot picks.
 
-Taken, as each output is one entry of the input, or none:
+Taken, as in each column of w at most one entry is 1, so that an output is one entry of a, or 0:
 
-    k = eq iota iota; w = convert_element_type k; b = conv_general_dilated a w
+    i = iota[dimension=0 shape=(4, 4)]; j = iota[dimension=1 shape=(4, 4)]
+    k = eq i j; w = convert_element_type k; b = dot_general a w
 
-Refused, as the kernel averages (it is a layer of its own, a "filter"):
+Refused, as outputs are sums of entries (`kernel` takes it, as a "filter"):
 
-    w = broadcast_in_dim 0.25; b = conv_general_dilated a w
+    k = le i j; w = convert_element_type k; b = dot_general a w
 """
 
 import numpy as np
@@ -24,7 +25,7 @@ _MOVES = (Role.CAST, Role.RESHAPE, Role.BROADCAST, Role.TRANSPOSE)
 
 
 def match(node: Node, end: Var, facts: Facts) -> Core | None:
-    """The kernel that only moves values, and ends at a value."""
+    """The kernel that ends at a value, where it only moves entries."""
     return single("Structure", node, facts) if _picks(node, facts.flow) else None
 
 
@@ -48,7 +49,7 @@ def has_weights(node: Node, flow: Flow) -> bool:
 def _picks(node: Node, flow: Flow) -> bool:
     """Whether every output of a kernel is one entry of its input, or none: it moves values.
 
-    Its numbers are then truth values, and of those that make an output at most one is true.
+    Its numbers must be cast from booleans, at most one of which is true for each output.
     """
     if not node.info.multiplies:
         return False

@@ -4,9 +4,9 @@ Taken, a rotation as rotary embeddings write it:
 
     b c = split a; d = neg c; e = concatenate d b; f = mul a 0.8; g = mul e 0.6; h = add f g
 
-Refused, as each entry is only moved:
+Refused, as each entry is only moved and nothing is scaled or added (its parts are Structure):
 
-    b c = split a; d = concatenate c b
+    b = rev a; c = concatenate a b
 """
 
 from jaxplain.graph.ir import Node, Var

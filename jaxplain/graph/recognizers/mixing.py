@@ -1,4 +1,4 @@
-"""Operations whose outputs are weighted sums of many inputs."""
+"""Cores whose outputs are weighted sums of many inputs: kernels, pooling, means."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from jaxplain.graph.primitives import Kind, Role
 from jaxplain.graph.recognizers.core import Before, Behind, Core, linear_core
 from jaxplain.graph.recognizers.facts import Facts
 
-#: What affine layers without weights of their own are called.
+#: The `op` of affine layers without weights of their own.
 WITHOUT_WEIGHTS = ("filter", "pooling", "sum", "cumulative", "linear", "scale")
 
 
@@ -24,7 +24,7 @@ def mixing_core(op: str, nodes: tuple[Node, ...], facts: Facts) -> Core:
 
 
 def mixes(node: Node, flow: Flow) -> bool:
-    """Whether outputs are sums over inputs; an einsum without a sum is a scale."""
+    """Whether outputs are sums over inputs; an einsum without a sum, `i,i->i`, is a scale."""
     if node.info.role is Role.SCATTER_SUM and node.inputs[0] in flow.carries_relevance:
         return False  # constants are added
     axes = contraction(node)
@@ -36,8 +36,9 @@ def mixes(node: Node, flow: Flow) -> bool:
 def sums_copies(nodes: Sequence[Node], mixing: Node, flow: Flow) -> bool:
     """Whether `mixing` would add up copies that a broadcast before it made.
 
-    Then an entry of the joint matrix would be a sum of weights, and its sign no product of signs.
-    Copies that stay apart (`(x[:, :, None] * W).sum(1)`) are fine.
+    An entry of the joint matrix would then be a sum of weights, whose sign is no product of signs:
+    `broadcast_to(x, (3, 4)) * W` summed over axis 0. Copies that stay apart
+    (`(x[:, :, None] * W).sum(1)`) are fine.
     """
     expanded: set[int] = set()
     for node in nodes:

@@ -5,7 +5,7 @@ Taken, the root mean square:
     b = square a; c = reduce_sum[axes=(1,)] b; d = div c 4.0; e = add d 1e-6; f = rsqrt e
     g = broadcast_in_dim f; h = mul a g
 
-Refused, as the number added is no rounding guard, and the quotient not invariant:
+Refused, as 1.0 is too large for the epsilon of a norm, and the quotient is not invariant:
 
     b = abs a; c = reduce_sum[axes=(1,)] b; d = add c 1.0; e = broadcast_in_dim d; f = div a e
 """

@@ -1,4 +1,4 @@
-"""Single operations that no other recognizer takes: products, selections, loops, moves of several.
+"""Single operations that no other recognizer takes: products, selections, concatenations, loops.
 
 Taken, a product of two values that both carry relevance:
 
@@ -58,7 +58,7 @@ _PRODUCTS = {Role.PRODUCT: "product", Role.QUOTIENT: "quotient"}
 
 
 def _control(node: Node, control: Control, facts: Facts) -> Core:
-    """A loop or branch, which sends relevance where its bodies do."""
+    """A loop, branch or shard_map; its inputs are the operands that its bodies pass relevance."""
     carries = facts.flow.carries_relevance
     inside = [v.outer for v in control.enters if v.inner in carries and v.outer in carries]
     inputs = tuple(dict.fromkeys(inside))

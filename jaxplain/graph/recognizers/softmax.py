@@ -1,6 +1,6 @@
 """Softmax, log-softmax and log-sum-exp, with the stabilising shift, temperature and mask before.
 
-Taken, a softmax: scale-invariant in the exponential, whatever stands before that:
+Taken, a softmax: invariant when its exponentials are scaled, as a normalisation of them is:
 
     b = exp a; c = reduce_sum[axes=(1,)] b; d = broadcast_in_dim c; e = div b d
 
@@ -8,7 +8,7 @@ Taken, a log-softmax: invariant under x -> x + c through an exponential:
 
     b = exp a; c = reduce_sum[axes=(1,)] b; d = log c; e = broadcast_in_dim d; f = sub a e
 
-Refused, as the sum is not that of the exponentials alone:
+Refused, as the 1.0 in the sum does not scale with the exponentials:
 
     b = exp a; c = reduce_sum[axes=(1,)] b; d = add c 1.0; e = broadcast_in_dim d; f = div b e
 """
@@ -22,7 +22,7 @@ from jaxplain.graph.primitives import Kind, Role
 from jaxplain.graph.recognizers.core import Core, linear_core
 from jaxplain.graph.recognizers.facts import Facts, in_order
 
-#: An operation that turns the one softmax into the other.
+#: The operations that turn the one softmax into the other: `exp(log_softmax(x))` is a softmax.
 _INVERSE = {Role.EXP: ("log_softmax", "softmax"), Role.LOG: ("softmax", "log_softmax")}
 
 
@@ -100,7 +100,7 @@ def _exponential(var: Var, facts: Facts, sums: bool = False) -> list[Node] | Non
 
 
 def _softmax(op: str, nodes: Sequence[Node], source: Var, facts: Facts) -> Core:
-    """A softmax with what stands before its exponential: stabilisation, scale and mask."""
+    """A softmax with the stabilising shift, temperature and mask before its exponential."""
     while (step := _before(source, facts)) is not None:
         before, source = step
         nodes = [*before, *nodes]

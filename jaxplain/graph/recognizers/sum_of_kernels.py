@@ -1,6 +1,6 @@
 """Sums of dense kernels, `x W + h U`: one layer with several inputs and one stabiliser.
 
-As separate layers, a recurrence would differ between its scanned and unrolled spellings.
+Were they several layers, a recurrence would have other maps as a scan than unrolled.
 
 Taken, each term ending in a dot product of its own:
 

@@ -4,12 +4,13 @@ Taken, a dense layer:
 
     b = broadcast_in_dim[shape=(2, 3, 4)] a; c = mul b w; d = reduce_sum[axes=(1,)] c
 
-Refused, as the weight is the same along the axis: a scale before a sum:
+Refused, as w of shape (2, 1) has one entry along the axis summed over: a scale before a sum:
 
-    b = mul a 2.0; c = reduce_sum[axes=(1,)] b
+    b = mul a w; c = reduce_sum[axes=(1,)] b
 """
 
 from jaxplain.graph import boundaries
+from jaxplain.graph.analyses.constants import varying_axes
 from jaxplain.graph.ir import Node, Var
 from jaxplain.graph.layouts import is_move, meeting_axes
 from jaxplain.graph.primitives import Kind, Role
@@ -36,8 +37,8 @@ def match(node: Node, end: Var, facts: Facts) -> Core | None:
 def _weights(total: Node, facts: Facts) -> tuple[Node, ...]:
     """The operations before a sum from the products with its weights on; none without weights.
 
-    The last product may be taken from a kernel before it, those before that may not. A broadcast
-    right before the products makes the copies that the weights tell apart.
+    The last product may be taken from a kernel that it stands behind, earlier products may not. A
+    broadcast right before the products makes the copies that the weights tell apart.
     """
     (value,) = facts.flow.inputs[total]
     if facts.flow.shared(value):
@@ -61,5 +62,5 @@ def _weights(total: Node, facts: Facts) -> tuple[Node, ...]:
 
 def _vary(product: Node, axes: set[int], facts: Facts) -> bool:
     """Whether the weights of a product vary along one of the axes."""
-    weights = [v.shape for v in product.inputs if v not in facts.flow.carries_relevance]
-    return any(len(w) > axis and w[axis] > 1 for w in weights for axis in axes)
+    weights = [v for v in product.inputs if v not in facts.flow.carries_relevance]
+    return any(not axes.isdisjoint(varying_axes(v)) for v in weights)

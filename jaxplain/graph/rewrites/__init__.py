@@ -1,1 +1,1 @@
-"""Rewrites: each makes a program of a program, and leaves the old one as it was."""
+"""Rewrites: each makes a new program from a program, and leaves the old one as it was."""

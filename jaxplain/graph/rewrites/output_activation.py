@@ -18,8 +18,8 @@ def without_softmax(program: Program, facts: Facts) -> tuple[Program, tuple[Var,
 
     Returns:
         The program, which computes the logits too, with the outputs of the function; the values
-        that take the place of its outputs; and what was left out: "softmax" or "log_softmax", ""
-        for nothing.
+        that take the place of its outputs; and the softmax left out: "softmax" or "log_softmax",
+        "" for none.
     """
     ends = [_end(v, program, facts, whole=True) for v in program.outputs]
     softmax = next((end.softmax for end in ends if end.softmax), "")
@@ -41,7 +41,7 @@ class _Rewriter:
         self._next = 1 + max((v.index for n in program.nodes for v in n.outputs), default=-1)
 
     def again(self, node: Node, operands: Sequence[Var]) -> Var:
-        """The output of an operation on other operands."""
+        """The output of a copy of an operation, which reads other operands."""
         copy = node.rebuilt(operands)
         (var,) = copy.outputs
         var.index, self._next = self._next, self._next + 1
@@ -49,13 +49,13 @@ class _Rewriter:
         return var
 
     def moved(self, var: Var, moves: Iterable[Node]) -> Var:
-        """A value, moved as another one is (a model of batches under vmap drops an axis)."""
+        """A value behind the given moves: the logits, moved as the softmax was."""
         for node in moves:
             var = self.again(node, [var])
         return var
 
     def bodies(self, node: Node) -> tuple[Program, ...]:
-        """The bodies that a loop or branch has by now."""
+        """The current bodies of a loop or branch."""
         return self._replaced.get(node, node).bodies
 
     def replace_bodies(self, node: Node, bodies: Sequence[Program]) -> None:
@@ -63,7 +63,7 @@ class _Rewriter:
         self._replaced[node] = _copy(node, node.inputs, bodies)
 
     def finish(self, outputs: Sequence[Var]) -> tuple[Program, dict[Var, Var]]:
-        """The program, and for values behind a replaced operation those that take their place."""
+        """The program, and the new value for each value behind a replaced operation."""
         renewed: dict[Var, Var] = {}
         nodes = []
         for node in (*self._program.nodes, *self._added):
@@ -88,11 +88,12 @@ def _copy(node: Node, inputs: Sequence[Var], bodies: Sequence[Program]) -> Node:
 
 
 class _End(NamedTuple):
-    """How an output ends.
+    """The softmax that an output ends in.
 
     Attributes:
         softmax: "softmax", "log_softmax", or "" for something else.
-        logits: makes the output without it; the output itself where there is none.
+        logits: adds the output without its softmax to a program and returns it; the output itself
+            where there is no softmax.
     """
 
     softmax: str
@@ -100,14 +101,15 @@ class _End(NamedTuple):
 
 
 def _end(var: Var, program: Program, facts: Facts, *, whole: bool, readers: int = 0) -> _End:
-    """How a value ends.
+    """The softmax that a value ends in.
 
     Args:
-        var: an output, or a part of one.
+        var: an output, or a part of a concatenated one.
         program: the program.
-        facts: what is known of it.
-        whole: it is no part: the logits may keep their own, better precision.
-        readers: how many operations on the way to the output read it.
+        facts: the facts about it.
+        whole: whether it is a whole output: the logits may then keep their own dtype, without the
+            casts behind the softmax.
+        readers: the number of operations on the way to the output that read it.
     """
     nothing = _End("", lambda rewriter: var)
     moves, end = facts.before_moves(var)
@@ -142,7 +144,15 @@ def _end(var: Var, program: Program, facts: Facts, *, whole: bool, readers: int 
 
 
 def _inside(output: Var, var: Var, node: Node, control: Control, facts: Facts) -> _End | None:
-    """How all bodies of a loop, branch or mesh end; `var` is its output, perhaps moved."""
+    """The softmax that all bodies of a loop, branch or shard_map end in; None for none.
+
+    Args:
+        output: the output of the loop.
+        var: the same value, perhaps moved.
+        node: the loop.
+        control: its bodies.
+        facts: the facts about the program around it.
+    """
     place = node.outputs.index(output)
     if place < control.flow.carried:
         return None
@@ -165,6 +175,6 @@ def _inside(output: Var, var: Var, node: Node, control: Control, facts: Facts) -
 
 
 def _common(parts: Sequence[_End]) -> str:
-    """The softmax that all of them end in; "" where they do not."""
+    """The softmax that all parts end in; "" where they differ."""
     names = {part.softmax for part in parts}
     return names.pop() if len(names) == 1 else ""
