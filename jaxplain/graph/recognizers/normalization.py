@@ -52,7 +52,8 @@ def _centring(var: Var, facts: Facts) -> Subgraph | None:
         return None
     if len(facts.flow.active_inputs[node]) != 2:
         return None
-    subgraph = facts.subgraph(var, lambda n: _sums(n) or linear_subgraph.is_linear(n, facts))
+    start = facts.dominators.of(node)
+    subgraph = facts.subgraph(start, var, lambda n: _sums(n) or linear_subgraph.is_linear(n, facts))
     return subgraph if subgraph is not None and any(map(_sums, subgraph.nodes)) else None
 
 
