@@ -34,14 +34,9 @@ def match(node: Node, end: Var, facts: Facts) -> Core | None:
         before = (*centred.nodes, *moves)
         nodes, source = (*before, *nodes), centred.input
         path |= {v for n in before for v in facts.flow.active_inputs[n]}
+    affine_vars, behind = frozenset(path | {source}), Behind.CONSTANTS
     return Core(
-        "Normalization",
-        "normalization",
-        nodes,
-        (source,),
-        (end,),
-        frozenset(path | {source}),
-        behind=Behind.CONSTANTS,
+        "Normalization", "normalization", nodes, (source,), (end,), affine_vars, behind=behind
     )
 
 
