@@ -114,11 +114,7 @@ attach.defvjp(lambda value, mask, zero: (value, (mask, zero)), _attach_backward)
 
 def transform(value: jax.Array, function: Callable[[jax.Array], jax.Array] | None) -> jax.Array:
     """The value; its relevance r becomes `function(r)`."""
-    if function is None:
-        return value
-    probe = jax.custom_vjp(lambda value: value)
-    probe.defvjp(lambda value: (value, None), lambda _, r: (function(r),))
-    return probe(value)
+    return value if function is None else _probed(value, lambda value: value, function)
 
 
 @jax.custom_vjp
@@ -158,17 +154,20 @@ def record(
     }
 
 
-def _wide(value: jax.Array) -> jax.Array:
-    return value.astype(wide(value.dtype))
-
-
-#: The value in at least float32, and its relevance too: in the backward pass nothing is cast back.
-widen = jax.custom_vjp(_wide)
-widen.defvjp(lambda value: (_wide(value), None), lambda _, r: (r,))
+def widen(value: jax.Array) -> jax.Array:
+    """The value in at least float32, and its relevance too: backward, nothing is cast back."""
+    return narrow(value, wide(value.dtype))
 
 
 def narrow(value: jax.Array, dtype: Any) -> jax.Array:
     """The inverse of `widen`: the value in `dtype`, while its relevance stays in float32."""
-    probe = jax.custom_vjp(lambda value: value.astype(dtype))
-    probe.defvjp(lambda value: (value.astype(dtype), None), lambda _, r: (r,))
+    return _probed(value, lambda value: value.astype(dtype), lambda r: r)
+
+
+def _probed(
+    value: jax.Array, forward: Callable[[Any], jax.Array], backward: Callable[[Any], jax.Array]
+) -> jax.Array:
+    """`forward(value)`, whose relevance r becomes `backward(r)`."""
+    probe = jax.custom_vjp(forward)
+    probe.defvjp(lambda value: (forward(value), None), lambda _, r: (backward(r),))
     return probe(value)

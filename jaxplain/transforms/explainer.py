@@ -17,6 +17,7 @@ from jaxplain.ledger import Ledger
 from jaxplain.parameter_messages import ParameterBatch
 from jaxplain.plan import LayerSpec, Plan
 from jaxplain.targets import Target
+from jaxplain.transforms import trees
 from jaxplain.transforms.compiled import Call, Compiled
 from jaxplain.transforms.evaluation import Evaluation
 from jaxplain.transforms.method import Spec
@@ -82,9 +83,8 @@ class Explainer(Spec):
         if not numbers or any(isinstance(n, bool) or not isinstance(n, Integral) for n in numbers):
             raise TypeError(f"argnums must be an int or a sequence of ints, got {self.argnums!r}")
         exact = tuple(map(int, numbers))
-        object.__setattr__(
-            self, "argnums", exact if isinstance(self.argnums, Sequence) else exact[0]
-        )
+        argnums = exact if isinstance(self.argnums, Sequence) else exact[0]
+        object.__setattr__(self, "argnums", argnums)
 
     def __repr__(self) -> str:
         options = [
@@ -220,9 +220,7 @@ class Explainer(Spec):
         labelled = not callable(target) and target is not None and np.shape(target)[:1] == size
 
         def one(explained: list[Any], label: Any) -> Ledger:
-            mine = list(leaves)
-            for i, value in zip(positions, explained, strict=True):
-                mine[i] = value[None]
+            mine = trees.replaced(leaves, positions, [value[None] for value in explained])
             alone = jax.tree.unflatten(tree, mine)
             try:
                 output = self.traced(*alone).output
