@@ -130,10 +130,8 @@ class PatternStatistics:
 
     def fit_weights(self, weights: Mapping[str, jax.Array]) -> bool:
         """Whether the statistics are of a model with these weights, by layer, as far as known."""
-        shapes = [{k: v.shape for k, v in w.items()} for w in (self.weights, weights)]
-        return shapes[0] == shapes[1] and all(
-            _alike(w, weights[name]) for name, w in self.weights.items()
-        )
+        own, other = ({k: v.shape for k, v in w.items()} for w in (self.weights, weights))
+        return own == other and all(_alike(w, weights[k]) for k, w in self.weights.items())
 
     def __radd__(self, other: Any) -> "PatternStatistics":
         """For `sum`, which starts at 0."""
@@ -185,11 +183,8 @@ def check_patterns(patterns: Patterns) -> None:
         )
     for name, pattern in patterns.items():
         aval = _compat.aval(pattern)
-        if (
-            not isinstance(name, str)
-            or aval is None
-            or not jnp.issubdtype(aval.dtype, jnp.floating)
-        ):
+        floating = aval is not None and jnp.issubdtype(aval.dtype, jnp.floating)
+        if not (isinstance(name, str) and floating):
             raise TypeError(
                 f"the pattern of layer {name!r} must be an array of real floating numbers, got "
                 f"{describe_value(pattern)}"

@@ -90,11 +90,8 @@ class ProbesInside:
         count = len(self.captured)
         zeros = dict(zip(self.captured, arrays[:count], strict=True))
         masks = dict(zip(self.masked, arrays[count:], strict=True))
-        return replace(
-            self.probes,
-            capture={**self.probes.capture, **zeros},
-            masks={**self.probes.masks, **masks},
-        )
+        capture, masks = {**self.probes.capture, **zeros}, {**self.probes.masks, **masks}
+        return replace(self.probes, capture=capture, masks=masks)
 
 
 @jax.custom_vjp
@@ -149,9 +146,8 @@ def record(
         **terms,
         "flow": terms.get("flow", 0) + sum(jnp.sum(jnp.abs(r)) for r in floating),
     }
-    return {
-        k: _compat.share(jnp.asarray(sums.get(k, zero), dtype), zero) for k, zero in zeros.items()
-    }
+    columns = ((k, jnp.asarray(sums.get(k, zero), dtype), zero) for k, zero in zeros.items())
+    return {k: _compat.share(column, zero) for k, column, zero in columns}
 
 
 def widen(value: jax.Array) -> jax.Array:

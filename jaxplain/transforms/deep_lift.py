@@ -123,14 +123,11 @@ class DeepLift(Wrapper):
         x0 = baselines.resolve(self.baseline, x)
         there = jax.tree.leaves(tuple(trees.replaced(args, self.argnums, x0)))
         # kept from XLA, which would fold the pass at a constant baseline while it compiles
-        state = jax.lax.optimization_barrier(
-            [there[i] for i in explained_leaves(args, self.argnums)]
-        )
+        places = explained_leaves(args, self.argnums)
+        state = jax.lax.optimization_barrier([there[i] for i in places])
         assert isinstance(base, Explainer)
         multiplier = replace(base, state=state)(*args, target=target)
-        return jax.tree.map(
-            lambda m, a, a0: m * jnp.broadcast_to(a - a0, m.shape), multiplier, x, x0
-        )
+        return trees.scaled(multiplier, jax.tree.map(jnp.subtract, x, x0))
 
     def check(self, args: Sequence[Any], target: Target) -> None:
         """See `Wrapper`."""

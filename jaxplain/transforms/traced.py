@@ -122,9 +122,8 @@ class Traced:
         for name, mask in (masks or {}).items():
             layer = self.plan.find_one(name)
             self._check_reached(layer)
-            if self.stop is not None and _outermost(self.stop).output not in _upstream(
-                _outermost(layer).outputs
-            ):
+            stop = self.stop and _outermost(self.stop)
+            if stop is not None and stop.output not in _upstream(_outermost(layer).outputs):
                 raise ValueError(
                     f"layer {layer.name!r} is not above the stop {self.spec.stop!r}: a mask "
                     "there has no effect"
