@@ -12,10 +12,9 @@ from typing import Any
 import jax
 
 from jaxplain.errors import CutOffError, NotAnalyzableError
-from jaxplain.graph import Graph
+from jaxplain.graph import Graph, Layer
 from jaxplain.graph.analyses.flow import reached
 from jaxplain.graph.ir import Node, Var, compute
-from jaxplain.graph.layer import Layer
 from jaxplain.rules import Rule
 
 #: `share(function, values, r)`: the relevance of the values, given that of `function(*values)`.

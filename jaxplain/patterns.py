@@ -29,7 +29,6 @@ import numpy as np
 from jaxplain import _compat, npz
 from jaxplain.affine import kernels
 from jaxplain.affine.dtypes import wide
-from jaxplain.affine.kernels import Kernel
 from jaxplain.affine.matrix import Affine
 from jaxplain.affine.moves import undone
 from jaxplain.arguments import describe_value
@@ -257,7 +256,7 @@ def kernel_weights(plan: Plan, env: Mapping[Var, Any]) -> dict[str, jax.Array]:
 
 
 def _masks(
-    layer: Layer, kernel: Kernel, plan: Plan, env: Mapping[Var, Any], dtype: Any
+    layer: Layer, kernel: kernels.Kernel, plan: Plan, env: Mapping[Var, Any], dtype: Any
 ) -> tuple[jax.Array, jax.Array]:
     """Masks of the kernel's outputs: where the layer makes them positive, and where it does not.
 
@@ -280,7 +279,7 @@ def _seen_by_activation(layer: Layer, plan: Plan, env: Mapping[Var, Any]) -> jax
     return undone(moves, env[argument])
 
 
-def _moments(kernel: Kernel, y: jax.Array, products: Any, mask: jax.Array) -> Moments:
+def _moments(kernel: kernels.Kernel, y: jax.Array, products: Any, mask: jax.Array) -> Moments:
     along = kernel.along_weights
     count = kernel.sums(mask)
     safe = jnp.where(count == 0, 1, count)

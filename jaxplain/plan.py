@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from jaxplain import _compat, composites, notes, tables
 from jaxplain.composites import Composite, describe
 from jaxplain.errors import NotAnalyzableError, join_some
-from jaxplain.graph import Graph
-from jaxplain.graph.layer import Layer
+from jaxplain.graph import Graph, Layer
 from jaxplain.rules import Gradient, Rule
 
 _HEADER = ("", "layer", "kind", "output", "rule", "why", "where")

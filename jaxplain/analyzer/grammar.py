@@ -11,7 +11,8 @@ from jaxplain import rules, transforms
 from jaxplain.analyzer.references import BACH, GUMPFER, MONTAVON, SHRIKUMAR_2016
 from jaxplain.analyzer.rule_names import lrp_composite
 from jaxplain.analyzer.settings import LRP, REVERSE, Name, Settings
-from jaxplain.analyzer.shapes import TimesInput
+from jaxplain.analyzer.shapes import Changed
+from jaxplain.transforms import trees
 from jaxplain.transforms.wrapper import Base
 
 _NUMBER = r"(neg_)?\d+(?:_\d+)?"
@@ -65,8 +66,11 @@ def _signed(name: str, names: Mapping[str, Name]) -> Name | None:
         return None
     inner = names[base]
 
+    def times_factor(attribution: Any, x: Any) -> Any:
+        return trees.times_input(attribution, jax.tree.map(factor, x))
+
     def build(f: Callable[..., Any], s: Settings) -> Base:
-        return TimesInput(inner.build(f, s), factor)
+        return Changed(inner.build(f, s), times_factor)
 
     line = f"{base} times the {'input' if factor is _itself else 'sign of the input'}"
     options = {k: v for k, v in inner.options.items() if k not in REVERSE}

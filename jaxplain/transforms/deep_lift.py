@@ -10,11 +10,11 @@ import jax.numpy as jnp
 
 from jaxplain.affine import log_space
 from jaxplain.affine.moves import undone
+from jaxplain.arguments import check_choice
 from jaxplain.composites import Composite, Match, kind
 from jaxplain.errors import NotAnalyzableError
-from jaxplain.graph import Graph, explained_leaves
+from jaxplain.graph import Graph, Layer, explained_leaves
 from jaxplain.graph.ir import Var
-from jaxplain.graph.layer import Layer
 from jaxplain.graph.primitives import MAXIMA, MINIMA
 from jaxplain.interpreter import apply
 from jaxplain.plan import Plan
@@ -26,7 +26,6 @@ from jaxplain.transforms.explainer import Explainer
 from jaxplain.transforms.method import Method, Run
 from jaxplain.transforms.wrapper import Base, Wrapper
 
-_RULES = ("rescale", "reveal_cancel")
 _MAXIMA: dict[str, Rule] = {"winners": Winners(), "gradient": Gradient()}
 
 
@@ -92,10 +91,8 @@ def deep_lift(
         >>> print(f(x) - f(x0), jxp.deep_lift(f, x0)(x))
         [[-4.]] [[-0.8 -3.2]]
     """
-    if rule not in _RULES:
-        raise ValueError(f"rule must be one of {_RULES}, got {rule!r}")
-    if maxima not in _MAXIMA:
-        raise ValueError(f"maxima must be one of {tuple(_MAXIMA)}, got {maxima!r}")
+    check_choice(rule, "rule", ("rescale", "reveal_cancel"))
+    check_choice(maxima, "maxima", list(_MAXIMA))
     method = Method(
         _DeepLift(_MAXIMA[maxima], reveal_cancel=rule == "reveal_cancel"),
         seed=jnp.ones_like,

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxplain import _compat, finite
-from jaxplain.arguments import describe_value, function_name
+from jaxplain.arguments import check_choice, describe_value, function_name
 from jaxplain.errors import CutOffError, readable
 from jaxplain.graph import explained_leaves
 from jaxplain.ledger import Ledger
@@ -23,8 +23,6 @@ from jaxplain.transforms.evaluation import Evaluation
 from jaxplain.transforms.method import Spec
 from jaxplain.transforms.partition import cache_key, partition
 from jaxplain.transforms.traced import Traced
-
-_UNKNOWN = ("error", "gradient")
 
 
 class Options(TypedDict, total=False):
@@ -77,8 +75,7 @@ class Explainer(Spec):
     def __post_init__(self) -> None:
         if not callable(self.f):
             raise TypeError(f"the first argument must be a function of arrays, got {self.f!r}")
-        if self.unknown not in _UNKNOWN:
-            raise ValueError(f"unknown must be one of {_UNKNOWN}, got {self.unknown!r}")
+        check_choice(self.unknown, "unknown", ("error", "gradient"))
         numbers = tuple(self.argnums) if isinstance(self.argnums, Sequence) else (self.argnums,)
         if not numbers or any(isinstance(n, bool) or not isinstance(n, Integral) for n in numbers):
             raise TypeError(f"argnums must be an int or a sequence of ints, got {self.argnums!r}")

@@ -9,11 +9,10 @@ import jax.numpy as jnp
 from jaxplain import _compat, notes, targets
 from jaxplain.arguments import by_path, describe_value, fits, function_name, leaves_by_path
 from jaxplain.errors import CutOffError
-from jaxplain.graph import Graph, explained_leaves
+from jaxplain.graph import Graph, Layer, explained_leaves
 from jaxplain.graph.examples import counts_examples
 from jaxplain.graph.flatten import flatten
 from jaxplain.graph.ir import Program, Var
-from jaxplain.graph.layer import Layer
 from jaxplain.plan import LayerSpec, Plan
 from jaxplain.targets import Target
 from jaxplain.transforms.method import Spec
