@@ -98,12 +98,9 @@ def _any_rule(s: Settings) -> Any:
 
 def _preset(alpha: float, beta: float) -> Callable[[Settings], Any]:
     def composite(s: Settings) -> Composite:
-        dense, convolution = kernel & op("dense"), kernel & op("convolution")
-        return Composite(
-            [(dense, rules.Epsilon(s["epsilon"])), (convolution, alpha_beta(alpha, beta, True, s))],
-            name="Sequential preset",
-            strict=False,
-        )
+        dense = kernel & op("dense"), rules.Epsilon(s["epsilon"])
+        convolution = kernel & op("convolution"), alpha_beta(alpha, beta, True, s)
+        return Composite([dense, convolution], name="Sequential preset", strict=False)
 
     return composite
 

@@ -206,20 +206,12 @@ class _DeepLift(Composite):
             raise _not_analyzable(obstacles)
         if not self.reveal_cancel:
             return assigned
-        pairs = {
-            layer: activation
-            for layer, _, _ in assigned
-            if (activation := _activation(graph, layer)) is not None
-        }
-        passing = set(pairs.values())
-        return [
-            (layer, RevealCancel(), f"with {pairs[layer].name}")
-            if layer in pairs
-            else (layer, Pass(), "done by the layer before")
-            if layer in passing
-            else (layer, rule, why)
-            for layer, rule, why in assigned
-        ]
+        together: dict[Layer, tuple[Rule, str]] = {}
+        for layer in graph.layers:
+            if (activation := _activation(graph, layer)) is not None:
+                together[layer] = RevealCancel(), f"with {activation.name}"
+                together[activation] = Pass(), "done by the layer before"
+        return [(layer, *together.get(layer, (rule, why))) for layer, rule, why in assigned]
 
 
 def _activation(graph: Graph, layer: Layer) -> Layer | None:

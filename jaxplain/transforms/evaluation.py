@@ -1,4 +1,4 @@
-"""The computations of an explainer: pure functions of arrays, which `Compiled` jits."""
+"""The computations of an explainer: pure functions of arrays, which a `Call` jits."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace

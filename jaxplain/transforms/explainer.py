@@ -18,7 +18,7 @@ from jaxplain.parameter_messages import ParameterBatch
 from jaxplain.plan import LayerSpec, Plan
 from jaxplain.targets import Target
 from jaxplain.transforms import trees
-from jaxplain.transforms.compiled import Call, Compiled
+from jaxplain.transforms.compiled import Call
 from jaxplain.transforms.evaluation import Evaluation
 from jaxplain.transforms.method import Spec
 from jaxplain.transforms.partition import cache_key, partition
@@ -70,7 +70,7 @@ class Explainer(Spec):
 
     f: Callable[..., Any]
     state: Any = field(default=None, kw_only=True)
-    _cache: dict[Any, Compiled] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _cache: dict[Any, Traced] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not callable(self.f):
@@ -325,17 +325,17 @@ class Explainer(Spec):
         return replace(self, f=f, state=state)
 
     def _call(self, args: Sequence[Any]) -> Call:
-        """The compiled function for arguments like these, and its arrays now."""
+        """The function, traced for arguments like these, and its arrays now."""
         _check_leaves(args)
         arrays, combine, static = partition(self.f)
         key = cache_key((arrays, tuple(args)), static)
-        compiled = None if key is None else self._cache.get(key)
-        if compiled is None:
+        traced = None if key is None else self._cache.get(key)
+        if traced is None:
             spec = Spec(**{option.name: getattr(self, option.name) for option in fields(Spec)})
-            compiled = Compiled(Traced(spec, self.f, arrays, combine, args))
-            if key is not None and not compiled.traced.holds_tracers:
-                self._cache[key] = compiled
-        return Call(compiled, [*arrays, *jax.tree.leaves(tuple(args))], self.state)
+            traced = Traced(spec, self.f, arrays, combine, args)
+            if key is not None and not traced.holds_tracers:
+                self._cache[key] = traced
+        return Call(traced, [*arrays, *jax.tree.leaves(tuple(args))], self.state)
 
 
 def _check_examples(together: Any, alone: Any, count: int) -> None:

@@ -90,12 +90,8 @@ def parameter_relevance(
     def explain(*args: Any, target: Target = None) -> Any:
         def batches(traced: Traced) -> tuple[ParameterBatch, ...]:
             if traced not in known:
-                known[traced] = parameter_batches(
-                    traced.plan.graph,
-                    traced.argument(args, argnum),
-                    share_in_layer,
-                    share_in_constant,
-                )
+                graph, inputs = traced.plan.graph, traced.argument(args, argnum)
+                known[traced] = parameter_batches(graph, inputs, share_in_layer, share_in_constant)
             return known[traced]
 
         leaves, tree = jax.tree.flatten(args[argnum])

@@ -47,6 +47,7 @@ class Traced:
         stop: the layer whose output gets the attribution, or None.
         captured: the layers whose own attribution is returned as well.
         transforms: see `Method.transform_relevance`.
+        jitted: its computations so far, each compiled once.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class Traced:
         self.output = jax.tree.unflatten(tree, [v.aval for v in self.explained_outputs])
         self.explained = [v.aval for v in graph.inputs]
         self.constants = [value for _, value in program.constants]
+        self.jitted: dict[Callable[..., Any], Callable[..., Any]] = {}
         transform_relevance = method.transform_relevance
         self.transforms = {} if transform_relevance is None else transform_relevance(graph)
 
