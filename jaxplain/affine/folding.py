@@ -5,7 +5,8 @@ only along features of the weights, as BatchNorm does. Where they provably do, t
 the layer is one kernel with the positive part of the folded weights.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import count
 from typing import Any
 
 import jax
@@ -13,180 +14,102 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxplain import _compat
-from jaxplain.graph.analyses.axes import reshaped
+from jaxplain.graph.analyses.axes import Labels, moved
 from jaxplain.graph.analyses.constants import varying_axes
-from jaxplain.graph.contractions import contraction
-from jaxplain.graph.ir import Node, Var, read
+from jaxplain.graph.contractions import Contraction, contraction
+from jaxplain.graph.ir import Node, Var
 from jaxplain.graph.layer import Layer
-from jaxplain.graph.layouts import axes_read, is_move
-from jaxplain.graph.primitives import Kind, Operand, Role
-
-_Labels = list[int | None]  # for each axis of a value, the axis of the kernel's operand it is
+from jaxplain.graph.layouts import is_move
+from jaxplain.graph.primitives import Kind, Role
 
 
 def fold(
-    layer: Layer, nodes: Sequence[Node], scales: Sequence[Node], env: Mapping[Var, Any]
+    layer: Layer,
+    nodes: Sequence[Node],
+    scales: Sequence[Node],
+    weights: jax.Array,
+    through: Callable[[Sequence[Node], Var], Callable[[jax.Array], jax.Array]],
 ) -> jax.Array | None:
     """The layer's weights with every scale folded in; None where that cannot be proved right.
 
     Args:
-        layer: an affine layer with one kernel and one source.
+        layer: an affine layer with one kernel.
         nodes: its operations.
         scales: the operations among them that scale.
-        env: the values of its constants.
+        weights: those of the kernel.
+        through: from operations in a row and what the first of them reads, their linear map.
     """
     kernel = layer.mixing[0]
-    if len(layer.inputs) != 1 or len(layer.mixing) != 1:
+    product = contraction(kernel)
+    if len(layer.inputs) != 1 or product is None:
         return None
+    data = 0 if kernel.inputs[0] in layer.affine_vars else 1
     position = list(nodes).index(kernel)
     before, after = nodes[:position], nodes[position + 1 :]
-    if contraction(kernel) is None:
-        return None
-    (weight,) = (i for i, v in enumerate(kernel.inputs) if v not in layer.affine_vars)
-    (data,) = (i for i, v in enumerate(kernel.inputs) if v in layer.affine_vars)
-    folded = jnp.asarray(read(env, kernel.inputs[weight]))
+    (source,), (made,) = layer.inputs, kernel.outputs
 
-    varying = _varying_after(after, scales, kernel, layer)
-    if varying is None:
-        return None
-    axes = output_axes(kernel, weight)
-    if not varying <= set(axes):
+    _, varying = _varying(after, scales, made, layer)
+    features = product.features[1 - data]
+    if varying is None or not varying <= set(features):
         return None
     if any(n in scales for n in after):
         # in shard_map it varies over devices as its scales do: a replicated one would be summed
-        made = kernel.outputs[0]
         like = _compat.along(_ones(made), _compat.varying(layer.output.aval))
-        (scale,) = jax.linear_transpose(lambda u: _scale(after, made, u, layer, env), like)(
-            _ones(layer.output)
-        )
-        folded = folded * along(scale, sorted(varying), axes, folded.shape)
+        (scale,) = jax.linear_transpose(through(after, made), like)(_ones(layer.output))
+        weights = weights * along(scale, varying, features, weights.shape)
 
-    varying = _varying_before(before, scales, kernel.inputs[data], layer)
-    if varying is None:
+    labels, varying = _varying(before, scales, source, layer)
+    if varying is None or not varying <= set(labels):
         return None
     if any(n in scales for n in before):
-        source = layer.inputs[0]
-        scale = _scale(before, source, _ones(source), layer, env)
-        factor = _input_factor(kernel, weight, data, scale, varying, folded.shape)
-        if factor is None:
-            return None
-        folded = folded * factor
-    return folded
+        scale = through(before, source)(_ones(source))
+        axes = {labels.index(label) for label in varying}
+        factor = _input_factor(product, data, scale, axes, weights.shape)
+        return None if factor is None else weights * factor
+    return weights
 
 
 def _ones(var: Var) -> jax.Array:
     return _compat.along(jnp.ones(var.shape, var.aval.dtype), _compat.varying(var.aval))
 
 
-def _scale(
-    nodes: Sequence[Node], start: Var, value: jax.Array, layer: Layer, env: Mapping[Var, Any]
-) -> jax.Array:
-    """The value behind scales and moves, without their offsets."""
-    values: dict[Var, Any] = {start: value}
+def _varying(
+    nodes: Sequence[Node], scales: Sequence[Node], start: Var, layer: Layer
+) -> tuple[Labels, set[int | None] | None]:
+    """The axes of a value along which the scales among some operations vary; None where unknown.
+
+    The first of the pair says for each axis of the last value which one of them it is. Axes that a
+    reshape makes on the way have numbers of their own.
+    """
+    labels: Labels = tuple(range(len(start.shape)))
+    new = count(len(labels))
+    varying: set[int | None] = set()
     for node in nodes:
-        live = [v for v in node.inputs if v in values]
-        if node.info.adds:
-            turned = node.info.operand(node.inputs.index(live[0])) is Operand.SUBTRAHEND
-            out = -values[live[0]] if turned else values[live[0]]
-            out = jnp.broadcast_to(out, node.outputs[0].shape)
-        else:
-            operands = [values[v] if v in values else read(env, v) for v in node.inputs]
-            out = node.evaluate(operands, linear=True)[0]
-        values[node.outputs[0]] = out
-    return values[nodes[-1].outputs[0]] if nodes else value
+        behind = _behind(node, labels, layer)
+        if behind is None:
+            return labels, None
+        labels = tuple(next(new) if label is None else label for label in behind)
+        if node in scales and not node.info.adds:
+            constants = [v for v in node.inputs if v not in layer.affine_vars and v.floating]
+            varying |= {labels[axis] for v in constants for axis in varying_axes(v)}
+    return labels, varying
 
 
-def _scale_axes(node: Node, labels: _Labels, layer: Layer) -> set[int] | None:
-    """The kernel axes along which the constants of a scale vary."""
-    found: set[int] = set()
-    for var in node.inputs:
-        if var in layer.affine_vars or not var.floating or node.info.adds:
-            continue
-        for axis in varying_axes(var):
-            label = labels[axis]
-            if label is None:
-                return None
-            found.add(label)
-    return found
-
-
-def _varying_after(
-    nodes: Sequence[Node], scales: Sequence[Node], kernel: Node, layer: Layer
-) -> set[int] | None:
-    """The axes of the kernel's output along which the scales behind it vary."""
-    labels: _Labels = list(range(len(kernel.outputs[0].shape)))
-    found: set[int] = set()
-    for node in nodes:
-        moved = _move(node, labels, layer)
-        if moved is None:
-            return None
-        labels = moved
-        if node in scales:
-            axes = _scale_axes(node, labels, layer)
-            if axes is None:
-                return None
-            found |= axes
-    return found
-
-
-def _varying_before(
-    nodes: Sequence[Node], scales: Sequence[Node], data: Var, layer: Layer
-) -> set[int] | None:
-    """The axes of the kernel's input along which the scales before it vary."""
-    labels: _Labels = list(range(len(data.shape)))
-    found: set[int] = set()
-    for node in reversed(nodes):
-        if node in scales:
-            axes = _scale_axes(node, labels, layer)
-            if axes is None:
-                return None
-            found |= axes
-        moved = _move(node, labels, layer, back=True)
-        if moved is None:
-            return None
-        labels = moved
-    return found
-
-
-def _move(node: Node, labels: _Labels, layer: Layer, back: bool = False) -> _Labels | None:
-    """The labels on the other side of one operation: of its output, or `back` of its input."""
-    role = node.info.role
-    operands = {v for v in node.inputs if v in layer.affine_vars}
-    if len(operands) > 1 or len(node.outputs) > 1:
+def _behind(node: Node, labels: Labels, layer: Layer) -> Labels | None:
+    """The labels of the axes behind one operation; None where unknown."""
+    (operand, *others) = {v for v in node.inputs if v in layer.affine_vars}
+    if others or len(node.outputs) > 1:
         return None
-    (operand,) = operands
-    before, after = operand.shape, node.outputs[0].shape
-    if back:
-        before, after = after, before
-    if node.info.kind is Kind.DIAGONAL or role is Role.CAST:
-        return labels if before == after else None
-    if role is Role.TRANSPOSE:
-        order = node.params["permutation"]
-        return [labels[i] for i in (np.argsort(order) if back else order)]
-    in_order = axes_read(node) == tuple(range(len(operand.shape)))
-    if (role is Role.RESHAPE and in_order) or (role is Role.BROADCAST and is_move(node)):
-        return list(reshaped(before, after, labels))
-    return None
-
-
-def output_axes(kernel: Node, weight: int) -> Mapping[int, int]:
-    """For the output axes that are features of the weights, the weights' axis."""
-    axes = contraction(kernel)
-    return {} if axes is None else axes.features[weight]
+    if node.info.kind is Kind.DIAGONAL or node.info.role is Role.CAST:
+        return labels if operand.shape == node.outputs[0].shape else None
+    return moved(node, labels) if is_move(node) else None
 
 
 def _input_factor(
-    kernel: Node,
-    weight: int,
-    data: int,
-    scale: jax.Array,
-    varying: set[int],
-    shape: tuple[int, ...],
+    product: Contraction, data: int, scale: jax.Array, varying: set[int], shape: tuple[int, ...]
 ) -> jax.Array | None:
     """The scale of the kernel's input, as a factor of its weights."""
-    product = contraction(kernel)
-    if product is None:
-        return None
+    weight = 1 - data
     if product.slides:
         if weight != 1 or not varying <= set(product.contracted[0]) or not product.contracted[0]:
             return None
@@ -198,9 +121,7 @@ def _input_factor(
         return _place(values, to, shape)
     axes = dict(zip(product.contracted[data], product.contracted[weight], strict=True))
     axes |= dict(zip(product.shared[data], product.shared[weight], strict=True))
-    if not varying <= set(axes):
-        return None
-    return along(scale, sorted(varying), axes, shape)
+    return along(scale, varying, axes, shape) if varying <= set(axes) else None
 
 
 def _compact(scale: jax.Array, axes: Sequence[int]) -> jax.Array:
@@ -209,16 +130,17 @@ def _compact(scale: jax.Array, axes: Sequence[int]) -> jax.Array:
 
 
 def along(
-    scale: jax.Array, axes: Sequence[int], to: Mapping[int, int], shape: tuple[int, ...]
+    scale: jax.Array, axes: Iterable[Any], to: Mapping[int, int], shape: tuple[int, ...]
 ) -> jax.Array:
     """A scale that varies along `axes` only, for weights of the given shape.
 
     Args:
         scale: like the kernel's input or output.
-        axes: the axes along which it varies, ascending.
+        axes: the axes along which it varies.
         to: for these, the weights' axes.
         shape: the weights' shape.
     """
+    axes = sorted(axes)
     return _place(_compact(scale, axes), [to[axis] for axis in axes], shape)
 
 

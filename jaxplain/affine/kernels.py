@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain.affine.dtypes import wide
-from jaxplain.affine.folding import along, output_axes
+from jaxplain.affine.folding import along
 from jaxplain.graph.contractions import contraction
 from jaxplain.graph.ir import Node, Var, read
 from jaxplain.graph.layer import Layer
@@ -40,7 +40,7 @@ class Kernel:
 
     def along_weights(self, values: jax.Array) -> jax.Array:
         """The result of `sums`, reshaped to broadcast against the weights."""
-        return along(values, sorted(self.axes), self.axes, self.weights.shape)
+        return along(values, self.axes, self.axes, self.weights.shape)
 
     def run(
         self, env: Mapping[Var, Any]
@@ -66,7 +66,9 @@ def of(layer: Layer) -> Kernel:
     node = layer.mixing[0]
     (data,) = (v for v in node.inputs if v in layer.affine_vars)
     (weights,) = (v for v in node.inputs if v is not data)
-    return Kernel(node, weights, data, output_axes(node, node.inputs.index(weights)))
+    product = contraction(node)
+    axes = {} if product is None else product.features[node.inputs.index(weights)]
+    return Kernel(node, weights, data, axes)
 
 
 def objection(layer: Layer) -> str:

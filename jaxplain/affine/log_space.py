@@ -40,19 +40,15 @@ def run(
     exponents: set[Var] = set()
     for node in layer.nodes:
         (out,) = node.outputs
+        operands = [read(values, v) for v in node.inputs]
         if not exponents.isdisjoint(node.inputs):
-            own = [
-                read(values, v)
-                if v in exponents or not v.floating
-                else jnp.log(jnp.asarray(read(values, v), x.dtype))
-                for v in node.inputs
-            ]
-            values[out] = _of_exponents(node, own, total)
+            for place, v in enumerate(node.inputs):
+                if v.floating and v not in exponents:
+                    operands[place] = jnp.log(jnp.asarray(operands[place], x.dtype))
+            values[out] = _of_exponents(node, operands, total)
             if node.info.role is not Role.LOG:
                 exponents.add(out)
-            continue
-        operands = [read(values, v) for v in node.inputs]
-        if node.info.role is Role.EXP:
+        elif node.info.role is Role.EXP:
             values[out] = operands[0]
             exponents.add(out)
         elif node.info.role is Role.EXTREMUM_REDUCTION:

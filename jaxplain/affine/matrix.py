@@ -14,6 +14,7 @@ written, behind quotients scaled to 1. float16 has too small a range for that.
 
 import enum
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property, partial, reduce
 from operator import add
 from typing import Any
@@ -44,51 +45,43 @@ _FACTORS = (Operand.FACTOR, Operand.DIVISOR)
 _ADDED = (Operand.TERM, Operand.SUBTRAHEND, Operand.MOVED)
 
 
+@dataclass(frozen=True, eq=False)
 class Linear:
     """A linear map of a list of arrays, with its transpose.
 
-    Args:
+    Attributes:
         apply: the map.
         back: the same map in the form to be transposed, possibly in other dtypes.
         inputs: the abstract values of the arrays that `back` takes.
         dtype: the dtype that `back` gives.
     """
 
-    def __init__(
-        self,
-        apply: Callable[..., Any],
-        back: Callable[..., Any],
-        inputs: Sequence[Any],
-        dtype: Any,
-    ):
-        self._apply = apply
-        self._back = back
-        self._inputs = tuple(inputs)
-        self._dtype = dtype
+    apply: Callable[..., Any]
+    back: Callable[..., Any]
+    inputs: Sequence[Any]
+    dtype: Any
 
     def __call__(self, xs: Arrays) -> Any:
         """A x."""
-        return self._apply(*xs)
+        return self.apply(*xs)
 
     def transpose(self, s: Any) -> Arrays:
         """A^T s, one array per input."""
-        return pull_back(self._transposed, s, self._dtype)
+        return pull_back(self._transposed, s, self.dtype)
 
     @cached_property
     def _transposed(self) -> Callable[..., Any]:
-        return jax.linear_transpose(self._back, *self._inputs)
+        return jax.linear_transpose(self.back, *self.inputs)
 
     def __add__(self, other: "Linear") -> "Linear":
-        def plus(f: Callable[..., Any], g: Callable[..., Any]) -> Callable[..., Any]:
-            return lambda *xs: f(*xs) + g(*xs)
-
-        apply, back = plus(self._apply, other._apply), plus(self._back, other._back)
-        return Linear(apply, back, self._inputs, self._dtype)
+        pairs = ((self.apply, other.apply), (self.back, other.back))
+        apply, back = (lambda *xs, f=f, g=g: f(*xs) + g(*xs) for f, g in pairs)
+        return Linear(apply, back, self.inputs, self.dtype)
 
     def scaled(self, factor: float) -> "Linear":
         """factor * A."""
-        apply, back = (lambda *xs, f=f: factor * f(*xs) for f in (self._apply, self._back))
-        return Linear(apply, back, self._inputs, self._dtype)
+        apply, back = (lambda *xs, f=f: factor * f(*xs) for f in (self.apply, self.back))
+        return Linear(apply, back, self.inputs, self.dtype)
 
 
 def pull_back(transposed: Callable[[Any], Any], s: Any, dtype: Any) -> Arrays:
@@ -155,12 +148,12 @@ class Affine:
     @cached_property
     def positive(self) -> Linear:
         """max(A, 0)."""
-        return self._linear(self._one_part(_up) or (lambda *args: self._parts(*args)[0]))
+        return self._part(0, _up)
 
     @cached_property
     def negative(self) -> Linear:
         """min(A, 0)."""
-        return self._linear(self._one_part(_down) or (lambda *args: self._parts(*args)[1]))
+        return self._part(1, _down)
 
     @cached_property
     def signed(self) -> Linear:
@@ -200,7 +193,7 @@ class Affine:
         weights = {}
         if pattern is not None:
             kernel = self._layer.mixing[0]
-            weight = read(self._env, self._factors(kernel)[0])
+            weight = read(self._env, self._constants(kernel, _FACTORS)[0])
             dtype = wide(weight.dtype)
             used = jnp.asarray(pattern, dtype)
             weights[kernel] = jnp.asarray(weight, dtype) * used if weighted else used
@@ -211,8 +204,8 @@ class Affine:
         """The map from the output of an operation to the layer's output, with all scales one."""
         nodes = self._nodes[self._nodes.index(start) + 1 :]
         apply = self._walk(nodes, (start.outputs[0],), jnp.ones_like, ones=_Ones.SCALES)
-        start_, exit_ = start.outputs[0].aval, self._layer.output.aval
-        return Linear(partial(apply, None), partial(apply, None), [start_], exit_.dtype)
+        apply = partial(apply, None)
+        return Linear(apply, apply, [start.outputs[0].aval], self._layer.output.aval.dtype)
 
     def _value(self, env: Mapping[Var, Any], var: Var) -> Any:
         if var not in self._layer.affine_vars:
@@ -253,35 +246,30 @@ class Affine:
         weights: Mapping[Node, Any] | None = None,
         ones: _Ones = _Ones.NONE,
     ) -> Callable[..., jax.Array]:
-        """The linear part of some operations, from `sources` to the layer's output; see `_map`."""
+        """The linear part of some operations in a row, from `sources` on; see `_map`."""
+        (end,) = nodes[-1].outputs if nodes else sources
 
         def apply(dtype: Any, *xs: jax.Array) -> jax.Array:
             env = dict(zip(sources, xs, strict=True))
             for node in nodes:
-                constants = () if _counts_as_one(node, ones) else self._factors(node)
+                constants = () if _counts_as_one(node, ones) else self._constants(node, _FACTORS)
                 factors = {
                     v: (weights or {}).get(node, change(read(self._env, v))) for v in constants
                 }
                 outputs = self._step(node, env, factors, ones, dtype)
                 env.update(zip(node.outputs, outputs, strict=True))
-            return env[self._layer.output]
+            return env[end]
 
         return apply
 
     def _adds(self, node: Node) -> bool:
         """Whether the operation may add constants."""
-        return "fill_value" in node.params or any(
-            node.info.operand(place) in _ADDED and var not in self._layer.affine_vars
-            for place, var in enumerate(node.inputs)
-        )
+        return "fill_value" in node.params or bool(self._constants(node, _ADDED))
 
-    def _factors(self, node: Node) -> tuple[Var, ...]:
-        """The constants that the operation multiplies by or divides by."""
-        return tuple(
-            var
-            for place, var in enumerate(node.inputs)
-            if node.info.operand(place) in _FACTORS and var not in self._layer.affine_vars
-        )
+    def _constants(self, node: Node, kinds: Sequence[Operand]) -> tuple[Var, ...]:
+        """The constants among the operands of some kinds."""
+        path = self._layer.affine_vars
+        return tuple(var for kind, var in node.operands if kind in kinds and var not in path)
 
     def _step(
         self,
@@ -292,17 +280,13 @@ class Affine:
         dtype: Any,
     ) -> list[Any]:
         """The outputs of one operation without its offset: added and moved constants are zero."""
-        shape = node.outputs[0].shape
-        operands = [(node.info.operand(place), var) for place, var in enumerate(node.inputs)]
         if node.info.adds:
-            turned = Operand.SUBTRAHEND if ones is _Ones.NONE else None
-            terms = [-env[v] if kind is turned else env[v] for kind, v in operands if v in env]
-            return [jnp.broadcast_to(reduce(add, terms), shape)]
+            return _total(node, env, env, ones)
         if _counts_as_one(node, ones):
             (value,) = (env[v] for v in node.inputs if v in env)
-            return [jnp.broadcast_to(value, shape)]
+            return [jnp.broadcast_to(value, node.outputs[0].shape)]
         values = []
-        for kind, var in operands:
+        for kind, var in node.operands:
             if var in env:
                 values.append(env[var])
             elif var in factors:
@@ -320,14 +304,19 @@ class Affine:
         if len(layer.mixing) != 1 or not layer.mixing[0].info.multiplies:
             return None
         scales = [n for n in self._nodes if _is_scale(n, layer)]
-        return folding.fold(layer, self._nodes, scales, self._env)
+        (kernel,) = self._constants(layer.mixing[0], _FACTORS)
 
-    def _one_part(self, part: Callable[[Any], Any]) -> Callable[..., jax.Array] | None:
-        """The map of the entries of A with one sign; None where the scales do not fold."""
+        def through(nodes: Sequence[Node], start: Var) -> Callable[[jax.Array], jax.Array]:
+            return partial(self._walk(nodes, (start,), _identity), None)
+
+        weights = jnp.asarray(read(self._env, kernel))
+        return folding.fold(layer, self._nodes, scales, weights, through)
+
+    def _part(self, place: int, part: Callable[[Any], Any]) -> Linear:
+        """The map of the entries of A with one sign: of one kernel where the scales fold."""
         if self._folded is None:
-            return None
-        weights = {self._layer.mixing[0]: part(self._folded)}
-        return self._walk(self._nodes, self._layer.inputs, jnp.ones_like, weights, _Ones.SCALES)
+            return self._linear(lambda *args: self._parts(*args)[place])
+        return self._map(jnp.ones_like, {self._layer.mixing[0]: part(self._folded)}, _Ones.SCALES)
 
     def _parts(self, dtype: Any, *xs: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The (positive, negative) parts of the output; `xs` is x, or (*x+, *x-).
@@ -355,35 +344,36 @@ class Affine:
                 return []
             return self._step(node, env, factors, ones, dtype)
 
-        constants = self._factors(node)
+        constants = self._constants(node, _FACTORS)
         if node.info.adds and ones is _Ones.NONE:
-            up, down = [], []
-            for place, var in enumerate(node.inputs):
-                if node.info.operand(place) is Operand.SUBTRAHEND:
-                    up += [-below[var]] if var in below else []
-                    down += [-above[var]] if var in above else []
-                else:
-                    up += [above[var]] if var in above else []
-                    down += [below[var]] if var in below else []
-            shape = node.outputs[0].shape
-            joined = [[jnp.broadcast_to(reduce(add, v), shape)] if v else [] for v in (up, down)]
-            return joined[0], joined[1]
+            return _total(node, above, below), _total(node, below, above)
         if _counts_as_one(node, ones) or not constants:
             return run(above), run(below)
         (constant,) = constants
         c = read(self._env, constant)
-        folded = self._folded if node in self._layer.mixing else None
-        if node.info.multiplies and (folded is not None or not ones):
-            weights = c if folded is None else folded
+        if node.info.multiplies:
+            weights = c if self._folded is None else self._folded
             positive, negative = {constant: _up(weights)}, {constant: _down(weights)}
             kept = _sum(run(above, positive), run(below, negative))
             return kept, _sum(run(above, negative), run(below, positive))
-        factors = {constant: jnp.ones_like(c) if ones else c}
-        kept, crossed = run(above, factors), run(below, factors)
+        kept, crossed = run(above, {constant: c}), run(below, {constant: c})
         value = literal_value(constant)
-        if ones or (value is not None and value > 0):
+        if value is not None and value > 0:
             return kept, crossed
         return _choose(c > 0, kept, crossed), _choose(c > 0, crossed, kept)
+
+
+def _total(
+    node: Node, added: Mapping[Var, Any], subtracted: Mapping[Var, Any], ones: _Ones = _Ones.NONE
+) -> list[Any]:
+    """The sum that an operation makes of known values; an empty list where there are none."""
+    terms = []
+    for kind, var in node.operands:
+        turned = ones is _Ones.NONE and kind is Operand.SUBTRAHEND
+        values = subtracted if turned else added
+        if var in values:
+            terms.append(-values[var] if turned else values[var])
+    return [jnp.broadcast_to(reduce(add, terms), node.outputs[0].shape)] if terms else []
 
 
 def _sum(a: list[Any], b: list[Any]) -> list[Any]:
@@ -433,10 +423,7 @@ def _counts_as_one(node: Node, ones: _Ones) -> bool:
 def _is_scale(node: Node, layer: Layer) -> bool:
     """Whether the operation scales its input or turns its sign, and sums nothing."""
     if node.info.adds:
-        return any(
-            node.info.operand(place) is Operand.SUBTRAHEND and var in layer.affine_vars
-            for place, var in enumerate(node.inputs)
-        )
+        return any(k is Operand.SUBTRAHEND and v in layer.affine_vars for k, v in node.operands)
     einsum = node.info.multiplies and node not in layer.mixing  # without a sum
     return node.info.scales or einsum
 

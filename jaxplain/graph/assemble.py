@@ -4,12 +4,11 @@ A value inside one step that a later step reads too gets a step of its own that 
 no relevance is lost.
 """
 
-import heapq
 from collections.abc import Sequence
 from dataclasses import replace
 
 from jaxplain.graph import boundaries
-from jaxplain.graph.ir import Control, Node, Program, Var
+from jaxplain.graph.ir import Node, Program, Var
 from jaxplain.graph.layer import Block, Step
 from jaxplain.graph.primitives import Kind
 from jaxplain.graph.recognizers.core import Core, linear_core
@@ -26,19 +25,12 @@ def assemble(program: Program, outputs: Sequence[Var], facts: Facts) -> Block[St
         facts: the facts about the program.
     """
     steps: dict[Var, Step] = {}
-    pending = [(-v.index, v) for v in dict.fromkeys(outputs) if v in facts.flow.carries_relevance]
-    heapq.heapify(pending)
-    asked = {v for _, v in pending}
-    while pending:
-        _, var = heapq.heappop(pending)
-        if var.producer is None or var in steps or var in facts.flow.explained:
-            continue
-        step = step_ending_at(var, facts)
-        steps |= dict.fromkeys(step.outputs, step)
-        for value in step.inputs:
-            if value not in asked:
-                asked.add(value)
-                heapq.heappush(pending, (-value.index, value))
+    asked = {v for v in outputs if v in facts.flow.carries_relevance}
+    for var in (v for node in reversed(program.nodes) for v in reversed(node.outputs)):
+        if var in asked and var not in steps and var not in facts.flow.explained:
+            step = step_ending_at(var, facts)
+            steps |= dict.fromkeys(step.outputs, step)
+            asked.update(step.inputs)
     ordered = sorted(dict.fromkeys(steps.values()), key=lambda step: step.output.index)
     return Block(program, tuple(outputs), tuple(ordered))
 
@@ -47,23 +39,22 @@ def step_ending_at(end: Var, facts: Facts) -> Step:
     """The step that produces a value."""
     core = facts.core(end)
     if core is not None:
-        return _with_neighbours(core, (), facts)
+        return _with_neighbours(core, facts)
     gap = boundaries.gap_before(end, facts)
-    if gap.core is not None and gap.behind == len(gap.nodes):
-        return _with_neighbours(gap.core, gap.nodes, facts)
     left = gap.nodes[max(gap.behind, gap.unshared) :]
-    if all(node.info.kind is Kind.STRUCTURAL for node in left):
-        assert end.producer is not None
-        return _with_neighbours(single("Structure", end.producer, facts), (), facts)
-    alone = gap.unshared == 0 and not facts.flow.shared(gap.start)
-    if gap.core is not None and gap.core.kind == "Merge" and alone:
-        return _with_neighbours(gap.core, gap.nodes, facts)
-    return _with_neighbours(
-        linear_core("Affine", "scale", left, facts.flow.inputs[left[0]]), (), facts
-    )
+    moves = all(node.info.kind is Kind.STRUCTURAL for node in left)
+    if gap.core is not None:
+        alone = gap.unshared == 0 and not facts.flow.shared(gap.start)
+        of_merge = gap.core.kind == "Merge" and alone and not moves
+        if of_merge or gap.behind == len(gap.nodes):
+            return _with_neighbours(gap.core, facts, gap.nodes)
+    if moves:
+        return _with_neighbours(single("Structure", gap.nodes[-1], facts), facts)
+    scale = linear_core("Affine", "scale", left, facts.flow.inputs[left[0]])
+    return _with_neighbours(scale, facts)
 
 
-def _with_neighbours(core: Core, behind: Sequence[Node], facts: Facts) -> Step:
+def _with_neighbours(core: Core, facts: Facts, behind: Sequence[Node] = ()) -> Step:
     """The step of a core with the operations `behind` it, and with the ones it takes before it."""
     if core.kind == "Activation":
         core = boundaries.whole_activation(core, facts)
@@ -84,9 +75,7 @@ def _with_neighbours(core: Core, behind: Sequence[Node], facts: Facts) -> Step:
         assert moves is not None
         return replace(step, op=op, moves=moves, argument=core.inputs[0])
     if step.control is not None:
-        return replace(step, blocks=_blocks(step.control, facts))
+        bodies = step.control.bodies
+        blocks = tuple(assemble(body, body.outputs, facts.body(body)) for body in bodies)
+        return replace(step, blocks=blocks)
     return step
-
-
-def _blocks(control: Control, facts: Facts) -> tuple[Block[Step], ...]:
-    return tuple(assemble(body, body.outputs, facts.body(body)) for body in control.bodies)

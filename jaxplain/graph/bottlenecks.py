@@ -13,9 +13,8 @@ def bottlenecks(graph: Graph) -> tuple[Var, ...]:
     Args:
         graph: the graph; values inside its layers do not count.
     """
-    ends = {
-        v: len(graph.steps) for v in graph.explained_outputs
-    }  # the last step that reads a value
+    # the last step that reads a value
+    ends = {v: len(graph.steps) for v in graph.explained_outputs}
     for number, step in reversed(list(enumerate(graph.steps))):
         for source in step.inputs:
             ends.setdefault(source, number)

@@ -33,6 +33,7 @@ layers: each has its own copy.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import dropwhile, islice
 
 from jaxplain.graph.ir import Node, Var
 from jaxplain.graph.layouts import is_move
@@ -66,10 +67,6 @@ class Gap:
     def behind(self) -> int:
         """The number of operations, from the first on, that belong to the core."""
         return _behind(self.core, self.nodes, self.facts) if self.core and self.nodes else 0
-
-    def value(self, count: int) -> Var:
-        """The value behind so many of the operations."""
-        return self.nodes[count - 1].outputs[0] if count else self.start
 
 
 def gap_before(end: Var, facts: Facts) -> Gap:
@@ -166,15 +163,12 @@ def _behind(core: Core, nodes: Sequence[Node], facts: Facts) -> int:
 
 def _numbers_added(end: Var, facts: Facts) -> tuple[Node, ...]:
     """The offsets by one number before a value, with the moves between and behind them."""
-    before: list[Node] = []
-    count = 0
-    for node in _steps_back(end, facts):
-        adds = node.info.role in (Role.SUM, Role.DIFFERENCE) and _is_number(node, facts)
-        if not adds and not is_move(node):
-            break
-        before.append(node)
-        count = len(before) if adds else count
-    return tuple(before[:count])[::-1]
+
+    def adds(node: Node) -> bool:
+        return node.info.role in (Role.SUM, Role.DIFFERENCE) and _is_number(node, facts)
+
+    count = _last(_steps_back(end, facts), adds)
+    return tuple(islice(_steps_back(end, facts), count))[::-1]
 
 
 def _last(nodes: Iterable[Node], owned: Callable[[Node], bool]) -> int:
@@ -196,12 +190,11 @@ def _is_number(node: Node, facts: Facts) -> bool:
 
 def _added_to_term(core: Core, gap: Gap, end: Var, facts: Facts) -> tuple[Node, ...]:
     """The unshared offsets behind a term of a sum; none where there is a scale among them."""
-    first = max(gap.behind, gap.unshared)
-    if facts.flow.shared(end) or not all(is_move(n) or facts.adds(n) for n in gap.nodes[first:]):
+    left = gap.nodes[max(gap.behind, gap.unshared) :]
+    if facts.flow.shared(end) or not all(is_move(n) or facts.adds(n) for n in left):
         return ()
-    while first < len(gap.nodes) and is_move(gap.nodes[first]):
-        first += 1
-    return () if gap.value(first) in core.inputs else gap.nodes[first:]
+    left = tuple(dropwhile(is_move, left))
+    return () if left and facts.flow.inputs[left[0]][0] in core.inputs else left
 
 
 def _apart(nodes: tuple[Node, ...], core: Core, facts: Facts) -> tuple[Node, ...]:

@@ -78,7 +78,5 @@ def summed_axes(node: Node, operand: int) -> tuple[int, ...] | None:
     axes = contraction(node)
     if axes is None or (axes.slides and (operand != 1 or axes.batch is None)):
         return None
-    if not axes.slides:
-        return axes.contracted[operand]
-    kept = set(axes.features[1].values())
-    return tuple(i for i in range(len(node.inputs[1].shape)) if i not in kept)
+    kept = set(axes.features[operand].values())
+    return tuple(i for i in range(len(node.inputs[operand].shape)) if i not in kept)

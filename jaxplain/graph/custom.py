@@ -63,11 +63,7 @@ def _literal(var: Var) -> Hashable:
 
 
 def _is_elementwise(node: Node, output: Var) -> bool:
-    bends = node.info.kind in (
-        Kind.DIAGONAL,
-        Kind.ELEMENTWISE,
-        Kind.DISCRETE,
-    )
+    bends = node.info.kind in (Kind.DIAGONAL, Kind.ELEMENTWISE, Kind.DISCRETE)
     moves = node.info.role in (Role.CAST, Role.SELECT, Role.BROADCAST)
     shapes = {v.shape for v in node.outputs}
     return node.info.local and (bends or moves) and shapes <= {output.shape, ()}

@@ -1,17 +1,18 @@
 """Layers from steps: each gets its name, its index and the results of the analyses."""
 
-from collections.abc import Sequence, Set
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TypeVar
 
 from jaxplain.graph.analyses.axes import Axes
 from jaxplain.graph.analyses.bounds import bounds_of
 from jaxplain.graph.analyses.flow import Flow
-from jaxplain.graph.intervals import ANYTHING, UNIT, Bounds
+from jaxplain.graph.intervals import ANYTHING, UNIT
 from jaxplain.graph.ir import Var
 from jaxplain.graph.layer import RULELESS, Block, Layer, Step
 from jaxplain.graph.naming import names_of
 
+_Step = TypeVar("_Step", bound=Step)
 _ROUNDING = 1e-6  # the bound 6 times a factor 1 / 6 may be a little more than 1
 
 
@@ -24,110 +25,71 @@ def describe(block: Block[Step], flow: Flow, axes: Axes, batched: bool) -> Block
         axes: for the axes of every value, the axis of the input that they run along.
         batched: whether the leading axis of the input counts examples.
     """
-    softmax = (s for s in block.walk() if s.kind == "Softmax" and s.op == "softmax")
-    first: set[Step] = set()
-    last: set[Step] = set()
-    _mark_first(block.steps, set(), first)
-    _mark_last(block.steps, set(), last, flow)
+    ruled = (step for step in block.walk() if step.kind not in RULELESS)
+    indices = {step: index for index, step in enumerate(ruled)}
     names = names_of(block.steps, flow)
-    ruled = [step for step in block.walk() if step.kind not in RULELESS]
-    describer = _Describer(
-        names,
-        {step: index for index, step in enumerate(ruled)},
-        first,
-        last,
-        bounds_of(block.program, {s.output: UNIT for s in softmax}),
-        axes if batched else None,
-        flow.active,
-    )
-    return describer.block(block, ())
+    softmax = (s for s in block.walk() if s.kind == "Softmax" and s.op == "softmax")
+    bounds = bounds_of(block.program, {s.output: UNIT for s in softmax})
+    below, above = set[Var](), set[Var]()
+    _spread(block.steps, below, lambda step, near: near or step.is_kernel, flow)
+    _spread(block.steps, above, lambda step, near: near or step.is_kernel, flow, back=True)
 
-
-@dataclass(frozen=True)
-class _Describer:
-    """The results of the analyses, by step."""
-
-    names: dict[Step, str]
-    indices: dict[Step, int]
-    first: set[Step]
-    last: set[Step]
-    bounds: dict[Var, Bounds]
-    axes: Axes | None
-    active: Set[Var]
-
-    def block(self, block: Block[Step], around: tuple[Layer, ...]) -> Block[Layer]:
-        steps = tuple(self.layer(step, around) for step in block.steps)
+    def described(block: Block[Step], around: tuple[Layer, ...]) -> Block[Layer]:
+        steps = tuple(layer_of(step, around) for step in block.steps)
         return Block(block.program, block.explained_outputs, steps)
 
-    def layer(self, step: Step, around: tuple[Layer, ...]) -> Layer:
-        name = self.names.get(step, "")
-        within = [self.bounds.get(v, ANYTHING) for v in step.inputs]
-        examples: tuple[int | None, ...] = ()
-        if self.axes is not None:
-            examples = tuple(map(self.axes.examples_of, (*step.inputs, step.output)))
-        facts = {field.name: getattr(step, field.name) for field in fields(Step)}
+    def layer_of(step: Step, around: tuple[Layer, ...]) -> Layer:
+        within = [bounds.get(v, ANYTHING) for v in step.inputs]
         layer = Layer(
-            **facts,
-            name=name,
-            index=self.indices.get(step, -1),
-            first=step in self.first,
-            last=step in self.last,
+            **vars(step),
+            name=names.get(step, ""),
+            index=indices.get(step, -1),
+            first=step.is_kernel and below.isdisjoint(step.inputs),
+            last=step.is_kernel and above.isdisjoint(step.outputs),
             nonnegative=tuple(b.low >= 0 for b in within),
             gates=tuple(b.low >= 0 and b.high <= 1 + _ROUNDING for b in within),
-            examples=examples,
+            examples=tuple(map(axes.examples_of, (*step.inputs, step.output)) if batched else ()),
             around=around,
-            active=self.active,
+            active=flow.active,
         )
         # a loop and the layers inside of it know each other
-        blocks = tuple(self.block(block, (*around, layer)) for block in step.blocks)
+        blocks = tuple(described(block, (*around, layer)) for block in step.blocks)
         object.__setattr__(layer, "blocks", blocks)
         return layer
 
-
-def _mark_first(steps: Sequence[Step], below: set[Var], first: set[Step]) -> None:
-    """Marks the kernel layers with no kernel upstream; `below` are the values behind a kernel."""
-    for step in steps:
-        if step.control is not None:
-            through = [partial(_mark_first, b.steps, below, first) for b in step.blocks]
-            step.control.spread(below, through)
-            continue
-        reached = any(v in below for v in step.inputs)
-        _mark(first, step, step.is_kernel and not reached)
-        if reached or step.is_kernel:
-            below.update(step.outputs)
-
-
-def _mark_last(steps: Sequence[Step], above: set[Var], last: set[Step], flow: Flow) -> None:
-    """Marks the kernel layers with no kernel downstream; `above` are the values before a kernel."""
-    for step in reversed(steps):
-        if step.control is not None:
-            through = [partial(_mark_last, b.steps, above, last, flow) for b in step.blocks]
-            step.control.spread_back(above, through, flow.carries_relevance.__contains__)
-            continue
-        reached = any(v in above for v in step.outputs)
-        _mark(last, step, step.is_kernel and not reached)
-        if reached or step.is_kernel:
-            above.update(step.inputs)
-
-
-def _mark(marked: set[Step], step: Step, whether: bool) -> None:
-    """Marks or unmarks a step: the next pass over a loop's body may correct the one before."""
-    (marked.add if whether else marked.discard)(step)
+    return described(block, ())
 
 
 def ends_in_probabilities(block: Block[Layer], flow: Flow) -> bool:
     """Whether an output is a softmax's value, perhaps moved."""
-    found, ends = False, set(block.explained_outputs)
+    ends = set(block.explained_outputs)
+    _spread(
+        block.steps, ends, lambda step, near: near and step.kind == "Structure", flow, back=True
+    )
+    softmax = (s for s in block.walk() if s.kind == "Softmax" and s.op != "logsumexp")
+    return any(not ends.isdisjoint(step.outputs) for step in softmax)
 
-    def back(steps: Sequence[Layer]) -> None:
-        nonlocal found
-        for layer in reversed(steps):
-            if layer.control is not None:
-                through = [partial(back, inner.steps) for inner in layer.blocks]
-                layer.control.spread_back(ends, through, flow.carries_relevance.__contains__)
-            elif not ends.isdisjoint(layer.outputs):
-                found |= layer.kind == "Softmax" and layer.op != "logsumexp"
-                ends.update(layer.inputs if layer.kind == "Structure" else ())
 
-    back(block.steps)
-    return found
+def _spread(
+    steps: Sequence[_Step],
+    marked: set[Var],
+    passes: Callable[[_Step, bool], bool],
+    flow: Flow,
+    back: bool = False,
+) -> None:
+    """Marks the values behind steps, or before them.
+
+    Args:
+        steps: the steps in order.
+        marked: the values that are marked already; others are added.
+        passes: whether a step marks its outputs, told whether it reads a marked value.
+        flow: where relevance flows.
+        back: from the outputs of a step to its inputs instead.
+    """
+    for step in reversed(steps) if back else steps:
+        reads, makes = (step.outputs, step.inputs) if back else (step.inputs, step.outputs)
+        if step.control is not None:
+            inner = [partial(_spread, b.steps, marked, passes, flow, back) for b in step.blocks]
+            step.control.spread(marked, inner, flow.carries_relevance.__contains__, back)
+        elif passes(step, not marked.isdisjoint(reads)):
+            marked.update(makes)

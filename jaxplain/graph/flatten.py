@@ -263,11 +263,9 @@ class _Flattener:
         origin: _compat.Eqn,
         same: Hashable = None,
     ) -> Node:
-        key = None
         written = self.keep_derivatives and info.piecewise  # guided backprop acts on each rectifier
-        if not eqn.effects and not written:
-            key = _key(eqn, operands, same)
-        if key is not None and key in self.seen:
+        key = None if eqn.effects or written else _key(eqn, operands, same)
+        if key in self.seen:
             node = self.seen[key]
             if name not in node.names:
                 node.names.append(name)
@@ -283,9 +281,7 @@ class _Flattener:
     def literal(self, atom: Any) -> Var:
         value = np.asarray(atom.val)
         key = (str(atom.aval), value.tobytes())
-        if key not in self.literals:
-            self.literals[key] = Var(atom.aval, literal=atom.val)
-        return self.literals[key]
+        return self.literals.setdefault(key, Var(atom.aval, literal=atom.val))
 
 
 _COMPUTES = (Kind.DIAGONAL, Kind.ELEMENTWISE, Kind.DISCRETE)
@@ -333,12 +329,8 @@ def _live(nodes: list[Node], outputs: list[Var]) -> list[Node]:
             live.append(node)
             needed.update(node.inputs)
     live.reverse()
-    index = 0
-    for node in live:
-        for var in (*node.inputs, *node.outputs):
-            if var.index < 0:
-                var.index, index = index, index + 1
-    for var in outputs:
-        if var.index < 0:
-            var.index, index = index, index + 1
+    values = (v for node in live for v in (*node.inputs, *node.outputs))
+    new = dict.fromkeys(v for v in (*values, *outputs) if v.index < 0)
+    for index, var in enumerate(new):
+        var.index = index
     return live

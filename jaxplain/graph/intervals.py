@@ -117,13 +117,9 @@ def clamp(operands: Sequence[Bounds], params: dict[str, Any]) -> Bounds:
 
 def joined(operands: Sequence[Bounds], params: dict[str, Any]) -> Bounds:
     """The interval of values that are operands or the fill value: `concatenate`, `gather`."""
-    first, *others = operands
     fill = params.get("fill_value")
-    if fill is not None:
-        others.append(Bounds(fill, fill))
-    for other in others:
-        first = first.join(other)
-    return first
+    known = [*operands, Bounds(fill, fill)] if fill is not None else operands
+    return Bounds(min(b.low for b in known), max(b.high for b in known))
 
 
 def summed(operands: Sequence[Bounds], params: dict[str, Any]) -> Bounds:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxplain import _compat
-from jaxplain.graph.primitives import PrimitiveInfo
+from jaxplain.graph.primitives import Operand, PrimitiveInfo
 
 
 class Var:
@@ -97,6 +97,16 @@ class Node:
         return self.eqn.params
 
     @property
+    def operands(self) -> list[tuple[Operand | None, Var]]:
+        """What the operation does with each of its inputs, and the input."""
+        return [(self.info.operand(place), v) for place, v in enumerate(self.inputs)]
+
+    @property
+    def bodies(self) -> "tuple[Program, ...]":
+        """The programs of a loop or branch; none for everything else."""
+        return self.control.bodies if self.control is not None else ()
+
+    @property
     def location(self) -> str:
         """`file.py:line` of the user's code."""
         return _compat.source_line(*self.origins)
@@ -164,14 +174,14 @@ class Program:
         """All operations, also inside of loops and branches."""
         for node in self.nodes:
             yield node
-            for body in node.control.bodies if node.control else ():
+            for body in node.bodies:
                 yield from body.walk()
 
     def bodies(self) -> Iterator["Program"]:
         """The program itself and all programs inside of it."""
         yield self
         for node in self.nodes:
-            for body in node.control.bodies if node.control else ():
+            for body in node.bodies:
                 yield from body.bodies()
 
 
@@ -254,6 +264,7 @@ class Control:
         marked: set[Var],
         through: Sequence[Callable[[], None]],
         can: Callable[[Var], bool] = lambda var: True,
+        back: bool = False,
     ) -> None:
         """Spreads a property of values from the operands through the bodies to the outputs.
 
@@ -264,37 +275,23 @@ class Control:
             through: for each body a function that spreads it from the body's inputs on. A loop's is
                 called until the marks of its carry do not change any more.
             can: which values can have it.
+            back: from the outputs to the operands instead.
         """
-        marked.update(v.inner for v in self.enters if v.outer in marked and can(v.inner))
-        _settle(marked, through, [(out, to) for out, to in self.repeats if can(to)])
-        marked.update(v.outer for v in self.leaves if v.inner in marked and can(v.outer))
-
-    def spread_back(
-        self,
-        marked: set[Var],
-        through: Sequence[Callable[[], None]],
-        can: Callable[[Var], bool],
-    ) -> None:
-        """As `spread`, backward: from the outputs through the bodies to the operands."""
-        marked.update(v.inner for v in self.leaves if v.outer in marked and can(v.inner))
-        _settle(marked, through, [(to, out) for out, to in self.repeats if can(out)])
-        marked.update(v.outer for v in self.enters if v.inner in marked and can(v.outer))
+        entering, repeats, leaving = self.enters, self.repeats, self.leaves
+        if back:
+            entering, leaving = leaving, entering
+            repeats = tuple((to, out) for out, to in repeats)
+        marked.update(v.inner for v in entering if v.outer in marked and can(v.inner))
+        while True:
+            for call in through:
+                call()
+            new = {to for source, to in repeats if source in marked and can(to)} - marked
+            if not new:
+                break
+            marked |= new
+        marked.update(v.outer for v in leaving if v.inner in marked and can(v.outer))
 
 
 def _by_body(links: Sequence[Link], bodies: int) -> list[tuple[Link, ...]]:
     count = len(links) // bodies
     return [tuple(links[i::count]) for i in range(count)]
-
-
-def _settle(
-    marked: set[Var],
-    through: Sequence[Callable[[], None]],
-    repeats: Sequence[tuple[Var, Var]],
-) -> None:
-    while True:
-        for call in through:
-            call()
-        new = {to for source, to in repeats if source in marked} - marked
-        if not new:
-            return
-        marked |= new

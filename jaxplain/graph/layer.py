@@ -9,6 +9,7 @@ from jaxplain._compat import Eqn
 from jaxplain.graph.ir import Control, Node, Program, Var
 from jaxplain.graph.primitives import Kind, Role
 from jaxplain.graph.recognizers.complex_values import is_complex
+from jaxplain.graph.recognizers.core import Core
 from jaxplain.graph.recognizers.mixing import WITHOUT_WEIGHTS
 
 #: The kinds of step without a rule: moves of values, and steps that hold layers of their own.
@@ -16,39 +17,20 @@ RULELESS = ("Structure", "Loop", "Branch", "Shards")
 
 
 @dataclass(frozen=True, eq=False)
-class Step:
+class Step(Core):
     """Operations that together are one pure function, from `inputs` to `outputs`.
 
     Steps may overlap: each that needs an operation has its own copy.
 
     Attributes:
-        kind: Affine, Merge, Activation, Softmax, Normalization, Product, Matmul, Selection,
-            Unknown; or, without a rule, Structure, which only moves values, and Loop, Branch and
-            Shards (of a shard_map), which hold layers.
-        op: the variety of its kind: for Affine "dense", "convolution", "filter" (a kernel whose
-            numbers the function spells out, as resizing does), "pooling", "sum", "cumulative",
-            "linear" or "scale"; for Activation "rectifier", "elementwise" or the primitive; for
-            Softmax "softmax", "log_softmax" or "logsumexp"; for Product "product" or "quotient";
-            for Merge "sum"; for Normalization "normalization"; for all other kinds the primitive.
-        nodes: its operations in topological order.
-        inputs: the values it reads and sends relevance to.
-        outputs: the values it produces (one, but for operations with several outputs).
-        affine_vars: the values on its affine path from the inputs to the output. Weights are not
-            among them, nor the statistic of a normalisation: they are constants to the layer.
-        mixing: the operations that mix inputs: its kernel, if it has one.
+        kind, op, nodes, inputs, outputs, affine_vars, mixing: as those of its core, with the
+            neighbours that the core takes.
         moves: for an Activation, the moves between its input and its output.
         argument: for an Activation, the value that its nonlinear operations read: its input, or
             x + 3 in `relu6(x + 3)`.
         blocks: the blocks inside of a loop or branch.
     """
 
-    kind: str
-    op: str
-    nodes: tuple[Node, ...]
-    inputs: tuple[Var, ...]
-    outputs: tuple[Var, ...]
-    affine_vars: frozenset[Var]
-    mixing: tuple[Node, ...] = ()
     moves: tuple[Node, ...] = ()
     argument: Var | None = None
     blocks: "tuple[Block, ...]" = ()

@@ -93,12 +93,7 @@ def is_move(node: Node) -> bool:
     return role in _MOVES and len(node.outputs) == 1
 
 
-_MOVES = (
-    Role.RESHAPE,
-    Role.TRANSPOSE,
-    Role.CAST,
-    Role.REVERSAL,
-)
+_MOVES = (Role.RESHAPE, Role.TRANSPOSE, Role.CAST, Role.REVERSAL)
 
 
 def _regrouped(layout: Layout, shape: Sequence[int]) -> Layout | None:

@@ -8,6 +8,7 @@ the analyses) and `Operand` (its treatment of an operand).
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from jaxplain.graph import intervals
@@ -149,176 +150,114 @@ class PrimitiveInfo:
         return self.kind is Kind.DIAGONAL and not self.adds
 
 
-def _scales(role: PrimitiveRole, *operands: Operand, bounds: intervals.Rule) -> PrimitiveInfo:
-    return PrimitiveInfo(Kind.DIAGONAL, role, operands, bounds=bounds)
+def _rows(names: str, info: PrimitiveInfo) -> dict[str, PrimitiveInfo]:
+    """Rows of primitives that are alike."""
+    return dict.fromkeys(names.split(), info)
 
 
-def _moves(role: PrimitiveRole = Role.NONE, *operands: Operand, **more: Any) -> PrimitiveInfo:
-    """The row of an operation that moves values; `local` only where it drops no entry."""
-    options: dict[str, Any] = {"local": False} | more
-    return PrimitiveInfo(
-        Kind.STRUCTURAL, role, operands or (_MOVED,), bounds=intervals.joined, **options
-    )
-
-
-def _mixes(
-    op: str, role: PrimitiveRole = Role.NONE, *operands: Operand, **more: bool
-) -> PrimitiveInfo:
-    """The row of a weighted sum; a sum of products where an operand is a factor."""
-    operands = operands or (_TERM,)
-    bounds = intervals.contracted if _FACTOR in operands else intervals.summed
-    options: dict[str, Any] = {"local": False} | more
-    return PrimitiveInfo(Kind.MIXING, role, operands, op, bounds=bounds, **options)
+_diagonal = partial(PrimitiveInfo, Kind.DIAGONAL)
+#: Moves the first operand; `local` only where no entry is dropped.
+_moves = partial(
+    PrimitiveInfo, Kind.STRUCTURAL, operands=(_MOVED,), local=False, bounds=intervals.joined
+)
+_keeps = partial(_moves, local=True)
+_sums = partial(PrimitiveInfo, Kind.MIXING, operands=(_TERM,), local=False, bounds=intervals.summed)
+_multiplies = partial(_sums, operands=(_FACTOR,), bounds=intervals.contracted)
+_bends = partial(PrimitiveInfo, Kind.ELEMENTWISE)
+_selects = partial(PrimitiveInfo, Kind.SELECTION, local=False, bounds=intervals.joined)
+_discrete = partial(PrimitiveInfo, Kind.DISCRETE)
 
 
 def _power(degree: float, bounds: intervals.Rule | None = None, **more: Any) -> PrimitiveInfo:
-    return PrimitiveInfo(
-        Kind.ELEMENTWISE,
-        Role.POWER,
-        degree=degree,
-        bounds=bounds or intervals.power(degree),
-        **more,
-    )
+    bounds = bounds or intervals.power(degree)
+    return _bends(Role.POWER, degree=degree, bounds=bounds, **more)
 
-
-def _bends(role: PrimitiveRole = Role.NONE, bounds: intervals.Rule | None = None) -> PrimitiveInfo:
-    return PrimitiveInfo(Kind.ELEMENTWISE, role, bounds=bounds)
-
-
-def _extremum(
-    largest: bool,
-    role: PrimitiveRole,
-    kind: PrimitiveKind = Kind.SELECTION,
-    *,
-    local: bool = False,
-) -> PrimitiveInfo:
-    elementwise = kind is Kind.ELEMENTWISE
-    ends = intervals.largest if largest else intervals.smallest
-    bounds = ends if elementwise else intervals.joined
-    return PrimitiveInfo(
-        kind, role, piecewise=elementwise, local=local, largest=largest, bounds=bounds
-    )
-
-
-def _discrete(role: PrimitiveRole = Role.NONE, **more: Any) -> PrimitiveInfo:
-    return PrimitiveInfo(Kind.DISCRETE, role, **more)
-
-
-_CAST = _moves(Role.CAST, local=True)
-_SELECTS = PrimitiveInfo(Kind.SELECTION, local=False, keeps_places=False, bounds=intervals.joined)
 
 TABLE: dict[str, PrimitiveInfo] = {
     # diagonal
-    "add": _scales(Role.SUM, _TERM, bounds=intervals.add),
-    "add_any": _scales(Role.SUM, _TERM, bounds=intervals.add),
-    "sub": _scales(Role.DIFFERENCE, _TERM, _SUBTRAHEND, bounds=intervals.subtract),
-    "mul": _scales(Role.PRODUCT, _FACTOR, bounds=intervals.multiply),
-    "div": _scales(Role.QUOTIENT, _FACTOR, _DIVISOR, bounds=intervals.divide),
-    "neg": _scales(Role.NEGATION, _SUBTRAHEND, bounds=intervals.negate),
+    **_rows("add add_any", _diagonal(Role.SUM, (_TERM,), bounds=intervals.add)),
+    "sub": _diagonal(Role.DIFFERENCE, (_TERM, _SUBTRAHEND), bounds=intervals.subtract),
+    "mul": _diagonal(Role.PRODUCT, (_FACTOR,), bounds=intervals.multiply),
+    "div": _diagonal(Role.QUOTIENT, (_FACTOR, _DIVISOR), bounds=intervals.divide),
+    "neg": _diagonal(Role.NEGATION, (_SUBTRAHEND,), bounds=intervals.negate),
     # structural
-    "reshape": _moves(Role.RESHAPE, local=True),
-    "squeeze": _moves(Role.RESHAPE, local=True),
-    "transpose": _moves(Role.TRANSPOSE, local=True),
-    "broadcast_in_dim": _moves(Role.BROADCAST, local=True),
-    "convert_element_type": _CAST,
-    "reduce_precision": _CAST,
-    "copy": _CAST,
-    "optimization_barrier": _moves(Role.CAST, local=True, separable=True),
-    "sharding_constraint": _CAST,
-    "device_put": _CAST,
-    "name": _CAST,
-    "pvary": _CAST,
-    "reshard": _CAST,
-    "layout_constraint": _CAST,
-    "select_n": _moves(Role.SELECT, _CONDITION, _MOVED, local=True),
-    "pad": _moves(Role.NONE, _MOVED),
+    **_rows("reshape squeeze", _keeps(Role.RESHAPE)),
+    "transpose": _keeps(Role.TRANSPOSE),
+    "broadcast_in_dim": _keeps(Role.BROADCAST),
+    **_rows("convert_element_type reduce_precision copy sharding_constraint", _keeps(Role.CAST)),
+    **_rows("device_put name pvary reshard layout_constraint", _keeps(Role.CAST)),
+    "optimization_barrier": _keeps(Role.CAST, separable=True),
+    "select_n": _keeps(Role.SELECT, operands=(_CONDITION, _MOVED)),
+    "pad": _moves(),
     "slice": _moves(Role.SLICE),
-    "dynamic_slice": _moves(Role.LOOKUP, _MOVED, _INDEX),
-    "dynamic_update_slice": _moves(Role.NONE, _MOVED, _MOVED, _INDEX),
-    "gather": _moves(Role.LOOKUP, _MOVED, _INDEX, keeps_places=False),
-    "scatter": _moves(Role.NONE, _MOVED, _INDEX, _MOVED, keeps_places=False),
-    "rev": _moves(Role.REVERSAL, local=True),
+    "dynamic_slice": _moves(Role.LOOKUP, operands=(_MOVED, _INDEX)),
+    "dynamic_update_slice": _moves(operands=(_MOVED, _MOVED, _INDEX)),
+    "gather": _moves(Role.LOOKUP, operands=(_MOVED, _INDEX), keeps_places=False),
+    "scatter": _moves(operands=(_MOVED, _INDEX, _MOVED), keeps_places=False),
+    "rev": _keeps(Role.REVERSAL),
     "split": _moves(Role.SPLIT),
-    "unstack": _moves(),
-    "concatenate": _moves(Role.CONCATENATION),
-    "stack": _moves(Role.CONCATENATION),
-    "tile": _moves(),
-    "all_gather": _moves(),
-    "all_gather_invariant": _moves(),
-    "all_to_all": _moves(),
-    "ppermute": _moves(),
+    **_rows("concatenate stack", _moves(Role.CONCATENATION)),
+    **_rows("unstack tile all_gather all_gather_invariant all_to_all ppermute", _moves()),
     # mixing
-    "dot_general": _mixes("dense", Role.CONTRACTION, _FACTOR, local=True),
-    "ragged_dot_general": _mixes("dense", Role.NONE, _FACTOR, _FACTOR, _INDEX),
-    "conv_general_dilated": _mixes("convolution", Role.CONTRACTION, _FACTOR),
-    "reduce_sum": _mixes("sum", Role.SUM_REDUCTION, local=True),
-    "reduce_window_sum": _mixes("pooling"),
-    "cumsum": _mixes("cumulative"),
-    "scatter-add": _mixes("sum", Role.SCATTER_SUM, _TERM, _INDEX, _TERM, keeps_places=False),
-    "psum": _mixes("sum", Role.DEVICE_SUM, separable=True),
-    "psum_invariant": _mixes("sum", Role.DEVICE_SUM, separable=True),
-    "reduce_scatter": _mixes("sum", Role.DEVICE_SUM),
-    "triangular_solve": _mixes("linear", Role.NONE, _SETTING, _TERM),
-    "tridiagonal_solve": _mixes("linear", Role.NONE, _SETTING, _SETTING, _SETTING, _TERM),
-    "scatter-sub": _mixes("linear", Role.NONE, _TERM, _INDEX, _SUBTRAHEND, keeps_places=False),
-    "scatter-mul": _mixes("linear", Role.NONE, _TERM, _INDEX, _SETTING, keeps_places=False),
-    "select_and_gather_add": _mixes("linear", Role.NONE, _TERM, _SETTING),
-    "select_and_scatter_add": _mixes("linear", Role.NONE, _TERM, _SETTING),
+    "dot_general": _multiplies(Role.CONTRACTION, op="dense", local=True),
+    "ragged_dot_general": _multiplies(operands=(_FACTOR, _FACTOR, _INDEX), op="dense"),
+    "conv_general_dilated": _multiplies(Role.CONTRACTION, op="convolution"),
+    "reduce_sum": _sums(Role.SUM_REDUCTION, op="sum", local=True),
+    "reduce_window_sum": _sums(op="pooling"),
+    "cumsum": _sums(op="cumulative"),
+    "scatter-add": _sums(
+        Role.SCATTER_SUM, operands=(_TERM, _INDEX, _TERM), op="sum", keeps_places=False
+    ),
+    **_rows("psum psum_invariant", _sums(Role.DEVICE_SUM, op="sum", separable=True)),
+    "reduce_scatter": _sums(Role.DEVICE_SUM, op="sum"),
+    "triangular_solve": _sums(operands=(_SETTING, _TERM), op="linear"),
+    "tridiagonal_solve": _sums(operands=(_SETTING, _SETTING, _SETTING, _TERM), op="linear"),
+    "scatter-sub": _sums(operands=(_TERM, _INDEX, _SUBTRAHEND), op="linear", keeps_places=False),
+    "scatter-mul": _sums(operands=(_TERM, _INDEX, _SETTING), op="linear", keeps_places=False),
+    **_rows(
+        "select_and_gather_add select_and_scatter_add",
+        _sums(operands=(_TERM, _SETTING), op="linear"),
+    ),
     # nonlinear, one output per input
     "abs": _power(1, intervals.magnitude, piecewise=True),
     "square": _power(2),
     "sqrt": _power(0.5),
     "rsqrt": _power(-0.5, within(POSITIVE)),
     "cbrt": _power(1 / 3),
-    "integer_pow": _bends(Role.POWER, intervals.power_of_parameter),
-    "pow": _bends(Role.POWER, intervals.power_of_operand),
-    "exp": _bends(Role.EXP, intervals.increasing(intervals.exp)),
+    "integer_pow": _bends(Role.POWER, bounds=intervals.power_of_parameter),
+    "pow": _bends(Role.POWER, bounds=intervals.power_of_operand),
+    "exp": _bends(Role.EXP, bounds=intervals.increasing(intervals.exp)),
     "exp2": _bends(bounds=within(POSITIVE)),
     "expm1": _bends(bounds=intervals.increasing(lambda v: intervals.exp(v) - 1)),
-    "log": _bends(Role.LOG, intervals.increasing(intervals.log)),
+    "log": _bends(Role.LOG, bounds=intervals.increasing(intervals.log)),
     "log1p": _bends(bounds=intervals.increasing(lambda v: intervals.log(1 + v))),
     "logistic": _bends(bounds=within(UNIT)),
-    "tanh": _bends(bounds=within(SIGNED_UNIT)),
-    "sin": _bends(bounds=within(SIGNED_UNIT)),
-    "cos": _bends(bounds=within(SIGNED_UNIT)),
-    "erf": _bends(bounds=within(SIGNED_UNIT)),
+    **_rows("tanh sin cos erf", _bends(bounds=within(SIGNED_UNIT))),
     "erfc": _bends(bounds=within(Bounds(0.0, 2.0))),
-    "max": _extremum(True, Role.EXTREMUM, Kind.ELEMENTWISE, local=True),
-    "min": _extremum(False, Role.EXTREMUM, Kind.ELEMENTWISE, local=True),
-    "clamp": PrimitiveInfo(Kind.ELEMENTWISE, piecewise=True, bounds=intervals.clamp),
-    **{
-        name: _bends()
-        for name in (
-            "log2 tan sinh cosh asin acos atan asinh acosh atanh erf_inv lgamma digamma bessel_i0e "
-            "bessel_i1e polynomial one_minus_square rem atan2 igamma igammac igamma_grad_a "
-            "regularized_incomplete_beta polygamma zeta"
-        ).split()
-    },
+    "max": _bends(Role.EXTREMUM, piecewise=True, largest=True, bounds=intervals.largest),
+    "min": _bends(Role.EXTREMUM, piecewise=True, largest=False, bounds=intervals.smallest),
+    "clamp": _bends(piecewise=True, bounds=intervals.clamp),
+    **_rows("log2 tan sinh cosh asin acos atan asinh acosh atanh erf_inv lgamma digamma", _bends()),
+    **_rows("bessel_i0e bessel_i1e polynomial one_minus_square rem atan2 igamma", _bends()),
+    **_rows("igammac igamma_grad_a regularized_incomplete_beta polygamma zeta", _bends()),
     # selections
-    "reduce_max": _extremum(True, Role.EXTREMUM_REDUCTION, local=True),
-    "reduce_min": _extremum(False, Role.EXTREMUM_REDUCTION, local=True),
-    "reduce_window_max": _extremum(True, Role.NONE),
-    "reduce_window_min": _extremum(False, Role.NONE),
-    "cummax": _extremum(True, Role.RUNNING_EXTREMUM),
-    "cummin": _extremum(False, Role.RUNNING_EXTREMUM),
-    "sort": _SELECTS,
-    "top_k": _SELECTS,
-    "approx_top_k": _SELECTS,
+    "reduce_max": _selects(Role.EXTREMUM_REDUCTION, largest=True, local=True),
+    "reduce_min": _selects(Role.EXTREMUM_REDUCTION, largest=False, local=True),
+    "reduce_window_max": _selects(largest=True),
+    "reduce_window_min": _selects(largest=False),
+    "cummax": _selects(Role.RUNNING_EXTREMUM, largest=True),
+    "cummin": _selects(Role.RUNNING_EXTREMUM, largest=False),
+    **_rows("sort top_k approx_top_k", _selects(keeps_places=False)),
     # no relevance flows
     "stop_gradient": _discrete(Role.STOP),
     "is_finite": _discrete(Role.FINITE),
     "eq": _discrete(Role.EQUALITY),
-    **{name: _discrete(Role.COMPARISON) for name in "ne ge gt le lt eq_to le_to lt_to".split()},
-    **{name: _discrete(rounds=True) for name in "sign round floor ceil".split()},
-    **{
-        name: _discrete()
-        for name in (
-            "and or not xor nextafter shift_left shift_right_arithmetic shift_right_logical "
-            "population_count clz iota"
-        ).split()
-    },
-    **{name: _discrete(local=False, keeps_places=False) for name in "argmax argmin".split()},
-    **{name: _discrete(local=False) for name in "reduce_and reduce_or reduce_xor".split()},
+    **_rows("ne ge gt le lt eq_to le_to lt_to", _discrete(Role.COMPARISON)),
+    **_rows("sign round floor ceil", _discrete(rounds=True)),
+    **_rows("and or not xor nextafter population_count clz iota", _discrete()),
+    **_rows("shift_left shift_right_arithmetic shift_right_logical", _discrete()),
+    **_rows("argmax argmin", _discrete(local=False, keeps_places=False)),
+    **_rows("reduce_and reduce_or reduce_xor", _discrete(local=False)),
     # no reverse-mode derivative
     "while": PrimitiveInfo(Kind.UNKNOWN, local=False, irreversible=True),
 }

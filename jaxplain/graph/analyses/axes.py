@@ -78,19 +78,13 @@ class Axes:
         return not known or before != after
 
     def _through(self, node: Node, out: Var) -> Labels:
-        role, rank = node.info.role, len(out.shape)
+        rank = len(out.shape)
         known = [v for v in node.inputs if v in self._labels]
         first = self.of(known[0])
-        if role is Role.TRANSPOSE:
-            return tuple(first[i] for i in node.params["permutation"])
-        if role is Role.RESHAPE:
-            order = axes_read(node)
-            before = [known[0].shape[i] for i in order]
-            return reshaped(before, out.shape, [first[i] for i in order])
-        if role is Role.BROADCAST:
-            place = {to: i for i, to in enumerate(node.params["broadcast_dimensions"])}
-            return tuple(first[place[i]] if i in place else None for i in range(rank))
-        if role in (Role.SUM_REDUCTION, Role.EXTREMUM_REDUCTION):
+        behind = moved(node, first)
+        if behind is not None:
+            return behind
+        if node.info.role in (Role.SUM_REDUCTION, Role.EXTREMUM_REDUCTION):
             gone = node.params["axes"]
             return tuple(v for i, v in enumerate(first) if i not in gone)
         product = contraction(node)
@@ -111,6 +105,21 @@ class Axes:
         if batch is not None:
             self.examples.add(batch)
         return tuple(_common(labels.get(axis) for labels in along) for axis in range(rank))
+
+
+def moved(node: Node, labels: Labels) -> Labels | None:
+    """The labels behind a transpose, reshape or broadcast; None for other operations."""
+    role, shape = node.info.role, node.outputs[0].shape
+    if role is Role.TRANSPOSE:
+        return tuple(labels[i] for i in node.params["permutation"])
+    if role is Role.RESHAPE:
+        order = axes_read(node)
+        before = [node.inputs[0].shape[i] for i in order]
+        return reshaped(before, shape, [labels[i] for i in order])
+    if role is Role.BROADCAST:
+        place = {to: i for i, to in enumerate(node.params["broadcast_dimensions"])}
+        return tuple(labels[place[i]] if i in place else None for i in range(len(shape)))
+    return None
 
 
 def reshaped(before: Sequence[int], after: Sequence[int], labels: Sequence[int | None]) -> Labels:

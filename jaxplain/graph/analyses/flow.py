@@ -14,6 +14,9 @@ from jaxplain import _compat
 from jaxplain.graph.ir import Node, Program, Var
 from jaxplain.graph.primitives import Kind
 
+#: From which operands to which outputs of an operation something flows.
+_Ways = Sequence[tuple[tuple[Var, ...], tuple[Var, ...]]]
+
 
 @dataclass(frozen=True, eq=False)
 class Flow:
@@ -46,10 +49,9 @@ class Flow:
 def flow_of(program: Program, explained: Iterable[Var], outputs: Collection[Var]) -> Flow:
     """The flow of relevance from `outputs` to the explained values."""
     explained = frozenset(explained)
-    active, reachable = set(explained), reached(program, explained)
-    _depend(program, active)
+    active, reachable = _dependent(program, explained), reached(program, explained)
     carries = {v for v in outputs if v in reachable}
-    _need(program, reachable, carries)
+    _spread(program, carries, _ways, reachable.__contains__, back=True)
 
     must_end = set(outputs)
     inputs: dict[Node, tuple[Var, ...]] = {}
@@ -62,7 +64,7 @@ def flow_of(program: Program, explained: Iterable[Var], outputs: Collection[Var]
             for var in operands:
                 readers.setdefault(var, []).append(node)
         if node.control is not None:
-            for body in node.control.bodies:
+            for body in node.bodies:
                 must_end.update(v for v in body.outputs if v in carries)
             if node.control.kind == "Loop":
                 shared = _repeated(node.control.bodies[0], node.control.flow.fixed)
@@ -78,7 +80,7 @@ def reached(
     A discrete operation, such as a comparison, ends the way.
     """
     marked = set(starts)
-    _reach(program, marked, can)
+    _spread(program, marked, _ways, lambda var: var.floating and can(var))
     return marked
 
 
@@ -97,8 +99,7 @@ def _repeated(body: Program, fixed: int) -> Iterator[Var]:
     `w * g` is one where a scan computes `(w * g) @ x` for a carry x. It has its relevance from all
     iterations together, as if it were computed before the loop: a layer must end there.
     """
-    varying = set(body.inputs[fixed:])
-    _depend(body, varying)
+    varying = _dependent(body, body.inputs[fixed:])
     pending = [body]
     while pending:
         for node in pending.pop().nodes:
@@ -108,45 +109,40 @@ def _repeated(body: Program, fixed: int) -> Iterator[Var]:
                 pending += node.control.bodies
 
 
-def _depend(program: Program, marked: set[Var]) -> None:
-    """Marks all values that depend on the marked ones."""
-    for node in program.nodes:
-        decides = node.inputs
-        if node.control is not None:
-            decides = node.control.selectors
-            node.control.spread(marked, [partial(_depend, b, marked) for b in node.control.bodies])
-        if not marked.isdisjoint(decides):
-            marked.update(node.outputs)
+def _dependent(program: Program, starts: Iterable[Var]) -> set[Var]:
+    """The values that depend on `starts`, in any way."""
+    marked = set(starts)
+    _spread(program, marked, _decided, lambda var: True)
+    return marked
 
 
-def _reach(
-    program: Program, marked: set[Var], can: Callable[[Var], bool] = lambda var: True
+def _spread(
+    program: Program,
+    marked: set[Var],
+    ways: Callable[[Node], _Ways],
+    can: Callable[[Var], bool],
+    back: bool = False,
 ) -> None:
-    """Marks all values that the marked ones reach without crossing a discrete operation."""
-    for node in program.nodes:
+    """Marks all values that the marked ones reach on the ways through operations, or back."""
+    for node in reversed(program.nodes) if back else program.nodes:
         if node.control is not None:
-            through = [partial(_reach, b, marked, can) for b in node.control.bodies]
-            node.control.spread(marked, through, can)
-        for inputs, outputs in _ways(node):
-            if not marked.isdisjoint(inputs):
-                marked.update(v for v in outputs if v.floating and can(v))
+            through = [partial(_spread, b, marked, ways, can, back) for b in node.bodies]
+            node.control.spread(marked, through, can, back)
+        for inputs, outputs in ways(node):
+            starts, ends = (outputs, inputs) if back else (inputs, outputs)
+            if not marked.isdisjoint(starts):
+                marked.update(v for v in ends if can(v))
 
 
-def _need(program: Program, reachable: set[Var], marked: set[Var]) -> None:
-    """Marks all reachable values from which the marked ones are reached, as in `_reach`."""
-    for node in reversed(program.nodes):
-        if node.control is not None:
-            through = [partial(_need, b, reachable, marked) for b in node.control.bodies]
-            node.control.spread_back(marked, through, reachable.__contains__)
-        for inputs, outputs in _ways(node):
-            if not marked.isdisjoint(outputs):
-                marked.update(v for v in inputs if v in reachable)
+def _decided(node: Node) -> _Ways:
+    """Which operands the outputs depend on, but for those that depend on the bodies."""
+    return [(node.inputs if node.control is None else node.control.selectors, node.outputs)]
 
 
 _PARALLEL = (Kind.STRUCTURAL, Kind.SELECTION, Kind.MIXING)
 
 
-def _ways(node: Node) -> list[tuple[tuple[Var, ...], tuple[Var, ...]]]:
+def _ways(node: Node) -> _Ways:
     """Pairs of operands and the outputs that they flow to; none for a discrete operation.
 
     An operation that moves or sorts several arrays at once sends each to its own output: of

@@ -27,6 +27,7 @@ _Origins = np.ndarray | None
 _NOWHERE = -1
 _SEVERAL = -2
 
+_CHOOSING = (Role.CAST, Role.SELECT)  # make numbers of which class it is
 _ENTRYWISE = (Kind.DIAGONAL, Kind.ELEMENTWISE, Kind.DISCRETE)
 
 
@@ -159,14 +160,14 @@ class _Search:
             self.mix(node, vectors)
         elif not made:
             return
-        elif _picks(node, self.origins) and node.inputs[0] not in self.origins:
-            features, picked = _features(node), self.picked(node)
+        elif node.info.role is Role.LOOKUP and node.inputs[0] not in self.origins:
+            features, picked = self.picked(node)
             if not out.floating:
                 whole = picked is not None and np.expand_dims(picked, features)
                 self.origins[out] = None if picked is None else np.broadcast_to(whole, out.shape)
             elif node.inputs[0] not in self.numbers:  # else numbers are moved
                 self.add(_lookup(out, features, picked, (node.inputs[0],)))
-        elif _makes_vectors(node, self.classes):
+        elif out.floating and node.inputs[0] in self.classes and node.info.role in _CHOOSING:
             self.hot[out] = _one_hot(out, self.origins[node.inputs[0]])
         else:
             self.follow(node, made)
@@ -210,7 +211,7 @@ class _Search:
         if of_classes:
             self.classes.update(node.outputs)
         elif self.makes_numbers(node, made):
-            one = info.role in (Role.CAST, Role.SELECT)
+            one = info.role in _CHOOSING
             self.add(_lookup(out, (), self.origins[out] if one else None))
 
     def makes_numbers(self, node: Node, made: Collection[Var]) -> bool:
@@ -246,29 +247,29 @@ class _Search:
         """The origins of the outputs of a move; None where its indices are not known."""
         if node.info.kind is not Kind.STRUCTURAL:
             return None
-        moved = [i for i in range(len(node.inputs)) if node.info.operand(i) is Operand.MOVED]
-        values: list[Any] = [
-            self.of(v) if i in moved else self.known.of(v) for i, v in enumerate(node.inputs)
-        ]
+        moved = [kind is Operand.MOVED for kind, _ in node.operands]
+        made = zip(moved, node.inputs, strict=True)
+        values: list[Any] = [self.of(v) if moves else self.known.of(v) for moves, v in made]
         if any(value is None for value in values):
             return None
-        others = [v + 1 if i in moved else v for i, v in enumerate(values)]
+        others = [v + moves if moves else v for moves, v in zip(moved, values, strict=True)]
         places, others = ([np.asarray(v) for v in run(node, each)] for each in (values, others))
         # a fill value stays the same in both, and has no origin
         return [np.where(b == a + 1, a, _NOWHERE) for a, b in zip(places, others, strict=True)]
 
-    def picked(self, node: Node) -> _Origins:
-        """The origins of rows picked from a table: the integers that pick them."""
-        places = [self.of(v) for v in node.inputs[1:]]
-        if _is_slice(node):
-            return _joined(places, ())
+    def picked(self, node: Node) -> tuple[tuple[int, ...], _Origins]:
+        """What an operation picks from a table: the axes inside of it, and the others' origins."""
+        places, shape = [self.of(v) for v in node.inputs[1:]], node.outputs[0].shape
+        if "dimension_numbers" not in node.params:  # a slice that begins at integers
+            return tuple(range(len(shape))), _joined(places, ())
         (index,) = places
+        features = tuple(node.params["dimension_numbers"].offset_dims)
         if index is None:
-            return None
-        features, shape = _features(node), node.outputs[0].shape
+            return features, None
         kept = tuple(n for i, n in enumerate(shape) if i not in features)
         # the last axis holds the coordinates of a place
-        return _joined([index[..., k].reshape(kept) for k in range(index.shape[-1])], kept)
+        coordinates = [index[..., k].reshape(kept) for k in range(index.shape[-1])]
+        return features, _joined(coordinates, kept)
 
     def check_inside(self, node: Node, made: Collection[Var]) -> None:
         """Raises TypeError where integers become numbers inside of a loop, branch or mesh."""
@@ -304,24 +305,6 @@ def _joined(origins: Sequence[_Origins], shape: tuple[int, ...]) -> _Origins:
     return reduce(join, known) if len(known) == len(origins) else None
 
 
-def _picks(node: Node, made: Collection[Var]) -> bool:
-    """Whether an operation picks from a table, at places in `made`."""
-    picks = node.info.role is Role.LOOKUP
-    return picks and any(v in made for v in node.inputs[1:])
-
-
-def _features(node: Node) -> tuple[int, ...]:
-    """The axes of the output that run inside of a picked row."""
-    if _is_slice(node):  # by one integer
-        return tuple(range(len(node.outputs[0].shape)))
-    return tuple(node.params["dimension_numbers"].offset_dims)
-
-
-def _is_slice(node: Node) -> bool:
-    """Whether a lookup picks a slice that begins at integers, and no rows of a table."""
-    return "dimension_numbers" not in node.params
-
-
 def _lookup(
     value: Var, features: tuple[int, ...], origins: _Origins, tables: tuple[Var, ...] = ()
 ) -> Lookup:
@@ -340,13 +323,6 @@ def _one_hot(value: Var, origins: _Origins) -> Lookup:
     )
     index = tuple(0 if i in classes else slice(None) for i in range(len(value.shape)))
     return Lookup(value, classes, origins[index])
-
-
-def _makes_vectors(node: Node, classes: set[Var]) -> bool:
-    """Whether `ids == arange(n)` becomes floats: by a cast, or as the condition of a select."""
-    if not node.outputs[0].floating or node.inputs[0] not in classes:
-        return False
-    return node.info.role in (Role.CAST, Role.SELECT)
 
 
 def _product(node: Node, hot: Mapping[Var, Lookup]) -> Lookup | None:

@@ -6,8 +6,9 @@ spelling is known: LayerNorm, RMSNorm, GroupNorm, L2 normalisation, one and two 
 have the same property.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -60,51 +61,38 @@ def scale_weights(nodes: Sequence[Node], source: Var) -> dict[Var, float] | None
     small literals (the eps of a norm) may be added to or compared with anything, and large ones
     (1 / eps) may bound anything.
     """
-    weights: dict[Var, float] = {source: 1.0}
 
-    def weight(var: Var, bounds: bool) -> float | None:
-        """None stands for a wildcard."""
-        if var in weights:
-            return weights[var]
+    def constant(var: Var, node: Node) -> float | None:
         value = literal_value(var)
         if value is None:
             return 0.0
-        size = abs(value)
+        size, bounds = abs(value), node.info.role is Role.EXTREMUM
         wildcard = size <= _TINY or not np.isfinite(size) or (bounds and size >= 1 / _TINY)
         return None if wildcard else 0.0
 
-    for node in nodes:
-        role = node.info.role
-        operands = [weight(v, role is Role.EXTREMUM) for v in node.inputs]
-        result: float | None = None
-        if role in _ALIKE:
-            terms = operands[1:] if role is Role.SELECT else operands
-            known = {w for w in terms if w is not None}
-            if len(known) == 1 and (role is not Role.SELECT or operands[0] == 0):
-                result = known.pop()
-        elif role in (Role.PRODUCT, Role.CONTRACTION):
-            result = sum(w or 0.0 for w in operands)
-        elif role is Role.QUOTIENT:
-            result = (operands[0] or 0.0) - (operands[1] or 0.0)
-        elif role is Role.POWER:
-            power = degree(node)
-            base = operands[0]
-            result = None if power is None or base is None else power * base
-        elif role in _KEEP or role is Role.NEGATION:
-            result = operands[0]
-        elif role in _COMPARISONS:
-            result = 0.0 if len({w for w in operands if w is not None}) <= 1 else None
-        elif role is Role.FINITE or all((w or 0.0) == 0 for w in operands):
-            result = 0.0
-        if result is None:
-            return None
-        for var in node.outputs:
-            weights[var] = result
-    return weights
+    return _responses(nodes, {source: 1.0}, constant, _scaled)
+
+
+def _scaled(node: Node, operands: Sequence[float | None]) -> float | None:
+    role, known = node.info.role, [w or 0.0 for w in operands]
+    if role is Role.SELECT:
+        return _common(operands[1:]) if operands[0] == 0 else None
+    if role in _ALIKE:
+        return _common(operands)
+    if role in (Role.PRODUCT, Role.QUOTIENT, Role.CONTRACTION):
+        return _total(known, role is Role.QUOTIENT)
+    if role is Role.POWER:
+        power, base = degree(node), operands[0]
+        return None if power is None or base is None else power * base
+    if role in _KEEP or role is Role.NEGATION:
+        return operands[0]
+    if role in _COMPARISONS:
+        return 0.0 if len({w for w in operands if w is not None}) <= 1 else None
+    return 0.0 if role is Role.FINITE or not any(known) else None
 
 
 @dataclass(frozen=True)
-class _Response:
+class _Shift:
     """value(source + c) = value + c * amount (not exponential), or value * exp(c * amount)."""
 
     amount: float
@@ -117,66 +105,83 @@ def shift_weights(nodes: Sequence[Node], source: Var) -> dict[Var, float | None]
     Values that grow exponentially instead (an exp and its sums) have weight None. Returns None when
     some value of the subgraph responds in yet another way.
     """
-    responses: dict[Var, _Response] = {source: _Response(1.0)}
 
-    def response(var: Var) -> _Response | None:
-        """None stands for a wildcard."""
-        if var in responses:
-            return responses[var]
+    def constant(var: Var, node: Node) -> _Shift | None:
         value = literal_value(var)
-        return None if value is not None and (np.isinf(value) or value == 0) else _Response(0.0)
+        return None if value is not None and (np.isinf(value) or value == 0) else _Shift(0.0)
 
-    for node in nodes:
-        result = _shift(node, [response(v) for v in node.inputs])
-        if result is None:
-            return None
-        for var in node.outputs:
-            responses[var] = result
-    return {v: None if r.exponential and r.amount else r.amount for v, r in responses.items()}
+    shifts = _responses(nodes, {source: _Shift(1.0)}, constant, _shifted)
+    if shifts is None:
+        return None
+    return {v: None if s.exponential and s.amount else s.amount for v, s in shifts.items()}
 
 
-def _shift(node: Node, operands: list[_Response | None]) -> _Response | None:
-    role = node.info.role
-    known = [w for w in operands if w is not None]
-    first = operands[0] or _Response(0.0)
-    invariant = all(w.amount == 0 for w in known)
-    if role in (Role.SUM, Role.DIFFERENCE):
-        if any(w.exponential and w.amount for w in known):
-            return known[0] if all(w == known[0] for w in known) else None
-        return _Response(_total(operands, role is Role.DIFFERENCE))
+def _shifted(node: Node, operands: Sequence[_Shift | None]) -> _Shift | None:
+    role, known = node.info.role, [w or _Shift(0.0) for w in operands]
+    first, amounts = known[0], [w.amount for w in known]
+    grows = any(w.amount and w.exponential for w in known)
+    moves = any(w.amount and not w.exponential for w in known)
+    if role in (Role.SUM, Role.DIFFERENCE) and not grows:
+        return _Shift(_total(amounts, role is Role.DIFFERENCE))
     if role is Role.SELECT:
         predicate = node.inputs[0].producer
         guard = predicate is not None and predicate.info.role is Role.FINITE
-        cases = operands[2:] if guard else operands[1:]
-        known = [w for w in cases if w is not None]
-        return known[0] if known and all(w == known[0] for w in known) else None
-    if role in (Role.EXTREMUM, Role.CONCATENATION):
-        return known[0] if known and all(w == known[0] for w in known) else None
+        return _common(operands[2:] if guard else operands[1:])
+    if role in _ALIKE:
+        return _common(operands)
     if role in (Role.PRODUCT, Role.QUOTIENT, Role.CONTRACTION):
-        if any(w.amount and not w.exponential for w in known):
-            return None
-        total = _total(operands, role is Role.QUOTIENT)
-        return _Response(total, exponential=total != 0)
+        total = _total(amounts, role is Role.QUOTIENT)
+        return None if moves else _Shift(total, exponential=total != 0)
     if role is Role.NEGATION:
-        return first if first.exponential else _Response(-first.amount)
+        return first if first.exponential else _Shift(-first.amount)
     if role is Role.EXP:
-        return None if first.exponential and first.amount else _Response(first.amount, True)
+        return None if grows else _Shift(first.amount, exponential=True)
     if role is Role.LOG:
-        return _Response(first.amount) if first.exponential or invariant else None
+        return _Shift(first.amount) if first.exponential or not moves else None
     if role is Role.POWER and first.exponential:
         power = degree(node)
-        return None if power is None else _Response(power * first.amount, True)
-    if role is Role.SUM_REDUCTION and first.amount and not first.exponential:
+        return None if power is None else _Shift(power * first.amount, exponential=True)
+    if role is Role.SUM_REDUCTION and moves:
         return None
     if role in _KEEP:
         return first
-    if role is Role.FINITE or invariant:
-        return _Response(0.0)
-    return None
+    return _Shift(0.0) if role is Role.FINITE or not any(amounts) else None
 
 
-def _total(operands: list[_Response | None], subtract: bool) -> float:
-    first, *others = [0.0 if w is None else w.amount for w in operands]
+_Response = TypeVar("_Response", float, _Shift)
+
+
+def _responses(
+    nodes: Sequence[Node],
+    responses: dict[Var, _Response],
+    constant: Callable[[Var, Node], _Response | None],
+    respond: Callable[[Node, Sequence[_Response | None]], _Response | None],
+) -> dict[Var, _Response] | None:
+    """The responses of all values; None when an operation has none.
+
+    Args:
+        nodes: the operations.
+        responses: that of the source.
+        constant: that of a constant to an operation; None for one that goes with any.
+        respond: that of an operation's outputs, from those of its operands; None for none.
+    """
+    for node in nodes:
+        operands = [responses[v] if v in responses else constant(v, node) for v in node.inputs]
+        response = respond(node, operands)
+        if response is None:
+            return None
+        responses |= dict.fromkeys(node.outputs, response)
+    return responses
+
+
+def _common(operands: Sequence[_Response | None]) -> _Response | None:
+    """The response of all operands but those that go with any; None where there are several."""
+    known = {w for w in operands if w is not None}
+    return known.pop() if len(known) == 1 else None
+
+
+def _total(amounts: Sequence[float], subtract: bool) -> float:
+    first, *others = amounts
     return first - sum(others) if subtract else first + sum(others)
 
 

@@ -1,8 +1,8 @@
 """Recognizers: each finds the operations that mean one thing, ending at a value.
 
-`match(end, facts)` gives the core that ends at a value, or None. The first core found counts, in
-the order of `RECOGNIZERS`. The docstring of each recognizer shows, as jaxprs, operations that it
-takes and a near miss that it refuses.
+`match(node, end, facts)` gives the core that ends at a value, an output of the node, or None. The
+first core found counts, in the order of `RECOGNIZERS`. The docstring of each recognizer shows, as
+jaxprs, operations that it takes and a near miss that it refuses.
 """
 
 from jaxplain.graph.recognizers import (

@@ -9,16 +9,14 @@ Refused, as both its operand and its output are real:
     d:f32[3] = mul c 2.0
 """
 
-from jaxplain.graph.ir import Var
+from jaxplain.graph.ir import Node, Var
 from jaxplain.graph.recognizers.core import Core
 from jaxplain.graph.recognizers.facts import Facts
 from jaxplain.graph.recognizers.operation import single
 
 
-def match(end: Var, facts: Facts) -> Core | None:
+def match(node: Node, end: Var, facts: Facts) -> Core | None:
     """The operation that ends at a value, where its output or an operand is complex."""
-    node = end.producer
-    assert node is not None
     values = (end, *facts.flow.inputs[node])
     return single("Unknown", node, facts) if any(map(is_complex, values)) else None
 

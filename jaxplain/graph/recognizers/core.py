@@ -2,6 +2,7 @@
 
 import enum
 from dataclasses import dataclass
+from typing import Any
 
 from jaxplain.graph.ir import Node, Var
 
@@ -31,12 +32,20 @@ class Core:
     """Operations that mean one thing, found from their last value backward.
 
     Attributes:
-        kind, op: the kind and operation of the layer (see `layer.Layer`).
+        kind: Affine, Merge, Activation, Softmax, Normalization, Product, Matmul, Selection,
+            Unknown; or, without a rule, Structure, which only moves values, and Loop, Branch and
+            Shards (of a shard_map), which hold layers.
+        op: the variety of its kind: for Affine "dense", "convolution", "filter" (a kernel whose
+            numbers the function spells out, as resizing does), "pooling", "sum", "cumulative",
+            "linear" or "scale"; for Activation "rectifier", "elementwise" or the primitive; for
+            Softmax "softmax", "log_softmax" or "logsumexp"; for Product "product" or "quotient";
+            for Merge "sum"; for Normalization "normalization"; for all other kinds the primitive.
         nodes: the operations in topological order.
-        inputs: the values that they are a function of.
+        inputs: the values that they are a function of, and send relevance to.
         outputs: the values that they produce (one, but for operations with several outputs).
-        affine_vars: the values on the affine path; every other value is a constant to the layer.
-        mixing: the operations that mix inputs.
+        affine_vars: the values on the affine path from the inputs to the output. Weights are not
+            among them, nor the statistic of a normalisation: they are constants to the layer.
+        mixing: the operations that mix inputs: the kernel, if there is one.
         before, behind: which of its neighbours the core takes.
     """
 
@@ -52,15 +61,8 @@ class Core:
 
 
 def linear_core(
-    kind: str,
-    op: str,
-    nodes: tuple[Node, ...],
-    inputs: tuple[Var, ...],
-    mixing: tuple[Node, ...] = (),
-    before: Before = Before.NOTHING,
-    behind: Behind = Behind.NOTHING,
+    kind: str, op: str, nodes: tuple[Node, ...], inputs: tuple[Var, ...], **more: Any
 ) -> Core:
-    """A core whose every value is on the affine path."""
-    outputs = nodes[-1].outputs
+    """A core whose every value is on the affine path; `more` are its other attributes."""
     path = frozenset((*inputs, *(v for n in nodes for v in n.outputs)))
-    return Core(kind, op, nodes, inputs, outputs, path, mixing, before, behind)
+    return Core(kind, op, nodes, inputs, nodes[-1].outputs, path, **more)

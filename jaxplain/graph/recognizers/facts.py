@@ -60,13 +60,10 @@ class Facts:
         return self._cores[end]
 
     def _find(self, end: Var) -> Core | None:
-        ends = end.producer is None or end in self.flow.explained
-        if ends or end not in self.flow.carries_relevance:
+        node = end.producer
+        if node is None or end in self.flow.explained or end not in self.flow.carries_relevance:
             return None
-        for match in self._recognizers:
-            if (core := match(end, self)) is not None:
-                return core
-        return None
+        return next(filter(None, (match(node, end, self) for match in self._recognizers)), None)
 
     def local_subgraph(self, end: Var) -> Subgraph | None:
         """The single-input subgraph that ends at a value, of operations that are `is_local`.
@@ -76,11 +73,8 @@ class Facts:
         """
         if end not in self._local:
             node = end.producer
-            joins = (
-                node is not None
-                and len(node.outputs) == 1
-                and len(self.flow.active_inputs[node]) > 1
-            )
+            assert node is not None
+            joins = len(node.outputs) == 1 and len(self.flow.active_inputs[node]) > 1
             self._local[end] = self.subgraph(end, self.is_local) if joins else None
         return self._local[end]
 
@@ -155,8 +149,8 @@ class Facts:
         (operand,) = flow.active_inputs[node]
         if operand not in flow.carries_relevance or node.outputs[0].shape != operand.shape:
             return False
-        places = [i for i, v in enumerate(node.inputs) if v is operand]
-        return len(places) == 1 and node.info.operand(places[0]) is not Operand.DIVISOR
+        treated = [kind for kind, v in node.operands if v is operand]
+        return len(treated) == 1 and Operand.DIVISOR not in treated
 
     def adds(self, node: Node) -> bool:
         """Whether an operation only adds constants to one value (`c - x` also turns its sign)."""
@@ -170,25 +164,19 @@ class Facts:
         if node.info.kind not in _LINEAR or len(node.outputs) != 1 or len(flow.inputs[node]) != 1:
             return False
         (operand,) = flow.inputs[node]
-        places = [i for i, v in enumerate(node.inputs) if v is operand]
-        if any(node.info.operand(i) not in _LINEAR_IN for i in places):
-            return False
-        if any(v in flow.active and _decides(node, i) for i, v in enumerate(node.inputs)):
-            return False
-        return len(places) == 1 or node.info.adds
+        for kind, var in node.operands:
+            decides = kind is Operand.CONDITION and var in flow.active
+            if decides or (var is operand and kind not in _LINEAR_IN):
+                return False
+        return node.inputs.count(operand) == 1 or node.info.adds
 
 
 _LINEAR_IN = (Operand.FACTOR, Operand.TERM, Operand.SUBTRAHEND, Operand.MOVED)
 _ENTRYWISE = (Kind.DIAGONAL, Kind.ELEMENTWISE, Kind.STRUCTURAL)
 _LINEAR = (Kind.DIAGONAL, Kind.STRUCTURAL, Kind.MIXING)
 
-#: Finds the core that ends at a value.
-Recognizer = Callable[[Var, Facts], Core | None]
-
-
-def _decides(node: Node, place: int) -> bool:
-    """Whether an operand is the condition of a selection."""
-    return node.info.operand(place) is Operand.CONDITION
+#: Finds the core that ends at a value, the output of an operation.
+Recognizer = Callable[[Node, Var, Facts], Core | None]
 
 
 def in_order(nodes: Iterable[Node]) -> tuple[Node, ...]:

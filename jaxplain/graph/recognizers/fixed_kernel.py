@@ -24,10 +24,8 @@ from jaxplain.graph.recognizers.operation import single
 _MOVES = (Role.CAST, Role.RESHAPE, Role.BROADCAST, Role.TRANSPOSE)
 
 
-def match(end: Var, facts: Facts) -> Core | None:
+def match(node: Node, end: Var, facts: Facts) -> Core | None:
     """The kernel that ends at a value, where it only moves entries."""
-    node = end.producer
-    assert node is not None
     return single("Structure", node, facts) if _picks(node, facts.flow) else None
 
 

@@ -10,17 +10,15 @@ Refused, as nothing is summed and the operation scales, entry by entry:
 """
 
 from jaxplain.graph import boundaries
-from jaxplain.graph.ir import Var
+from jaxplain.graph.ir import Node, Var
 from jaxplain.graph.recognizers.core import Core
 from jaxplain.graph.recognizers.facts import Facts
 from jaxplain.graph.recognizers.fixed_kernel import has_weights
 from jaxplain.graph.recognizers.mixing import mixes, mixing_core
 
 
-def match(end: Var, facts: Facts) -> Core | None:
+def match(node: Node, end: Var, facts: Facts) -> Core | None:
     """The kernel that ends at a value."""
-    node = end.producer
-    assert node is not None
     if not facts.is_linear(node) or not mixes(node, facts.flow):
         return None
     if boundaries.continues_kernel(node, facts):

@@ -17,10 +17,8 @@ from jaxplain.graph.recognizers.facts import Facts, Subgraph
 _JOINS = (Role.SUM, Role.DIFFERENCE, Role.CONCATENATION)
 
 
-def match(end: Var, facts: Facts) -> Core | None:
+def match(node: Node, end: Var, facts: Facts) -> Core | None:
     """The linear subgraph that ends at a value."""
-    node = end.producer
-    assert node is not None
     if len(node.outputs) != 1 or len(facts.flow.active_inputs[node]) < 2:
         return None
     subgraph = facts.subgraph(end, lambda n: is_linear(n, facts))

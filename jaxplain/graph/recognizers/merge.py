@@ -9,7 +9,7 @@ Refused, as it is an offset, which stands between two cores (see `boundaries`):
     b = add a 1.0
 """
 
-from jaxplain.graph.ir import Var
+from jaxplain.graph.ir import Node, Var
 from jaxplain.graph.primitives import Role
 from jaxplain.graph.recognizers.core import Before, Behind, Core, linear_core
 from jaxplain.graph.recognizers.facts import Facts
@@ -17,10 +17,8 @@ from jaxplain.graph.recognizers.facts import Facts
 _SUMS = (Role.SUM, Role.DIFFERENCE, Role.SCATTER_SUM)
 
 
-def match(end: Var, facts: Facts) -> Core | None:
+def match(node: Node, end: Var, facts: Facts) -> Core | None:
     """The sum that ends at a value."""
-    node = end.producer
-    assert node is not None
     inputs = facts.flow.inputs[node]
     if node.info.role not in _SUMS or len(inputs) < 2:
         return None

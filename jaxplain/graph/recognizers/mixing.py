@@ -18,7 +18,9 @@ def mixing_core(op: str, nodes: tuple[Node, ...], facts: Facts) -> Core:
     """A core of operations in a row, the last of which mixes."""
     inputs = facts.flow.inputs[nodes[0]]
     before = Before.ALL if op not in WITHOUT_WEIGHTS else Before.UNSHARED
-    return linear_core("Affine", op, nodes, inputs, nodes[-1:], before, Behind.ALL)
+    return linear_core(
+        "Affine", op, nodes, inputs, mixing=nodes[-1:], before=before, behind=Behind.ALL
+    )
 
 
 def mixes(node: Node, flow: Flow) -> bool:

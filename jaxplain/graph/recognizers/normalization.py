@@ -18,7 +18,7 @@ from jaxplain.graph.recognizers.core import Behind, Core
 from jaxplain.graph.recognizers.facts import Facts, Subgraph
 
 
-def match(end: Var, facts: Facts) -> Core | None:
+def match(node: Node, end: Var, facts: Facts) -> Core | None:
     """The normalisation that ends at a value."""
     subgraph = facts.local_subgraph(end) if facts.normalizations else None
     weights = None if subgraph is None else invariance.of_norm(*subgraph, end)

@@ -9,16 +9,16 @@ Refused, as it is a scale, which stands between two cores (see `boundaries`):
     b = mul a 2.0
 """
 
+from dataclasses import replace
+
 from jaxplain.graph.ir import Control, Node, Var
 from jaxplain.graph.primitives import Kind, Role
-from jaxplain.graph.recognizers.core import Core
+from jaxplain.graph.recognizers.core import Core, linear_core
 from jaxplain.graph.recognizers.facts import Facts
 
 
-def match(end: Var, facts: Facts) -> Core | None:
+def match(node: Node, end: Var, facts: Facts) -> Core | None:
     """The operation that ends at a value; None for scales, offsets and moves."""
-    node = end.producer
-    assert node is not None
     if node.control is not None:
         return _control(node, node.control, facts)
     if facts.is_linear(node):
@@ -29,10 +29,9 @@ def match(end: Var, facts: Facts) -> Core | None:
 
 def single(kind: str, node: Node, facts: Facts, op: str = "") -> Core:
     """A core of one operation."""
-    inputs = facts.flow.inputs[node]
+    core = linear_core(kind, op or node.primitive, (node,), facts.flow.inputs[node])
     outputs = tuple(v for v in node.outputs if v in facts.flow.carries_relevance)
-    path = frozenset((*inputs, *node.outputs))
-    return Core(kind, op or node.primitive, (node,), inputs, outputs, path)
+    return replace(core, outputs=outputs)
 
 
 def _kind(node: Node, facts: Facts) -> tuple[str, str]:
@@ -63,5 +62,4 @@ def _control(node: Node, control: Control, facts: Facts) -> Core:
     carries = facts.flow.carries_relevance
     inside = [v.outer for v in control.enters if v.inner in carries and v.outer in carries]
     inputs = tuple(dict.fromkeys(inside))
-    path = frozenset((*inputs, *node.outputs))
-    return Core(control.kind, node.primitive, (node,), inputs, node.outputs, path)
+    return linear_core(control.kind, node.primitive, (node,), inputs)

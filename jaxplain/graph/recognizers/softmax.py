@@ -19,33 +19,32 @@ from jaxplain.graph.analyses import invariance
 from jaxplain.graph.ir import Node, Var
 from jaxplain.graph.layouts import is_move
 from jaxplain.graph.primitives import Kind, Role
-from jaxplain.graph.recognizers.core import Core
+from jaxplain.graph.recognizers.core import Core, linear_core
 from jaxplain.graph.recognizers.facts import Facts, in_order
 
 #: The operations that turn the one softmax into the other: `exp(log_softmax(x))` is a softmax.
 _INVERSE = {Role.EXP: ("log_softmax", "softmax"), Role.LOG: ("softmax", "log_softmax")}
 
 
-def match(end: Var, facts: Facts) -> Core | None:
+def match(node: Node, end: Var, facts: Facts) -> Core | None:
     """The softmax that ends at a value."""
-    node = end.producer
-    assert node is not None
     if len(facts.flow.active_inputs[node]) == 1:
-        return _of_one_value(node, end, facts)
+        return _of_one_value(node, facts)
     subgraph = facts.local_subgraph(end)
     if subgraph is None:
         return None
     nodes, source = subgraph
     exponential = _exponential(source, facts)
-    normalized = exponential is not None and not _is_softmax(exponential[0].outputs[0], facts)
-    if exponential and normalized and invariance.of_norm(nodes, source, end) is not None:
+    inner = facts.core(exponential[0].outputs[0]) if exponential else None
+    of_softmax = inner is not None and inner.kind == "Softmax"  # divided by another norm
+    if exponential and not of_softmax and invariance.of_norm(nodes, source, end) is not None:
         start = exponential[0].inputs[0]
-        return _softmax("softmax", [*exponential, *nodes], start, end, facts)
+        return _softmax("softmax", [*exponential, *nodes], start, facts)
     op = _log_op(nodes, source, end)
-    return _softmax(op, nodes, source, end, facts) if op else None
+    return _softmax(op, nodes, source, facts) if op else None
 
 
-def _of_one_value(node: Node, end: Var, facts: Facts) -> Core | None:
+def _of_one_value(node: Node, facts: Facts) -> Core | None:
     """The exponential of a log-softmax, the logarithm of a softmax or of a sum of exponentials."""
     (source,) = facts.flow.active_inputs[node]
     if node.info.role not in _INVERSE or source not in facts.flow.carries_relevance:
@@ -54,17 +53,16 @@ def _of_one_value(node: Node, end: Var, facts: Facts) -> Core | None:
     moves, value = facts.before_moves(source)
     inner = facts.core(value)
     if inner is not None and inner.op == before:
-        return _core(op, (*inner.nodes, *moves, node), inner.inputs[0], end)
+        return linear_core("Softmax", op, (*inner.nodes, *moves, node), inner.inputs)
     summed = _exponential(source, facts, sums=True) if node.info.role is Role.LOG else None
     if summed is None:
         return None
-    return _softmax("logsumexp", [*summed, node], summed[0].inputs[0], end, facts)
+    return _softmax("logsumexp", [*summed, node], summed[0].inputs[0], facts)
 
 
 def _log_op(nodes: Sequence[Node], source: Var, end: Var) -> str:
     """Whether `x - logsumexp(x)` ends here, or the shifted and unshifted logsumexp itself."""
-    node, roles = end.producer, {n.info.role for n in nodes}
-    assert node is not None
+    node, roles = nodes[-1], {n.info.role for n in nodes}
     if node.info.role not in (Role.SUM, Role.DIFFERENCE) or Role.EXP not in roles:
         return ""
     if not invariance.reduces(nodes):
@@ -78,12 +76,6 @@ def _log_op(nodes: Sequence[Node], source: Var, end: Var) -> str:
     if weights[end] == 0 and terms == [1, 1] and node.info.role is Role.DIFFERENCE:
         return "log_softmax"
     return ""
-
-
-def _is_softmax(end: Var, facts: Facts) -> bool:
-    """Whether a value is a softmax already: `p / sum(p)` is then a normalisation behind it."""
-    core = facts.core(end)
-    return core is not None and core.kind == "Softmax"
 
 
 def _exponential(var: Var, facts: Facts, sums: bool = False) -> list[Node] | None:
@@ -107,17 +99,12 @@ def _exponential(var: Var, facts: Facts, sums: bool = False) -> list[Node] | Non
     return None
 
 
-def _softmax(op: str, nodes: Sequence[Node], source: Var, end: Var, facts: Facts) -> Core:
+def _softmax(op: str, nodes: Sequence[Node], source: Var, facts: Facts) -> Core:
     """A softmax with the stabilising shift, temperature and mask before its exponential."""
     while (step := _before(source, facts)) is not None:
         before, source = step
         nodes = [*before, *nodes]
-    return _core(op, in_order(nodes), source, end)
-
-
-def _core(op: str, nodes: tuple[Node, ...], source: Var, end: Var) -> Core:
-    path = frozenset((source, *(v for n in nodes for v in n.outputs)))
-    return Core("Softmax", op, nodes, (source,), (end,), path)
+    return linear_core("Softmax", op, in_order(nodes), (source,))
 
 
 def _before(var: Var, facts: Facts) -> tuple[Sequence[Node], Var] | None:

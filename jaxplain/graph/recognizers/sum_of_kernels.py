@@ -13,34 +13,33 @@ convolutions, which the literature splits first:
 """
 
 from jaxplain.graph import boundaries
-from jaxplain.graph.ir import Var
+from jaxplain.graph.ir import Node, Var
 from jaxplain.graph.primitives import Role
 from jaxplain.graph.recognizers.core import Before, Behind, Core, linear_core
 from jaxplain.graph.recognizers.facts import Facts, in_order
 
 
-def match(end: Var, facts: Facts) -> Core | None:
+def match(node: Node, end: Var, facts: Facts) -> Core | None:
     """The sum of kernels that ends at a value."""
-    node = end.producer
-    assert node is not None
     terms = facts.flow.inputs[node]
     if node.info.role not in (Role.SUM, Role.DIFFERENCE) or len(terms) < 2:
         return None
     if not all(boundaries.ends_with(v, _is_dense, facts) for v in terms):
         return None
-    gaps = [boundaries.gap_before(v, facts) for v in terms]
-    cores = [gap.core for gap in gaps if gap.core is not None]
-    nodes = in_order(
-        (node, *(n for core in cores for n in core.nodes), *(n for gap in gaps for n in gap.nodes))
-    )
+    nodes, inputs, mixing = [node], list[Var](), list[Node]()
+    for gap in (boundaries.gap_before(v, facts) for v in terms):
+        assert gap.core is not None
+        nodes += (*gap.core.nodes, *gap.nodes)
+        inputs += gap.core.inputs
+        mixing += gap.core.mixing
     return linear_core(
         "Affine",
         "dense",
-        nodes,
-        tuple(dict.fromkeys(v for core in cores for v in core.inputs)),
-        tuple(n for core in cores for n in core.mixing),
-        Before.ALL,
-        Behind.ALL,
+        in_order(nodes),
+        tuple(dict.fromkeys(inputs)),
+        mixing=tuple(mixing),
+        before=Before.ALL,
+        behind=Behind.ALL,
     )
 
 

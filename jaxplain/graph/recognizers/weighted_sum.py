@@ -20,7 +20,7 @@ from jaxplain.graph.recognizers.fixed_kernel import has_weights
 from jaxplain.graph.recognizers.mixing import mixing_core, sums_copies
 
 
-def match(end: Var, facts: Facts) -> Core | None:
+def match(node: Node, end: Var, facts: Facts) -> Core | None:
     """The weighted sum that ends at a value."""
     total = end.producer
     assert total is not None

@@ -9,35 +9,26 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from jaxplain.graph.ir import Control, Node, Program, Var
-from jaxplain.graph.layouts import is_move
 from jaxplain.graph.primitives import Role
 from jaxplain.graph.recognizers.facts import Facts
 
 
-class WithoutSoftmax(NamedTuple):
-    """A program with other outputs.
+def without_softmax(program: Program, facts: Facts) -> tuple[Program, tuple[Var, ...], str]:
+    """Leaves a trailing softmax out of a program.
 
-    Attributes:
-        program: the program, which computes the logits too; its outputs are those of the function.
-        logits: the values that take the place of its outputs.
-        softmax: the softmax left out: "softmax" or "log_softmax"; "" for none.
+    Returns:
+        The program, which computes the logits too, with the outputs of the function; the values
+        that take the place of its outputs; and the softmax left out: "softmax" or "log_softmax",
+        "" for none.
     """
-
-    program: Program
-    logits: tuple[Var, ...]
-    softmax: str
-
-
-def without_softmax(program: Program, facts: Facts) -> WithoutSoftmax:
-    """Leaves a trailing softmax out of a program."""
     ends = [_end(v, program, facts, whole=True) for v in program.outputs]
     softmax = next((end.softmax for end in ends if end.softmax), "")
     if not softmax:
-        return WithoutSoftmax(program, tuple(program.outputs), "")
+        return program, tuple(program.outputs), ""
     rewriter = _Rewriter(program)
     logits = [end.logits(rewriter) for end in ends]
     rewritten, renewed = rewriter.finish(program.outputs)
-    return WithoutSoftmax(rewritten, tuple(renewed.get(v, v) for v in logits), softmax)
+    return rewritten, tuple(renewed.get(v, v) for v in logits), softmax
 
 
 class _Rewriter:
@@ -65,13 +56,10 @@ class _Rewriter:
 
     def bodies(self, node: Node) -> tuple[Program, ...]:
         """The current bodies of a loop or branch."""
-        control = self._replaced.get(node, node).control
-        assert control is not None
-        return control.bodies
+        return self._replaced.get(node, node).bodies
 
     def replace_bodies(self, node: Node, bodies: Sequence[Program]) -> None:
         """Gives a loop or branch other bodies."""
-        assert node.control is not None
         self._replaced[node] = _copy(node, node.inputs, bodies)
 
     def finish(self, outputs: Sequence[Var]) -> tuple[Program, dict[Var, Var]]:
@@ -82,7 +70,7 @@ class _Rewriter:
             new = self._replaced.get(node, node)
             if not renewed.keys().isdisjoint(node.inputs):
                 inputs = [renewed.get(v, v) for v in node.inputs]
-                new = _copy(new, inputs, new.control.bodies if new.control else ())
+                new = _copy(new, inputs, new.bodies)
             if new is not node:
                 renewed.update(zip(node.outputs, new.outputs, strict=True))
             nodes.append(new)
@@ -124,19 +112,15 @@ def _end(var: Var, program: Program, facts: Facts, *, whole: bool, readers: int 
         readers: the number of operations on the way to the output that read it.
     """
     nothing = _End("", lambda rewriter: var)
-    carries = facts.flow.carries_relevance
-    end, moves = var, list[Node]()
-    while end in carries and end.producer is not None and is_move(end.producer):
-        moves.insert(0, end.producer)
-        end = end.producer.inputs[0]
+    moves, end = facts.before_moves(var)
     node = end.producer
-    if node is None or end not in carries:
+    if node is None or not {var, end} <= facts.flow.carries_relevance:
         return nothing
     if node.control is not None:
         between = {end, *(v for move in moves for v in move.outputs)}
         reads = sum(v in between for other in program.nodes for v in other.inputs)
         alone = reads == len(moves) + readers  # nothing else sees the probabilities
-        return _inside(end, var, node, facts) if alone else nothing
+        return (_inside(end, var, node, node.control, facts) if alone else None) or nothing
     if node.info.role is Role.CONCATENATION:
         parts = [_end(v, program, facts, whole=False, readers=1) for v in node.inputs]
         op = _common(parts)
@@ -153,26 +137,25 @@ def _end(var: Var, program: Program, facts: Facts, *, whole: bool, readers: int 
     inside = facts.moves_between(logits, end)
     if inside is None:
         return nothing
-    moves = [*inside, *moves]
+    moves = (*inside, *moves)
     if whole and all(move.info.role is Role.CAST for move in moves):
-        moves = []
+        moves = ()
     return _End(core.op, lambda rewriter: rewriter.moved(logits, moves))
 
 
-def _inside(output: Var, var: Var, node: Node, facts: Facts) -> _End:
-    """The softmax that all bodies of a loop, branch or shard_map end in.
+def _inside(output: Var, var: Var, node: Node, control: Control, facts: Facts) -> _End | None:
+    """The softmax that all bodies of a loop, branch or shard_map end in; None for none.
 
     Args:
         output: the output of the loop.
         var: the same value, perhaps moved.
         node: the loop.
+        control: its bodies.
         facts: the facts about the program around it.
     """
-    control = node.control
-    assert control is not None
     place = node.outputs.index(output)
     if place < control.flow.carried:
-        return _End("", lambda rewriter: var)
+        return None
     parts = [
         _end(body.outputs[place], body, facts.body(body), whole=False) for body in control.bodies
     ]
@@ -188,7 +171,7 @@ def _inside(output: Var, var: Var, node: Node, facts: Facts) -> _End:
         return var
 
     op = _common(parts)
-    return _End(op, leave_out if op else lambda rewriter: var)
+    return _End(op, leave_out) if op else None
 
 
 def _common(parts: Sequence[_End]) -> str:
