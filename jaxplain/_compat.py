@@ -335,13 +335,10 @@ def bind(
     stack = source_info_util.current_name_stack()
     if name:
         stack = stack.extend(name)
-    with source_info_util.user_context(eqn.source_info.traceback, name_stack=stack), _context(eqn):
+    source = source_info_util.user_context(eqn.source_info.traceback, name_stack=stack)
+    with source, eqn.ctx.manager:
         outputs = eqn.primitive.bind(*values, **eqn.primitive.get_bind_params(params))
     return list(outputs) if eqn.primitive.multiple_results else [outputs]
-
-
-def _context(eqn: Eqn) -> Any:
-    return eqn.ctx.manager
 
 
 def is_library(jaxpr: Jaxpr) -> bool:

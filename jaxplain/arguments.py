@@ -1,6 +1,6 @@
 """Checks of the numbers and arrays that a user gives."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -34,6 +34,18 @@ def check_count(value: Any, name: str) -> None:
     """Raises ValueError for anything but an int >= 1."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise ValueError(f"{name} must be an int >= 1, got {value!r}")
+
+
+def check_choice(value: Any, name: str, choices: Sequence[Any]) -> None:
+    """Raises ValueError for what is none of the choices.
+
+    Args:
+        value: the value.
+        name: of the argument, for the message.
+        choices: what it can be.
+    """
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {tuple(choices)}, got {value!r}")
 
 
 def describe_value(value: Any) -> str:

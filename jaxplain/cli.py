@@ -54,13 +54,9 @@ METHODS: dict[str, tuple[str, Make]] = {
     "sequential_preset_b_flat": ("PresetBFlat", _of(jxp.lrp, composites.SequentialPresetBFlat())),
 }
 
-SHOWN = (
-    "gradient",
-    "input_times_gradient",
-    "guided_backprop",
-    "epsilon",
-    "epsilon_plus_flat",
-    "epsilon_alpha2_beta1_flat",
+SHOWN = tuple(
+    "gradient input_times_gradient guided_backprop "
+    "epsilon epsilon_plus_flat epsilon_alpha2_beta1_flat".split()
 )
 PHOTOGRAPHS = ("chelsea", "coffee", "flower", "camera", "rocket", "motorcycle_left")
 _TOP = 5

@@ -10,8 +10,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from jaxplain import rules
-from jaxplain.graph import Graph
-from jaxplain.graph.layer import Layer
+from jaxplain.graph import Graph, Layer
 from jaxplain.rules import Gradient, Rule
 from jaxplain.rules.base import Stabilizer
 

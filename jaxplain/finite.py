@@ -97,16 +97,14 @@ def check_attribution(tree: Any) -> None:
 
 def is_finite(tree: Any) -> jax.Array:
     """Whether all arrays of a tree are free of NaN and infinity."""
-    leaves = [
-        v for v in map(jnp.asarray, jax.tree.leaves(tree)) if jnp.issubdtype(v.dtype, jnp.inexact)
-    ]
-    return jnp.stack([jnp.array(True), *(jnp.isfinite(v).all() for v in leaves)]).all()
+    leaves = map(jnp.asarray, jax.tree.leaves(tree))
+    inexact = (v for v in leaves if jnp.issubdtype(v.dtype, jnp.inexact))
+    return jnp.stack([jnp.array(True), *(jnp.isfinite(v).all() for v in inexact)]).all()
 
 
 def _is_sound(output: Any, given: Sequence[Any]) -> jax.Array:
     """Whether an output is finite, or -inf where an input is; inputs have flags of their own."""
-    masked = ~jnp.stack([jnp.array(True), *map(is_finite, given)]).all()
-    return is_finite(output) | (masked & _weight(output))
+    return is_finite(output) | (~is_finite(given) & _weight(output))
 
 
 def _weight(value: Any) -> jax.Array:

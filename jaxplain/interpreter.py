@@ -131,11 +131,8 @@ class _Run:
             The values of its variables, and the outputs of the captured layers.
         """
         transforms = probes.transforms
-        carried = {
-            v: transform(x, transforms.get(v))
-            for v, x in given.items()
-            if v in self.carries_relevance
-        }
+        entering = ((v, x) for v, x in given.items() if v in self.carries_relevance)
+        carried = {v: transform(x, transforms.get(v)) for v, x in entering}
         values = _Values(given, carried, self.parameters, outside)
         return values, self.steps(block.steps, values, probes)
 
@@ -283,7 +280,7 @@ class _Values:
                 assert self._outside is not None
                 self._constants[top] = self._outside.constant(top)
             elif top in self._parameters.owner:
-                self._constants[top] = self._derived(top)
+                self._constants[top] = self._parameters.derive(top, self.carried, self.constant)
             else:
                 inputs = (v for v in node.inputs if v.literal is None)
                 if missing := [v for v in inputs if v not in self._constants]:
@@ -291,14 +288,6 @@ class _Values:
                 else:
                     compute((node,), self._constants)
         return read(self._constants, var)
-
-    def _derived(self, var: Var) -> Any:
-        """A constant computed from a parameter, which sends its relevance back to it."""
-        derived = self._parameters.derivation(var, self.carried)
-        sources, fixed = (
-            tuple(map(self.constant, variables)) for variables in (derived.sources, derived.fixed)
-        )
-        return derived(sources, fixed)
 
 
 def apply(layer: Layer, constants: Mapping[Var, Any], xs: Sequence[Any]) -> list[Any]:

@@ -1,6 +1,6 @@
 """The ledger: where relevance went, layer by layer."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -17,6 +17,7 @@ from jaxplain.tables import Cells
 _HEADER = ("", "layer", "rule", "arrived", "handed on", *TERMS, "gap", " ")
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True, repr=False)
 class Ledger:
     """An audit of the relevance of one backward pass: `str(ledger)` is a table.
@@ -52,7 +53,7 @@ class Ledger:
         [1.] [0.5] [0.5] [0.]
     """
 
-    plan: Plan
+    plan: Plan = field(metadata={"static": True})
     output: Any
     inputs: Any
     received: Any
@@ -94,9 +95,8 @@ class Ledger:
         """
         exact = [not isinstance(rule, Gradient) for rule in self._rules()]
         gap, flow = np.abs(self.gap), np.asarray(self.flow)
-        return float(
-            np.where(exact & (flow > 0), gap / np.where(flow > 0, flow, 1), 0).max(initial=0)
-        )
+        relative = gap / np.where(flow > 0, flow, 1)
+        return float(np.where(exact & (flow > 0), relative, 0).max(initial=0))
 
     def worst(self, count: int = 3) -> tuple[Layer, ...]:
         """The steps that kept most (the gap included), the worst first.
@@ -133,16 +133,8 @@ class Ledger:
             mark = ("*" if layer in worst else "") + ("" if closed else "!")
             name = describe(rule) if rule is not None else ""
             number = str(layer.index) if layer.index >= 0 else ""
-            rows.append(
-                (
-                    number,
-                    layer.name or layer.op,
-                    name,
-                    *shown,
-                    "" if closed else f"{size:.0e}",
-                    mark,
-                )
-            )
+            left = "" if closed else f"{size:.0e}"
+            rows.append((number, layer.name or layer.op, name, *shown, left, mark))
         return rows
 
     def _table(self) -> tuple[Cells, list[Cells]]:
@@ -206,10 +198,3 @@ def _short(value: float) -> str:
     if abs(value) < 1e-3:
         return "~0" if value else ""
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:.1e}"
-
-
-jax.tree_util.register_dataclass(
-    Ledger,
-    data_fields=["output", "inputs", "received", "sent", "flow", *TERMS],
-    meta_fields=["plan"],
-)

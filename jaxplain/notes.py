@@ -4,10 +4,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 from jaxplain.composites import Composite
 from jaxplain.errors import join_some
-from jaxplain.graph import Graph
+from jaxplain.graph import Graph, Layer
 from jaxplain.graph.analyses import flow
 from jaxplain.graph.ir import Node, Var
-from jaxplain.graph.layer import Layer
 
 _UNROLL = "(jaxplain.unroll writes loops out)"
 

@@ -12,10 +12,9 @@ from typing import Any
 import jax
 
 from jaxplain.errors import CutOffError, NotAnalyzableError
-from jaxplain.graph import Graph
+from jaxplain.graph import Graph, Layer
 from jaxplain.graph.analyses.flow import reached
 from jaxplain.graph.ir import Node, Var, compute
-from jaxplain.graph.layer import Layer
 from jaxplain.rules import Rule
 
 #: `share(function, values, r)`: the relevance of the values, given that of `function(*values)`.
@@ -82,15 +81,18 @@ class ParameterBatch:
             messages |= zip(names, shares, strict=True)
         return messages
 
-    def derivation(self, var: Var, given: Collection[Var]) -> "DerivedConstant":
-        """The computation of a constant from its parameter.
+    def derive(self, var: Var, given: Collection[Var], value_of: Callable[[Var], Any]) -> Any:
+        """A constant computed from a parameter, as the kernel `v / norm(v)` is from `v`.
+
+        Its relevance is shared among the values that it is computed from.
 
         Args:
             var: the constant.
             given: values where the computation starts, such as the carry of a loop.
+            value_of: gives the values of other variables.
         """
         nodes: dict[Node, None] = {}
-        sources: dict[Var, None] = {}
+        sources: dict[Var, None] = {}  # with relevance: the parameter, or constants
         fixed: dict[Var, None] = {}
         pending = [var]
         while pending:
@@ -103,47 +105,20 @@ class ParameterBatch:
                 nodes[top.producer] = None
                 pending += (v for v in top.producer.inputs if v.literal is None)
         order = sorted(nodes, key=lambda node: node.outputs[0].index)
-        return DerivedConstant(
-            var, tuple(order), tuple(sources), tuple(fixed), self.share_in_constant
-        )
 
+        def derived(values: Sequence[Any], others: Sequence[Any]) -> Any:
+            env = dict(zip((*sources, *fixed), (*values, *others), strict=True))
+            compute(order, env)
+            return env[var]
 
-@dataclass(frozen=True)
-class DerivedConstant:
-    """A constant computed from a parameter, as the kernel `v / norm(v)` is from `v`.
+        def share(residuals: Any, r: jax.Array) -> Any:
+            values, others = residuals
+            shares = self.share_in_constant(lambda *values: derived(values, others), values, r)
+            return tuple(shares), None
 
-    Attributes:
-        var: the constant.
-        nodes: the operations that compute it.
-        sources: the values with relevance that the operations start from: the parameter, or values
-            computed from it before, such as the carry of a loop.
-        fixed: all other values that the operations read.
-        share: shares the constant's relevance among the sources.
-    """
-
-    var: Var
-    nodes: tuple[Node, ...]
-    sources: tuple[Var, ...]
-    fixed: tuple[Var, ...]
-    share: Share
-
-    def __call__(self, sources: tuple[Any, ...], fixed: tuple[Any, ...]) -> Any:
-        """The constant's value; in the backward pass its relevance goes to the sources."""
-        call = jax.custom_vjp(self._value)
-        call.defvjp(
-            lambda sources, fixed: (self._value(sources, fixed), (sources, fixed)), self._backward
-        )
-        return call(sources, fixed)
-
-    def _value(self, sources: tuple[Any, ...], fixed: tuple[Any, ...]) -> Any:
-        names = (*self.sources, *self.fixed)
-        env = dict(zip(names, (*sources, *fixed), strict=True))
-        compute(self.nodes, env)
-        return env[self.var]
-
-    def _backward(self, residuals: Any, r: jax.Array) -> Any:
-        sources, fixed = residuals
-        return tuple(self.share(lambda *values: self._value(values, fixed), sources, r)), None
+        call = jax.custom_vjp(derived)
+        call.defvjp(lambda *given: (derived(*given), given), share)
+        return call(tuple(map(value_of, sources)), tuple(map(value_of, fixed)))
 
 
 def parameter_batches(

@@ -29,7 +29,6 @@ import numpy as np
 from jaxplain import _compat, npz
 from jaxplain.affine import kernels
 from jaxplain.affine.dtypes import wide
-from jaxplain.affine.kernels import Kernel
 from jaxplain.affine.matrix import Affine
 from jaxplain.affine.moves import undone
 from jaxplain.arguments import describe_value
@@ -130,10 +129,8 @@ class PatternStatistics:
 
     def fit_weights(self, weights: Mapping[str, jax.Array]) -> bool:
         """Whether the statistics are of a model with these weights, by layer, as far as known."""
-        shapes = [{k: v.shape for k, v in w.items()} for w in (self.weights, weights)]
-        return shapes[0] == shapes[1] and all(
-            _alike(w, weights[name]) for name, w in self.weights.items()
-        )
+        own, other = ({k: v.shape for k, v in w.items()} for w in (self.weights, weights))
+        return own == other and all(_alike(w, weights[k]) for k, w in self.weights.items())
 
     def __radd__(self, other: Any) -> "PatternStatistics":
         """For `sum`, which starts at 0."""
@@ -185,11 +182,8 @@ def check_patterns(patterns: Patterns) -> None:
         )
     for name, pattern in patterns.items():
         aval = _compat.aval(pattern)
-        if (
-            not isinstance(name, str)
-            or aval is None
-            or not jnp.issubdtype(aval.dtype, jnp.floating)
-        ):
+        floating = aval is not None and jnp.issubdtype(aval.dtype, jnp.floating)
+        if not (isinstance(name, str) and floating):
             raise TypeError(
                 f"the pattern of layer {name!r} must be an array of real floating numbers, got "
                 f"{describe_value(pattern)}"
@@ -262,7 +256,7 @@ def kernel_weights(plan: Plan, env: Mapping[Var, Any]) -> dict[str, jax.Array]:
 
 
 def _masks(
-    layer: Layer, kernel: Kernel, plan: Plan, env: Mapping[Var, Any], dtype: Any
+    layer: Layer, kernel: kernels.Kernel, plan: Plan, env: Mapping[Var, Any], dtype: Any
 ) -> tuple[jax.Array, jax.Array]:
     """Masks of the kernel's outputs: where the layer makes them positive, and where it does not.
 
@@ -285,7 +279,7 @@ def _seen_by_activation(layer: Layer, plan: Plan, env: Mapping[Var, Any]) -> jax
     return undone(moves, env[argument])
 
 
-def _moments(kernel: Kernel, y: jax.Array, products: Any, mask: jax.Array) -> Moments:
+def _moments(kernel: kernels.Kernel, y: jax.Array, products: Any, mask: jax.Array) -> Moments:
     along = kernel.along_weights
     count = kernel.sums(mask)
     safe = jnp.where(count == 0, 1, count)

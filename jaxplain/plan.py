@@ -1,13 +1,13 @@
 """The plan: which rule runs where, and why."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from jaxplain import _compat, composites, notes, tables
 from jaxplain.composites import Composite, describe
 from jaxplain.errors import NotAnalyzableError, join_some
-from jaxplain.graph import Graph
-from jaxplain.graph.layer import Layer
+from jaxplain.graph import Graph, Layer
 from jaxplain.rules import Gradient, Rule
 
 _HEADER = ("", "layer", "kind", "output", "rule", "why", "where")
@@ -57,11 +57,8 @@ class Plan:
         self.composite = composite
         assigned = composite.assign(graph)
         ruleless = [layer for layer, rule, _ in assigned if rule is None]
-        endless = [
-            layer
-            for layer, rule, _ in assigned
-            if layer.main.info.irreversible and isinstance(rule, Gradient | None)
-        ]
+        differentiated = (k for k, rule, _ in assigned if isinstance(rule, Gradient | None))
+        endless = [layer for layer in differentiated if layer.main.info.irreversible]
         if endless or (ruleless and unknown == "error"):
             raise _not_analyzable(endless or ruleless)
         self.unknown = tuple(ruleless)
@@ -97,12 +94,10 @@ class Plan:
             raise TypeError(
                 f"layers are given by name, regular expression or predicate, got {which!r}"
             )
-        exact = tuple(layer for layer in self.layers if layer.name == which)
-        if exact:
+        if exact := tuple(layer for layer in self.layers if layer.name == which):
             return exact
         test = composites.name(which) if isinstance(which, str) else which
-        layers = composites.matching(test, self.layers)
-        if not layers:
+        if not (layers := composites.matching(test, self.layers)):
             there = composites.describe_layers(self.layers)
             raise ValueError(f"no layer matches {_describe(which)}; there are: {there}")
         return layers
@@ -126,12 +121,11 @@ class Plan:
 
     def summary(self) -> str:
         """How many layers of each kind got which rule, one line per pair."""
-        counts: dict[tuple[str, str], int] = {}
+        counts: Counter[tuple[str, str]] = Counter()
         for row in self.rows:
             layer = row.layer
             what = layer.op if layer.kind == "Affine" else layer.kind.lower()
-            key = (describe(row.rule), what)
-            counts[key] = counts.get(key, 0) + 1
+            counts[describe(row.rule), what] += 1
         lines = [f"{n:4d} x {what:<14} {rule}" for (rule, what), n in counts.items()]
         return "\n".join([f"{self.composite.name}: {len(self)} layers", *lines, *self.notes])
 

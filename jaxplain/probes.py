@@ -92,11 +92,8 @@ class ProbesInside:
         count = len(self.captured)
         zeros = dict(zip(self.captured, arrays[:count], strict=True))
         masks = dict(zip(self.masked, arrays[count:], strict=True))
-        return replace(
-            self.probes,
-            capture={**self.probes.capture, **zeros},
-            masks={**self.probes.masks, **masks},
-        )
+        capture, masks = {**self.probes.capture, **zeros}, {**self.probes.masks, **masks}
+        return replace(self.probes, capture=capture, masks=masks)
 
 
 @jax.custom_vjp
@@ -116,11 +113,7 @@ attach.defvjp(lambda value, mask, zero: (value, (mask, zero)), _attach_backward)
 
 def transform(value: jax.Array, function: Callable[[jax.Array], jax.Array] | None) -> jax.Array:
     """The value; its relevance r becomes `function(r)`."""
-    if function is None:
-        return value
-    probe = jax.custom_vjp(lambda value: value)
-    probe.defvjp(lambda value: (value, None), lambda _, r: (function(r),))
-    return probe(value)
+    return value if function is None else _probed(value, lambda value: value, function)
 
 
 @jax.custom_vjp
@@ -155,22 +148,24 @@ def record(
         **terms,
         "flow": terms.get("flow", 0) + sum(jnp.sum(jnp.abs(r)) for r in floating),
     }
-    return {
-        k: _compat.share(jnp.asarray(sums.get(k, zero), dtype), zero) for k, zero in zeros.items()
-    }
+    columns = ((k, jnp.asarray(sums.get(k, zero), dtype), zero) for k, zero in zeros.items())
+    return {k: _compat.share(column, zero) for k, column, zero in columns}
 
 
-def _wide(value: jax.Array) -> jax.Array:
-    return value.astype(wide(value.dtype))
-
-
-#: The value in at least float32; so is its relevance, as the backward pass does not cast it back.
-widen = jax.custom_vjp(_wide)
-widen.defvjp(lambda value: (_wide(value), None), lambda _, r: (r,))
+def widen(value: jax.Array) -> jax.Array:
+    """The value in at least float32, and its relevance too: backward, nothing is cast back."""
+    return narrow(value, wide(value.dtype))
 
 
 def narrow(value: jax.Array, dtype: Any) -> jax.Array:
     """The inverse of `widen`: the value in `dtype`, while its relevance stays in float32."""
-    probe = jax.custom_vjp(lambda value: value.astype(dtype))
-    probe.defvjp(lambda value: (value.astype(dtype), None), lambda _, r: (r,))
+    return _probed(value, lambda value: value.astype(dtype), lambda r: r)
+
+
+def _probed(
+    value: jax.Array, forward: Callable[[Any], jax.Array], backward: Callable[[Any], jax.Array]
+) -> jax.Array:
+    """`forward(value)`, whose relevance r becomes `backward(r)`."""
+    probe = jax.custom_vjp(forward)
+    probe.defvjp(lambda value: (forward(value), None), lambda _, r: (backward(r),))
     return probe(value)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain, islice
 from os import PathLike
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxplain.analyzer import archive, names, reversal
 from jaxplain.analyzer.settings import COMMON, Settings
+from jaxplain.arguments import check_choice
 from jaxplain.composites import any_layer
 from jaxplain.errors import readable
 from jaxplain.patterns import KINDS, Moments, PatternStatistics, kernel_weights
@@ -25,7 +26,6 @@ from jaxplain.transforms.patterns import selected_sign
 from jaxplain.transforms.wrapper import Base, Wrapper, innermost
 
 Mode = Literal["max_activation", "index", "all"]
-_MODES = ("max_activation", "index", "all")
 
 #: Options that mean nothing for a jaxpr: why, and the values that nobody needs to be told about.
 _MEANINGLESS: dict[str, str] = {
@@ -118,8 +118,7 @@ class Analyzer:
         self._build = entry.build
         self._explainers: dict[Any, Base] = {}
         self._loaded = False  # the model may have changed
-        if self.mode not in _MODES:
-            raise ValueError(f"neuron_selection_mode must be one of {_MODES}, got {self.mode!r}")
+        check_choice(self.mode, "neuron_selection_mode", get_args(Mode))
         kind = self.options.get("pattern_type", "relu")
         if not isinstance(kind, str) or kind not in KINDS:
             raise ValueError(f"pattern_type must be one of {tuple(KINDS)}, got {kind!r}")

@@ -37,9 +37,8 @@ def encode(value: Any, arrays: dict[str, np.ndarray], where: str) -> Any:
         items = [encode(v, arrays, f"{where}/{i}") for i, v in enumerate(value)]
         return {"tuple" if isinstance(value, tuple) else "list": items}
     if isinstance(value, Mapping):
-        return {
-            "dict": [[k, encode(v, arrays, f"{where}/{_escaped(k)}")] for k, v in value.items()]
-        }
+        pairs = ((k, f"{where}/{_escaped(k)}") for k in value)
+        return {"dict": [[k, encode(value[k], arrays, place)] for k, place in pairs]}
     if isinstance(value, Rule) and getattr(rules, type(value).__name__, None) is type(value):
         options = {f.name: getattr(value, f.name) for f in fields(value)}
         return {"rule": type(value).__name__, "options": encode(options, arrays, where)}

@@ -11,7 +11,8 @@ from jaxplain import rules, transforms
 from jaxplain.analyzer.references import BACH, GUMPFER, MONTAVON, SHRIKUMAR_2016
 from jaxplain.analyzer.rule_names import lrp_composite
 from jaxplain.analyzer.settings import LRP, REVERSE, Name, Settings
-from jaxplain.analyzer.shapes import TimesInput
+from jaxplain.analyzer.shapes import Changed
+from jaxplain.transforms import trees
 from jaxplain.transforms.wrapper import Base
 
 _NUMBER = r"(neg_)?\d+(?:_\d+)?"
@@ -41,10 +42,6 @@ def read(name: str, names: Mapping[str, Name]) -> Name | None:
     return _signed(name, names) or _sign_lrp(name, names)
 
 
-def _itself(value: jax.Array) -> jax.Array:
-    return value
-
-
 def _number(text: str) -> float:
     """`0_25` is 0.25 and `neg_1` -1."""
     value = float(text.removeprefix("neg_").replace("_", "."))
@@ -53,22 +50,24 @@ def _number(text: str) -> float:
 
 def _signed(name: str, names: Mapping[str, Name]) -> Name | None:
     """`gradient_x_input`, `gradient_x_sign`, `gradient_x_sign_mu_0_5`, ..."""
+    signs = None
     if name.endswith("_x_input"):
         base = name.removesuffix("_x_input")
-        factor: Callable[[jax.Array], jax.Array] = _itself
     elif match := _MU.fullmatch(name):
-        base = match["base"]
-        factor = rules.Sign(_number(match["value"] or "0")).signs
+        base, signs = match["base"], rules.Sign(_number(match["value"] or "0")).signs
     else:
         return None
     if base not in ("gradient", "guided_backprop", "smoothgrad", "deconvnet"):
         return None
     inner = names[base]
 
-    def build(f: Callable[..., Any], s: Settings) -> Base:
-        return TimesInput(inner.build(f, s), factor)
+    def times_factor(attribution: Any, x: Any) -> Any:
+        return trees.times_input(attribution, x if signs is None else jax.tree.map(signs, x))
 
-    line = f"{base} times the {'input' if factor is _itself else 'sign of the input'}"
+    def build(f: Callable[..., Any], s: Settings) -> Base:
+        return Changed(inner.build(f, s), times_factor)
+
+    line = f"{base} times the {'input' if signs is None else 'sign of the input'}"
     options = {k: v for k, v in inner.options.items() if k not in REVERSE}
     return Name(name, line, GUMPFER, build, options, inner.compat_options)
 

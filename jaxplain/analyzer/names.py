@@ -9,7 +9,7 @@ from jaxplain.analyzer import grammar, reversal
 from jaxplain.analyzer import references as by
 from jaxplain.analyzer.rule_names import alpha_beta, lrp_composite
 from jaxplain.analyzer.settings import LRP, REVERSE, Build, Name, Settings
-from jaxplain.analyzer.shapes import InputShaped, PlusInput
+from jaxplain.analyzer.shapes import Changed, plus_input, shaped_as_input
 from jaxplain.analyzer.spelling import did_you_mean
 from jaxplain.composites import DIFFERENTIATED, Composite, kernel, op
 from jaxplain.transforms.explainer import Explainer
@@ -48,7 +48,7 @@ def _input(f: Callable[..., Any], s: Settings) -> Base:
 
 def _random(f: Callable[..., Any], s: Settings) -> Base:
     noise = transforms.random(f, stddev=s["stddev"], argnums=s.argnums)
-    return PlusInput(noise) if s.compat else noise
+    return Changed(noise, plus_input) if s.compat else noise
 
 
 def _integrated(f: Callable[..., Any], s: Settings) -> Base:
@@ -98,12 +98,9 @@ def _any_rule(s: Settings) -> Any:
 
 def _preset(alpha: float, beta: float) -> Callable[[Settings], Any]:
     def composite(s: Settings) -> Composite:
-        dense, convolution = kernel & op("dense"), kernel & op("convolution")
-        return Composite(
-            [(dense, rules.Epsilon(s["epsilon"])), (convolution, alpha_beta(alpha, beta, True, s))],
-            name="Sequential preset",
-            strict=False,
-        )
+        dense = kernel & op("dense"), rules.Epsilon(s["epsilon"])
+        convolution = kernel & op("convolution"), alpha_beta(alpha, beta, True, s)
+        return Composite([dense, convolution], name="Sequential preset", strict=False)
 
     return composite
 
@@ -153,7 +150,7 @@ def _cam(f: Callable[..., Any], s: Settings) -> Base:
     cam = transforms.grad_cam(
         f, s["last_conv_layer_name"], resize=s["resize"], argnums=_one(s), logits=True
     )
-    return cam if s["resize"] is None else InputShaped(cam)
+    return cam if s["resize"] is None else Changed(cam, shaped_as_input)
 
 
 def _guided_cam(f: Callable[..., Any], s: Settings) -> Base:
@@ -165,15 +162,8 @@ def _guided_cam(f: Callable[..., Any], s: Settings) -> Base:
 def _occlusion(f: Callable[..., Any], s: Settings) -> Base:
     if s["window"] is None:
         raise ValueError("occlusion needs window=, its size along the input's trailing axes")
-    return transforms.occlusion(
-        f,
-        s["window"],
-        s["strides"],
-        baseline=s["baseline"],
-        batch_size=s["batch_size"],
-        argnums=_one(s),
-        logits=True,
-    )
+    options = {option: s[option] for option in _OCCLUSION}
+    return transforms.occlusion(f, **options, argnums=_one(s), logits=True)
 
 
 def _one(s: Settings) -> int:

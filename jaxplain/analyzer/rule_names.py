@@ -103,11 +103,6 @@ class OnePerKernel(Composite):
 class ByCondition(Composite):
     """Pairs of a condition on kernel layers and a rule; the first that holds counts."""
 
-    def __init__(
-        self, pairs: Sequence[tuple[Match, Rule]], before: Sequence[tuple[Match, Rule]], base: Any
-    ):
-        super().__init__([*before, *pairs], name="LRP", base=base, strict=False)
-
     def assign(self, graph: Graph) -> list[tuple[Layer, Rule | None, str]]:
         """As `Composite.assign`.
 
@@ -160,7 +155,8 @@ def lrp_composite(rule: Any, s: Settings, input_rule: Any = None) -> Composite:
         entries.append((kernel, rule_of(rule, s)))
         return Composite(entries, name="LRP", base=base, strict=False)
     if rule and all(isinstance(v, tuple) and (not v or callable(v[0])) for v in rule):
-        return ByCondition([_for_kernels(v, s) for v in rule], entries, base)
+        entries += (_for_kernels(v, s) for v in rule)
+        return ByCondition(entries, name="LRP", base=base, strict=False)
     listed = [rule_of(given, s) for given in rule]
     return OnePerKernel(listed[::-1] if s.compat else listed, entries, base)
 

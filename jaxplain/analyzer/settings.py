@@ -62,14 +62,10 @@ COMMON |= {"allow_lambda_layers": False}
 #: Options of names that propagate backward through the layers.
 REVERSE: dict[str, Any] = dict.fromkeys(
     (
-        "reverse_verbose",
-        "reverse_clip_values",
-        "reverse_project_bottleneck_layers",
-        "reverse_check_min_max_values",
-        "reverse_check_finite",
-        "reverse_keep_tensors",
-        "reverse_reapply_on_copied_layers",
-    ),
+        "reverse_verbose reverse_clip_values reverse_project_bottleneck_layers "
+        "reverse_check_min_max_values reverse_check_finite reverse_keep_tensors "
+        "reverse_reapply_on_copied_layers"
+    ).split(),
     False,
 )
 #: Options of the LRP family.

@@ -12,36 +12,22 @@ from jaxplain.transforms.wrapper import Base, Wrapper, call
 
 
 @dataclass(frozen=True, eq=False)
-class PlusInput(Wrapper):
-    """The input plus the base attribution: iNNvestigate's "random"."""
+class Changed(Wrapper):
+    """The base attribution, changed by a function of it and of the input."""
+
+    change: Callable[[Any, Any], Any]
 
     def attribute(self, base: Base, args: Sequence[Any], target: Any, key: Any) -> Any:
         """See the class."""
-        attribution = call(base, args, target, key)
-        return jax.tree.map(jnp.add, trees.explained(args, self.argnums), attribution)
+        return self.change(call(base, args, target, key), trees.explained(args, self.argnums))
 
 
-@dataclass(frozen=True, eq=False)
-class InputShaped(Wrapper):
+def plus_input(attribution: Any, x: Any) -> Any:
+    """The input plus the attribution: iNNvestigate's "random"."""
+    return jax.tree.map(jnp.add, x, attribution)
+
+
+def shaped_as_input(attribution: jax.Array, x: jax.Array) -> jax.Array:
     """A map of one channel, repeated to the input's shape."""
-
-    def attribute(self, base: Base, args: Sequence[Any], target: Any, key: Any) -> Any:
-        """See the class."""
-        x = trees.explained(args, self.argnums)
-        attribution = call(base, args, target, key)
-        return jnp.broadcast_to(
-            attribution, (*attribution.shape[: attribution.ndim - x.ndim], *x.shape)
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class TimesInput(Wrapper):
-    """The base attribution times a function of the input."""
-
-    factor: Callable[[jax.Array], jax.Array]
-
-    def attribute(self, base: Base, args: Sequence[Any], target: Any, key: Any) -> Any:
-        """See the class."""
-        attribution = call(base, args, target, key)
-        factors = jax.tree.map(self.factor, trees.explained(args, self.argnums))
-        return trees.times_input(attribution, factors)
+    front = attribution.shape[: attribution.ndim - x.ndim]
+    return jnp.broadcast_to(attribution, (*front, *x.shape))

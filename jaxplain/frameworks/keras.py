@@ -1,5 +1,6 @@
 """Keras 3."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from inspect import Parameter, signature
 from typing import Any
@@ -103,10 +104,9 @@ def _takes_one(parameters: Sequence[Parameter]) -> bool:
 
 def _paths(variables: Iterable[Any]) -> list[str]:
     """The paths of variables; where sub-models share one, it is numbered."""
-    counts: dict[str, int] = {}
+    counts: Counter[str] = Counter()
     paths = []
-    for variable in variables:
-        path = variable.path
-        counts[path] = counts.get(path, 0) + 1
+    for path in (variable.path for variable in variables):
+        counts[path] += 1
         paths.append(path if counts[path] == 1 else f"{path}@{counts[path]}")
     return paths

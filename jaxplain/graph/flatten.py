@@ -65,7 +65,7 @@ class _Flattener:
         self.seen: dict[Any, Node] = {}
         self.custom_calls: list[CustomCall] = []
         self.known = Known(_is_arithmetic, {})
-        self.identities = Identities()
+        self.identities = Identities(self.nodes)
         self.remat: tuple[_compat.Eqn, ...] = ()
         self.around: tuple[_compat.Eqn, ...] = ()
 

@@ -6,12 +6,14 @@ Their output is replaced by the value itself. Moves with an operation in between
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
+from jaxplain import _compat
 from jaxplain.graph import layouts
 from jaxplain.graph.ir import Node, Var
 from jaxplain.graph.layouts import Layout
-from jaxplain.graph.primitives import Role
+from jaxplain.graph.primitives import Role, lookup
 
 
 class _Moved(NamedTuple):
@@ -22,18 +24,24 @@ class _Moved(NamedTuple):
 
 
 class _Piece(NamedTuple):
-    """A value that is `base[start:stop]` along an axis."""
+    """A value that is `base[start:stop]` along an axis, its axes in another order."""
 
     base: Var
+    order: tuple[int, ...]
     axis: int
     start: int
     stop: int
 
 
 class Identities:
-    """The moved values and pieces so far."""
+    """The moved values and pieces so far.
 
-    def __init__(self) -> None:
+    Args:
+        nodes: the operations of the program; a transpose may be added to them.
+    """
+
+    def __init__(self, nodes: list[Node]) -> None:
+        self._nodes = nodes
         self._moved: dict[Var, _Moved] = {}
         self._pieces: dict[Var, _Piece] = {}
 
@@ -45,13 +53,17 @@ class Identities:
         if role in (Role.SLICE, Role.SPLIT):
             self._cut(node)
         elif role is Role.CONCATENATION and "dimension" in node.params:
-            return (self._whole(node.inputs, node.params["dimension"]) or node.outputs[0],)
+            return (self._whole(node) or node.outputs[0],)
         elif layouts.is_move(node) and (role is not Role.CAST or _widens(node)):
             return (self._back(node) or node.outputs[0],)
         return node.outputs
 
     def _back(self, node: Node) -> Var | None:
         (operand,), (out,) = node.inputs, node.outputs
+        if operand in self._pieces and node.info.role is Role.TRANSPOSE:
+            piece = self._pieces[operand]
+            order = tuple(piece.order[axis] for axis in node.params["permutation"])
+            self._pieces[out] = piece._replace(order=order)
         base, layout = self._moved.get(operand, (operand, layouts.original(operand.shape)))
         moved = layouts.after(node, layout)
         if moved is None:
@@ -65,28 +77,44 @@ class Identities:
 
     def _cut(self, node: Node) -> None:
         base, params = node.inputs[0], node.params
+        order = tuple(range(len(base.shape)))
         if "sizes" in params:
             start = 0
             for var, size in zip(node.outputs, params["sizes"], strict=True):
-                self._pieces[var] = _Piece(base, params["axis"], start, start + size)
+                self._pieces[var] = _Piece(base, order, params["axis"], start, start + size)
                 start += size
             return
         (out,), starts, strides = node.outputs, params["start_indices"], params["strides"]
         axes = [i for i, (n, m) in enumerate(zip(base.shape, out.shape, strict=True)) if n != m]
         if len(axes) == 1 and (strides is None or strides[axes[0]] == 1):
             start = starts[axes[0]]
-            self._pieces[out] = _Piece(base, axes[0], start, start + out.shape[axes[0]])
+            self._pieces[out] = _Piece(base, order, axes[0], start, start + out.shape[axes[0]])
 
-    def _whole(self, parts: tuple[Var, ...], axis: int) -> Var | None:
-        """The value that the parts are all pieces of, in order; None for other parts."""
-        pieces = [self._pieces.get(v) for v in parts]
-        base = pieces[0].base if pieces[0] is not None else None
-        end = 0
+    def _whole(self, node: Node) -> Var | None:
+        """The value that is put together from all its pieces, perhaps transposed."""
+        pieces = [self._pieces.get(v) for v in node.inputs]
+        first, end = pieces[0], 0
         for piece in pieces:
-            if piece is None or piece[:3] != (base, axis, end):
+            if first is None or piece is None or piece[:3] != first[:3] or piece.start != end:
                 return None
             end = piece.stop
-        return base if base is not None and end == base.shape[axis] else None
+        if first is None or first.order[node.params["dimension"]] != first.axis:
+            return None
+        if end != first.base.shape[first.axis]:
+            return None
+        whole = _transposed(first.base, first.order, node)
+        self._nodes += whole
+        return whole[0].outputs[0] if whole else first.base
+
+
+def _transposed(var: Var, order: tuple[int, ...], like: Node) -> list[Node]:
+    """The operation that gives a value's axes another order; none where it is the same."""
+    if order == tuple(range(len(order))):
+        return []
+    jaxpr, _ = _compat.open_jaxpr(jax.make_jaxpr(lambda x: x.transpose(order))(var.aval))
+    (eqn,) = jaxpr.eqns
+    info = lookup(_compat.primitive_name(eqn))
+    return [Node(eqn, info, [var], like.names[0], like.origins, like.remat)]
 
 
 def _widens(node: Node) -> bool:

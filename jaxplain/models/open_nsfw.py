@@ -20,7 +20,6 @@ Example:
 """
 
 import io
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +81,8 @@ class OpenNSFW(nn.Module):
         x = nn.max_pool(x, (3, 3), (2, 2), padding="SAME")
         for stage, (features, count, stride) in enumerate(_STAGES):
             for i in range(count):
-                block = partial(Block, features, name=f"stage{stage}_block{i}")
-                x = block(stride=1 if i else stride, project=i == 0)(x)
+                name = f"stage{stage}_block{i}"
+                x = Block(features, 1 if i else stride, project=i == 0, name=name)(x)
         return nn.Dense(len(CLASSES), name="classifier")(jnp.mean(x, axis=(1, 2)))
 
 

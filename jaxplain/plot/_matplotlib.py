@@ -1,7 +1,5 @@
 """The one door to matplotlib, which is optional."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from jaxplain.extras import package

@@ -1,7 +1,5 @@
 """Relevance to pictures: normalise, colour, and lay over the image it explains."""
 
-from __future__ import annotations
-
 from typing import Literal, TypedDict, Unpack
 
 import numpy as np

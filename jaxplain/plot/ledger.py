@@ -44,9 +44,8 @@ def ledger(ledger: Any, *, width: float = 7.0, height: float = 3.2) -> Figure:
         raise ValueError("the output's relevance adds up to zero: there are no shares to show")
     kept = {term: _summed(getattr(ledger, term)) * ledger.percent for term in _COLORS}
     everything = np.sum(list(kept.values()), axis=0)
-    shown = [i for i, step in enumerate(ledger.steps) if step.index >= 0 or abs(everything[i]) > 0][
-        ::-1
-    ]
+    steps = ledger.steps
+    shown = [i for i, k in enumerate(steps) if k.index >= 0 or abs(everything[i]) > 0][::-1]
     x = np.arange(len(shown))
     remaining = 100 - np.cumsum(everything[::-1])[len(everything) - 1 - np.asarray(shown)]
 
@@ -62,7 +61,7 @@ def ledger(ledger: Any, *, width: float = 7.0, height: float = 3.2) -> Figure:
         tops, bottoms = tops + np.maximum(heights, 0), bottoms + np.minimum(heights, 0)
     axes.plot(x, remaining, color=_INK, marker=".", markersize=4, linewidth=1, label="remains")
     axes.axhline(0, color=_INK, linewidth=0.6)
-    names = [ledger.steps[i].name or ledger.steps[i].op for i in shown]
+    names = [steps[i].name or steps[i].op for i in shown]
     if len(shown) <= _NAMED:
         axes.set_xticks(x, names, rotation=45, ha="right", rotation_mode="anchor", fontsize=7)
     else:
@@ -97,9 +96,8 @@ def _name_the_worst(
 def _without_common_scope(names: list[str]) -> list[str]:
     """Names without the module that all of them stand in."""
     scope = names[0].partition("/")[0] + "/"
-    return (
-        [n.removeprefix(scope) for n in names] if all(n.startswith(scope) for n in names) else names
-    )
+    common = all(n.startswith(scope) for n in names)
+    return [n.removeprefix(scope) for n in names] if common else names
 
 
 def _summed(values: Any) -> np.ndarray:

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain.arguments import check_number
-from jaxplain.rules.base import Arrays, LayerView, Rule, Stabilizer, check_epsilon
+from jaxplain.rules.base import Arrays, LayerView, Stabilized, Stabilizer
 from jaxplain.rules.split import Contributions, Excitation
 
 
 @dataclass(frozen=True)
-class AlphaBeta(Rule):
+class AlphaBeta(Stabilized):
     """LRP-alpha-beta: R_i = sum_j (alpha c+_ji / z+_j - beta c-_ji / z-_j) R_j.
 
     c+ and c- are the positive and negative parts of the contributions x_i A_ji (inputs of both
@@ -46,7 +46,7 @@ class AlphaBeta(Rule):
     weights_like_inputs: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_epsilon(self.epsilon)
+        super().__post_init__()
         check_number(self.alpha, "alpha")
         check_number(self.beta, "beta")
         if not math.isclose(self.alpha - self.beta, 1, abs_tol=1e-6):
@@ -75,7 +75,7 @@ class AlphaBeta(Rule):
 
 
 @dataclass(frozen=True)
-class ZPlus(Rule):
+class ZPlus(Stabilized):
     """z+: only positive contributions count. `AlphaBeta(1, 0)`.
 
     Attributes:
@@ -91,9 +91,6 @@ class ZPlus(Rule):
     bias: bool = True
     needs_matrix_entries: ClassVar[bool] = True
     weights_like_inputs: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        check_epsilon(self.epsilon)
 
     def relevance(self, layer: LayerView, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""

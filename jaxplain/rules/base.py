@@ -231,6 +231,16 @@ class Rule:
         return ""
 
 
+class Stabilized(Rule):
+    """A rule with a stabiliser among its fields: a function, or a number >= 0."""
+
+    epsilon: Stabilizer
+
+    def __post_init__(self) -> None:
+        if not callable(self.epsilon):
+            check_number(self.epsilon, "epsilon", " or a function of z")
+
+
 def times(x: Arrays, y: Arrays) -> Arrays:
     """x * y, array by array."""
     return tuple(a * b for a, b in zip(x, y, strict=True))
@@ -280,7 +290,13 @@ def reduced(r: jax.Array, like: jax.Array) -> jax.Array:
     return r.sum(axes, keepdims=True)
 
 
-def check_epsilon(epsilon: Stabilizer) -> None:
-    """Raises ValueError for a stabiliser that is neither a function nor a number >= 0."""
-    if not callable(epsilon):
-        check_number(epsilon, "epsilon", " or a function of z")
+def misfit(rule: Rule, layer: Layer, **arrays: Any) -> str:
+    """Which of a rule's arrays does not broadcast to an input of a layer; "" when all do."""
+    for source in layer.inputs:
+        for name, array in arrays.items():
+            if not fits(array, source.shape):
+                return (
+                    f"{name} of {type(rule).__name__} has shape {np.shape(array)}, which does not "
+                    f"broadcast to the layer's input of shape {source.shape}"
+                )
+    return ""

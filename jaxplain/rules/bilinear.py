@@ -7,11 +7,11 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxplain.rules.base import Arrays, LayerView, Rule, Stabilizer, check_epsilon, reduced, times
+from jaxplain.rules.base import Arrays, LayerView, Rule, Stabilized, Stabilizer, reduced, times
 
 
 @dataclass(frozen=True)
-class Uniform(Rule):
+class Uniform(Stabilized):
     """Even split between the factors of a product.
 
     For z = a * b each factor receives R / 2; for a matrix product z_ij = sum_k a_ik b_kj each term
@@ -29,18 +29,13 @@ class Uniform(Rule):
     epsilon: Stabilizer = 1e-6
     kinds: ClassVar[frozenset[str]] = frozenset({"Product", "Matmul"})
 
-    def __post_init__(self) -> None:
-        check_epsilon(self.epsilon)
-
     def relevance(self, layer: LayerView, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""
         if layer.kind == "Matmul":
             s = layer.divide(r, z, self.epsilon, flow=lambda: layer.function(*map(jnp.abs, x)))
             shares = times(x, layer.vjp(s))
             return tuple(share / 2 for share in shares)  # both factors may be one value
-        if layer.op == "quotient":
-            return _split(r, x, [True, *(False for _ in x[1:])])
-        return _split(r, x, [True for _ in x])
+        return _split(layer, r, x, [True for _ in x])
 
 
 @dataclass(frozen=True)
@@ -69,15 +64,14 @@ class SignalTake(Rule):
 
     def relevance(self, layer: LayerView, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""
-        if layer.op == "quotient":
-            return _split(r, x, [True, *(False for _ in x[1:])])
         signals = [not gate for gate in layer.gates]
-        return _split(r, x, signals if any(signals) else [True for _ in x])
+        return _split(layer, r, x, signals if any(signals) else [True for _ in x])
 
 
-def _split(r: jax.Array, x: Arrays, takes: Sequence[bool]) -> Arrays:
-    """Evenly among the factors that take some."""
+def _split(layer: LayerView, r: jax.Array, x: Arrays, takes: Sequence[bool]) -> Arrays:
+    """Evenly among the factors that take some; of a quotient, the numerator takes all."""
+    if layer.op == "quotient":
+        takes = [True, *(False for _ in x[1:])]
     share = r / sum(takes)
-    return tuple(
-        reduced(share, v) if taken else jnp.zeros_like(v) for v, taken in zip(x, takes, strict=True)
-    )
+    pairs = zip(x, takes, strict=True)
+    return tuple(reduced(share, v) if taken else jnp.zeros_like(v) for v, taken in pairs)

@@ -5,11 +5,11 @@ from typing import ClassVar
 
 import jax
 
-from jaxplain.rules.base import Arrays, LayerView, Rule, Stabilizer, check_epsilon, times
+from jaxplain.rules.base import Arrays, LayerView, Rule, Stabilized, Stabilizer, times
 
 
 @dataclass(frozen=True)
-class Epsilon(Rule):
+class Epsilon(Stabilized):
     """LRP-epsilon: R_i = sum_j x_i A_ji R_j / (z_j + epsilon sgn(z_j)), with z = A x + b.
 
     Attributes:
@@ -34,9 +34,6 @@ class Epsilon(Rule):
     epsilon: Stabilizer = 1e-6
     bias: bool = True
     weights_like_inputs: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        check_epsilon(self.epsilon)
 
     def relevance(self, layer: LayerView, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""
@@ -68,7 +65,7 @@ class Z(Rule):
 
 
 @dataclass(frozen=True)
-class Norm(Rule):
+class Norm(Stabilized):
     """Proportional redistribution for layers without weights of their own.
 
     The formula of `Epsilon`. It is the default of pooling, means, sums and residual additions
@@ -79,11 +76,7 @@ class Norm(Rule):
     """
 
     epsilon: Stabilizer = 1e-6
-    kinds: ClassVar[frozenset[str]] = frozenset({"Affine", "Merge", "Normalization"})
     weights_like_inputs: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        check_epsilon(self.epsilon)
 
     def relevance(self, layer: LayerView, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""

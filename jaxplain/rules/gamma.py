@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain.arguments import check_number
-from jaxplain.rules.base import Arrays, LayerView, Rule, Stabilizer, check_epsilon
+from jaxplain.rules.base import Arrays, LayerView, Stabilized, Stabilizer
 
 
 @dataclass(frozen=True)
-class Gamma(Rule):
+class Gamma(Stabilized):
     """Generalised LRP-gamma, for inputs and outputs of any sign.
 
     Where z_j > 0:  R_i += (c_ji + gamma c+_ji) / (z_j + gamma z+_j) R_j
@@ -42,7 +42,7 @@ class Gamma(Rule):
     weights_like_inputs: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_epsilon(self.epsilon)
+        super().__post_init__()
         check_number(self.gamma, "gamma")
 
     def relevance(self, layer: LayerView, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:

@@ -8,12 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxplain import _compat
-from jaxplain.arguments import fits
-from jaxplain.rules.base import Arrays, LayerView, Rule, Stabilizer, check_epsilon, minus, times
+from jaxplain.rules.base import Arrays, LayerView, Stabilized, Stabilizer, minus, misfit, times
 
 
 @dataclass(frozen=True)
-class ZBox(Rule):
+class ZBox(Stabilized):
     """zB, for inputs within a box: R_i = sum_j (x_i A_ji - l_i A+_ji - h_i A-_ji) R_j / z'_j.
 
     z' is the sum of the same terms over the inputs; the bias cancels.
@@ -37,7 +36,7 @@ class ZBox(Rule):
     needs_matrix_entries: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_epsilon(self.epsilon)
+        super().__post_init__()
         bounds = (self.low, self.high)
         if not any(isinstance(v, jax.core.Tracer) for v in bounds) and not _ordered(*bounds):
             raise ValueError(
@@ -47,14 +46,7 @@ class ZBox(Rule):
 
     def objection(self, layer: Any) -> str:
         """Bounds must fit the layer's inputs."""
-        for source in layer.inputs:
-            for name, bound in (("low", self.low), ("high", self.high)):
-                if not fits(bound, source.shape):
-                    return (
-                        f"{name} of ZBox has shape {np.shape(bound)}, which does not broadcast to "
-                        f"the layer's input of shape {source.shape}"
-                    )
-        return super().objection(layer)
+        return misfit(self, layer, low=self.low, high=self.high) or super().objection(layer)
 
     def relevance(self, layer: LayerView, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""
@@ -70,7 +62,7 @@ class ZBox(Rule):
 
 
 @dataclass(frozen=True)
-class WSquare(Rule):
+class WSquare(Stabilized):
     """w^2: R_i = sum_j A_ji^2 R_j / sum_i A_ji^2.
 
     Attributes:
@@ -85,9 +77,6 @@ class WSquare(Rule):
     bias: bool = False
     needs_matrix_entries: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
-        check_epsilon(self.epsilon)
-
     def relevance(self, layer: LayerView, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""
         square = layer.square()
@@ -101,7 +90,7 @@ class WSquare(Rule):
 
 
 @dataclass(frozen=True)
-class Flat(Rule):
+class Flat(Stabilized):
     """Flat: every output spreads its relevance evenly over the inputs it is connected to.
 
     Connectivity is structural: a zero weight connects, padding does not.
@@ -117,9 +106,6 @@ class Flat(Rule):
     epsilon: Stabilizer = 1e-6
     needs_matrix_entries: ClassVar[bool] = True
     weights_like_inputs: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        check_epsilon(self.epsilon)
 
     def relevance(self, layer: LayerView, x: Arrays, z: jax.Array, r: jax.Array) -> Arrays:
         """See the class."""

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain.rules.base import Arrays, LayerView, Rule, reduced
+from jaxplain.rules.identity import Move
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,7 @@ class WinnerTakesAll(Rule):
             return (reduced(jnp.where(first, r, 0), x[0]), reduced(jnp.where(first, 0, r), x[1]))
         if layer.running is not None:
             return layer.vjp(r, at=(_ranks(x[0], *layer.running),))
-        layer.record("constants", lambda: r * (1 - layer.indicator().astype(r.dtype)))
-        return layer.vjp(r)
+        return Move().relevance(layer, x, z, r)
 
 
 def _ranks(x: jax.Array, axis: int, sign: int) -> jax.Array:

@@ -5,11 +5,10 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from jaxplain.arguments import check_number, fits
+from jaxplain.arguments import check_number
 from jaxplain.graph.layer import Layer
-from jaxplain.rules.base import Arrays, LayerView, Rule, times
+from jaxplain.rules.base import Arrays, LayerView, Rule, misfit, times
 
 
 @dataclass(frozen=True)
@@ -56,13 +55,7 @@ class Sign(Rule):
 
     def objection(self, layer: Layer) -> str:
         """mu must fit the layer's inputs."""
-        for source in layer.inputs:
-            if not fits(self.mu, source.shape):
-                return (
-                    f"mu of Sign has shape {np.shape(self.mu)}, which does not broadcast to the "
-                    f"layer's input of shape {source.shape}"
-                )
-        return super().objection(layer)
+        return misfit(self, layer, mu=self.mu) or super().objection(layer)
 
 
 @dataclass(frozen=True)

@@ -12,47 +12,19 @@ from jaxplain.transforms.evaluation import Evaluation
 from jaxplain.transforms.traced import Traced
 
 
-class Compiled:
-    """A traced function, compiled once for each of its computations.
+@dataclass(frozen=True)
+class Call:
+    """A traced function, and the arrays of one call.
 
     Attributes:
         traced: the function.
-    """
-
-    def __init__(self, traced: Traced):
-        self.traced = traced
-        self._jitted: dict[Callable[..., Any], Callable[..., Any]] = {}
-
-    def jitted(self, compute: Callable[..., Any]) -> Callable[..., Any]:
-        """A method of `Evaluation` as a function of arrays, under its name in logs and profiles."""
-        if compute not in self._jitted:
-
-            def run(*arrays: Any, kind: Any, options: tuple[Any, ...]) -> Any:
-                return compute(Evaluation(self.traced, kind, *arrays), *options)
-
-            run.__name__ = compute.__name__
-            self._jitted[compute] = jax.jit(run, static_argnames=("kind", "options"))
-        return self._jitted[compute]
-
-
-@dataclass(frozen=True)
-class Call:
-    """A compiled function, and the arrays of one call.
-
-    Attributes:
-        compiled: the function.
         inputs: the arrays of the model and of the arguments.
         state: see `Explainer.state`.
     """
 
-    compiled: Compiled
+    traced: Traced
     inputs: list[Any]
     state: Any
-
-    @property
-    def traced(self) -> Traced:
-        """The traced function."""
-        return self.compiled.traced
 
     def compute(
         self,
@@ -76,10 +48,22 @@ class Call:
             raise TypeError("a jax.ShapeDtypeStruct holds no values: only plan() takes one")
         kind, index = targets.static(target)
         arrays = (self.traced.constants, self.inputs, self.state, index, dict(masks))
-        return self.compiled.jitted(compute)(*arrays, kind=kind, options=options)
+        return _jitted(self.traced, compute)(*arrays, kind=kind, options=options)
 
     def check_finite(self) -> None:
         """Raises FloatingPointError where a network is asked to be finite and is not."""
         if self.traced.spec.check_finite:
             flags = self.compute(Evaluation.is_finite)
             finite.check(finite.places(self.traced.plan), flags)
+
+
+def _jitted(traced: Traced, compute: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of `Evaluation` as a function of arrays, under its name in logs and profiles."""
+    if compute not in traced.jitted:
+
+        def run(*arrays: Any, kind: Any, options: tuple[Any, ...]) -> Any:
+            return compute(Evaluation(traced, kind, *arrays), *options)
+
+        run.__name__ = compute.__name__
+        traced.jitted[compute] = jax.jit(run, static_argnames=("kind", "options"))
+    return traced.jitted[compute]

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 
 from jaxplain.affine import log_space
 from jaxplain.affine.moves import undone
+from jaxplain.arguments import check_choice
 from jaxplain.composites import Composite, Match, kind
 from jaxplain.errors import NotAnalyzableError
-from jaxplain.graph import Graph, explained_leaves
+from jaxplain.graph import Graph, Layer, explained_leaves
 from jaxplain.graph.ir import Var
-from jaxplain.graph.layer import Layer
 from jaxplain.graph.primitives import MAXIMA, MINIMA
 from jaxplain.interpreter import apply
 from jaxplain.plan import Plan
@@ -26,7 +26,6 @@ from jaxplain.transforms.explainer import Explainer
 from jaxplain.transforms.method import Method, Run
 from jaxplain.transforms.wrapper import Base, Wrapper
 
-_RULES = ("rescale", "reveal_cancel")
 _MAXIMA: dict[str, Rule] = {"winners": Winners(), "gradient": Gradient()}
 
 
@@ -92,10 +91,8 @@ def deep_lift(
         >>> print(f(x) - f(x0), jxp.deep_lift(f, x0)(x))
         [[-4.]] [[-0.8 -3.2]]
     """
-    if rule not in _RULES:
-        raise ValueError(f"rule must be one of {_RULES}, got {rule!r}")
-    if maxima not in _MAXIMA:
-        raise ValueError(f"maxima must be one of {tuple(_MAXIMA)}, got {maxima!r}")
+    check_choice(rule, "rule", ("rescale", "reveal_cancel"))
+    check_choice(maxima, "maxima", list(_MAXIMA))
     method = Method(
         _DeepLift(_MAXIMA[maxima], reveal_cancel=rule == "reveal_cancel"),
         seed=jnp.ones_like,
@@ -123,14 +120,11 @@ class DeepLift(Wrapper):
         x0 = baselines.resolve(self.baseline, x)
         there = jax.tree.leaves(tuple(trees.replaced(args, self.argnums, x0)))
         # kept from XLA, which would fold the pass at a constant baseline while it compiles
-        state = jax.lax.optimization_barrier(
-            [there[i] for i in explained_leaves(args, self.argnums)]
-        )
+        places = explained_leaves(args, self.argnums)
+        state = jax.lax.optimization_barrier([there[i] for i in places])
         assert isinstance(base, Explainer)
         multiplier = replace(base, state=state)(*args, target=target)
-        return jax.tree.map(
-            lambda m, a, a0: m * jnp.broadcast_to(a - a0, m.shape), multiplier, x, x0
-        )
+        return trees.scaled(multiplier, jax.tree.map(jnp.subtract, x, x0))
 
     def check(self, args: Sequence[Any], target: Target) -> None:
         """See `Wrapper`."""
@@ -212,20 +206,12 @@ class _DeepLift(Composite):
             raise _not_analyzable(obstacles)
         if not self.reveal_cancel:
             return assigned
-        pairs = {
-            layer: activation
-            for layer, _, _ in assigned
-            if (activation := _activation(graph, layer)) is not None
-        }
-        passing = set(pairs.values())
-        return [
-            (layer, RevealCancel(), f"with {pairs[layer].name}")
-            if layer in pairs
-            else (layer, Pass(), "done by the layer before")
-            if layer in passing
-            else (layer, rule, why)
-            for layer, rule, why in assigned
-        ]
+        together: dict[Layer, tuple[Rule, str]] = {}
+        for layer in graph.layers:
+            if (activation := _activation(graph, layer)) is not None:
+                together[layer] = RevealCancel(), f"with {activation.name}"
+                together[activation] = Pass(), "done by the layer before"
+        return [(layer, *together.get(layer, (rule, why))) for layer, rule, why in assigned]
 
 
 def _activation(graph: Graph, layer: Layer) -> Layer | None:

@@ -1,4 +1,4 @@
-"""The computations of an explainer: pure functions of arrays, which `Compiled` jits."""
+"""The computations of an explainer: pure functions of arrays, which a `Call` jits."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +18,7 @@ from jaxplain.interpreter import evaluate, forward, values, values_of
 from jaxplain.parameter_messages import ParameterBatch
 from jaxplain.plan import Plan
 from jaxplain.probes import COLUMNS, Probes
+from jaxplain.transforms import trees
 from jaxplain.transforms.traced import Traced
 
 
@@ -103,10 +104,8 @@ class Evaluation:
         arriving, rows = pullback(seeds)
         columns = {key: jnp.stack([row[key] for row in rows]) for key in COLUMNS}
         arriving = self._by_input(arriving)
-        start, end = (
-            sum((jnp.sum(v, dtype=dtype) for v in vs), jnp.zeros((), dtype))
-            for vs in (seeds, arriving)
-        )
+        zero = jnp.zeros((), dtype)
+        start, end = (sum((v.sum(dtype=dtype) for v in vs), zero) for vs in (seeds, arriving))
         return {"output": start, "inputs": end, **columns}
 
     def parameter_messages(self, batches: Sequence[ParameterBatch]) -> list[jax.Array]:
@@ -117,9 +116,7 @@ class Evaluation:
             places = [inputs.index(v) for v in batch.inputs]
 
             def outputs_of(values: list[Any], places: Any = places, batch: Any = batch) -> Any:
-                given = list(self.inputs)
-                for place, value in zip(places, values, strict=True):
-                    given[place] = value
+                given = trees.replaced(self.inputs, places, values)
                 there = replace(self, inputs=given, parameters=batch)
                 return there._run(there._explained)[0]
 
@@ -184,9 +181,7 @@ class Evaluation:
             return None
 
         def run(explained: Sequence[Any]) -> dict[Var, Any]:
-            inputs = list(self.inputs)
-            for position, value in zip(traced.positions, explained, strict=True):
-                inputs[position] = value
+            inputs = trees.replaced(self.inputs, traced.positions, explained)
             return values(traced.program, self.constants, inputs)
 
         return layer_states(traced.plan, self.state, run)

@@ -10,20 +10,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxplain import _compat, finite
-from jaxplain.arguments import describe_value, function_name
+from jaxplain.arguments import check_choice, describe_value, function_name
 from jaxplain.errors import CutOffError, readable
 from jaxplain.graph import explained_leaves
 from jaxplain.ledger import Ledger
 from jaxplain.parameter_messages import ParameterBatch
 from jaxplain.plan import LayerSpec, Plan
 from jaxplain.targets import Target
-from jaxplain.transforms.compiled import Call, Compiled
+from jaxplain.transforms import trees
+from jaxplain.transforms.compiled import Call
 from jaxplain.transforms.evaluation import Evaluation
 from jaxplain.transforms.method import Spec
 from jaxplain.transforms.partition import cache_key, partition
 from jaxplain.transforms.traced import Traced
-
-_UNKNOWN = ("error", "gradient")
 
 
 class Options(TypedDict, total=False):
@@ -71,20 +70,18 @@ class Explainer(Spec):
 
     f: Callable[..., Any]
     state: Any = field(default=None, kw_only=True)
-    _cache: dict[Any, Compiled] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _cache: dict[Any, Traced] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not callable(self.f):
             raise TypeError(f"the first argument must be a function of arrays, got {self.f!r}")
-        if self.unknown not in _UNKNOWN:
-            raise ValueError(f"unknown must be one of {_UNKNOWN}, got {self.unknown!r}")
+        check_choice(self.unknown, "unknown", ("error", "gradient"))
         numbers = tuple(self.argnums) if isinstance(self.argnums, Sequence) else (self.argnums,)
         if not numbers or any(isinstance(n, bool) or not isinstance(n, Integral) for n in numbers):
             raise TypeError(f"argnums must be an int or a sequence of ints, got {self.argnums!r}")
         exact = tuple(map(int, numbers))
-        object.__setattr__(
-            self, "argnums", exact if isinstance(self.argnums, Sequence) else exact[0]
-        )
+        argnums = exact if isinstance(self.argnums, Sequence) else exact[0]
+        object.__setattr__(self, "argnums", argnums)
 
     def __repr__(self) -> str:
         options = [
@@ -220,9 +217,7 @@ class Explainer(Spec):
         labelled = not callable(target) and target is not None and np.shape(target)[:1] == size
 
         def one(explained: list[Any], label: Any) -> Ledger:
-            mine = list(leaves)
-            for i, value in zip(positions, explained, strict=True):
-                mine[i] = value[None]
+            mine = trees.replaced(leaves, positions, [value[None] for value in explained])
             alone = jax.tree.unflatten(tree, mine)
             try:
                 output = self.traced(*alone).output
@@ -330,17 +325,17 @@ class Explainer(Spec):
         return replace(self, f=f, state=state)
 
     def _call(self, args: Sequence[Any]) -> Call:
-        """The compiled function for arguments like these, and its arrays now."""
+        """The function, traced for arguments like these, and its arrays now."""
         _check_leaves(args)
         arrays, combine, static = partition(self.f)
         key = cache_key((arrays, tuple(args)), static)
-        compiled = None if key is None else self._cache.get(key)
-        if compiled is None:
+        traced = None if key is None else self._cache.get(key)
+        if traced is None:
             spec = Spec(**{option.name: getattr(self, option.name) for option in fields(Spec)})
-            compiled = Compiled(Traced(spec, self.f, arrays, combine, args))
-            if key is not None and not compiled.traced.holds_tracers:
-                self._cache[key] = compiled
-        return Call(compiled, [*arrays, *jax.tree.leaves(tuple(args))], self.state)
+            traced = Traced(spec, self.f, arrays, combine, args)
+            if key is not None and not traced.holds_tracers:
+                self._cache[key] = traced
+        return Call(traced, [*arrays, *jax.tree.leaves(tuple(args))], self.state)
 
 
 def _check_examples(together: Any, alone: Any, count: int) -> None:

@@ -5,6 +5,7 @@ from typing import Any, Literal, Unpack
 
 import jax.numpy as jnp
 
+from jaxplain.arguments import check_choice
 from jaxplain.composites import DECONVNET, GRADIENT, GUIDED, Composite
 from jaxplain.transforms.explainer import Explainer, Options
 from jaxplain.transforms.method import gradient_method
@@ -146,8 +147,7 @@ def guided_backprop(
 
 
 def _postprocess(postprocess: Postprocess) -> Callable[[Any, Any], Any]:
-    if postprocess not in _AFTER:
-        raise ValueError(f"postprocess must be one of {tuple(_AFTER)}, got {postprocess!r}")
+    check_choice(postprocess, "postprocess", list(_AFTER))
     after = _AFTER[postprocess]
     return lambda x, gradient: after(gradient)
 

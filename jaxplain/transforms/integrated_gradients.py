@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxplain import targets
 from jaxplain.affine.dtypes import wide
-from jaxplain.arguments import check_count
+from jaxplain.arguments import check_choice, check_count
 from jaxplain.targets import Target
 from jaxplain.transforms import baselines, trees
 from jaxplain.transforms.wrapper import Base, Wrapper, as_explainer, call, innermost
@@ -62,10 +62,7 @@ class PathAverage(Wrapper):
         super().__post_init__()
         check_count(self.steps, "steps")
         check_count(self.batch_size, "batch_size")
-        if self.quadrature not in get_args(Quadrature):
-            raise ValueError(
-                f"quadrature must be one of {get_args(Quadrature)}, got {self.quadrature!r}"
-            )
+        check_choice(self.quadrature, "quadrature", get_args(Quadrature))
         if self.quadrature == "trapezoid" and self.steps < 2:
             raise ValueError("the trapezoid rule needs steps >= 2")
         stop = innermost(self.base).stop

@@ -9,9 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain.composites import Composite
-from jaxplain.graph import Graph
+from jaxplain.graph import Graph, Layer
 from jaxplain.graph.ir import Var
-from jaxplain.graph.layer import Layer
 from jaxplain.plan import LayerSpec, Plan
 from jaxplain.probes import RelevanceTransforms
 

@@ -63,10 +63,8 @@ class Occlusion(Wrapper):
         x = trees.explained(args, self.argnums)
         hidden = baselines.resolve(self.baseline, x)
         lead, sizes = _split(x.shape, self.window)
-        steps = [
-            math.ceil((n - size) / stride) + 1
-            for n, size, stride in zip(sizes, self.window, self.strides, strict=True)
-        ]
+        axes = list(zip(sizes, self.window, self.strides, strict=True))
+        steps = [math.ceil((n - size) / stride) + 1 for n, size, stride in axes]
 
         def score(x: Any) -> Any:
             chosen = targets.select(base.outputs(*trees.replaced(args, self.argnums, x)), target)
@@ -75,12 +73,8 @@ class Occlusion(Wrapper):
 
         def lost(place: Any) -> Any:
             inside = jnp.ones((), bool)
-            for axis, (n, size, stride) in enumerate(
-                zip(sizes, self.window, self.strides, strict=True)
-            ):
-                position = jnp.arange(n).reshape(
-                    [-1 if i == axis else 1 for i in range(len(sizes))]
-                )
+            for axis, (n, size, stride) in enumerate(axes):
+                position = jnp.arange(n).reshape(-1, *(1,) * (len(axes) - 1 - axis))
                 start = place[axis] * stride
                 inside = inside & (position >= start) & (position < start + size)
             difference = whole - score(jnp.where(jnp.broadcast_to(inside, x.shape), hidden, x))

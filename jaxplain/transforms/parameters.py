@@ -13,6 +13,7 @@ from jaxplain.graph.layer import Layer
 from jaxplain.parameter_messages import ParameterBatch, Share, parameter_batches
 from jaxplain.rules import Epsilon, Norm, Rule
 from jaxplain.targets import Target
+from jaxplain.transforms import trees
 from jaxplain.transforms.explainer import Explainer
 from jaxplain.transforms.lrp import lrp
 from jaxplain.transforms.method import Method
@@ -89,12 +90,8 @@ def parameter_relevance(
     def explain(*args: Any, target: Target = None) -> Any:
         def batches(traced: Traced) -> tuple[ParameterBatch, ...]:
             if traced not in known:
-                known[traced] = parameter_batches(
-                    traced.plan.graph,
-                    traced.argument(args, argnum),
-                    share_in_layer,
-                    share_in_constant,
-                )
+                graph, inputs = traced.plan.graph, traced.argument(args, argnum)
+                known[traced] = parameter_batches(graph, inputs, share_in_layer, share_in_constant)
             return known[traced]
 
         leaves, tree = jax.tree.flatten(args[argnum])
@@ -145,6 +142,4 @@ def _with_leaf(f: Callable[..., Any], argnum: int, number: int, leaf: Any, *args
     """`f` with another array in the place of one of its parameters."""
     leaves, tree = jax.tree.flatten(args[argnum])
     leaves[number] = leaf
-    changed = list(args)
-    changed[argnum] = jax.tree.unflatten(tree, leaves)
-    return f(*changed)
+    return f(*trees.replaced(args, argnum, jax.tree.unflatten(tree, leaves)))

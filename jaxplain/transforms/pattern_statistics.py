@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxplain.arguments import check_count
 from jaxplain.errors import readable
 from jaxplain.extras import package
 from jaxplain.patterns import PatternStatistics, merge, statistics_of_batch
@@ -92,8 +93,7 @@ def _batches(data: Any, batch_size: int | None) -> tuple[Iterable[Any], int | No
             raise TypeError("data come in batches already: batch_size is for one array")
         return data, len(data) if isinstance(data, Sized) else None
     size = _BATCH if batch_size is None else batch_size
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        raise ValueError(f"batch_size must be an int >= 1, got {batch_size!r}")
+    check_count(size, "batch_size")
     if not data.shape:
         raise ValueError("data have no leading axis that counts examples")
     starts = range(0, len(data), size)

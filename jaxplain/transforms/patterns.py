@@ -9,9 +9,8 @@ import jax.numpy as jnp
 
 from jaxplain.affine import kernels
 from jaxplain.composites import DIFFERENTIATED, Composite, Match, kernel, kind, op
-from jaxplain.graph import Graph
+from jaxplain.graph import Graph, Layer
 from jaxplain.graph.bottlenecks import bottlenecks
-from jaxplain.graph.layer import Layer
 from jaxplain.patterns import Patterns, check_patterns, kernel_layers
 from jaxplain.plan import Plan
 from jaxplain.probes import RelevanceTransforms

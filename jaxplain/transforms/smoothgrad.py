@@ -101,31 +101,23 @@ class VarGrad(Noisy):
 
         def update(state: Any, batch: Any, counts: jax.Array) -> Any:
             """Merges the mean and the summed squares around it: differences, never large sums."""
-            before, mean, spread = state
+            before, moments = state
             size = counts.sum(dtype=before.dtype)
 
-            def mean_of(v: jax.Array) -> jax.Array:
-                return trees.counted(v, counts).sum(0) / size.astype(v.dtype)
-
-            def share(dtype: Any) -> jax.Array:
-                return size.astype(dtype) / (before + size).astype(dtype)
-
-            def next_mean(m: jax.Array, v: jax.Array) -> jax.Array:
-                return m + share(m.dtype) * (mean_of(v) - m)
-
-            def next_spread(s: jax.Array, m: jax.Array, v: jax.Array) -> jax.Array:
-                own = mean_of(v)
+            def merged(v: jax.Array, moment: tuple[jax.Array, jax.Array]) -> Any:
+                mean, spread = moment
+                share = size.astype(v.dtype) / (before + size).astype(v.dtype)
+                own = trees.counted(v, counts).sum(0) / size.astype(v.dtype)
                 within = trees.counted(jnp.square(v - own[None]), counts).sum(0)
-                between = before.astype(s.dtype) * share(s.dtype) * jnp.square(own - m)
-                return s + within + between
+                between = before.astype(v.dtype) * share * jnp.square(own - mean)
+                return mean + share * (own - mean), spread + within + between
 
-            spread = jax.tree.map(next_spread, spread, mean, batch)
-            return before + size, jax.tree.map(next_mean, mean, batch), spread
+            return before + size, jax.tree.map(merged, batch, moments)
 
         zeros = trees.zeros(sample, keys)
-        state = (jnp.zeros((), jnp.int32), zeros, zeros)
-        _, _, spread = trees.fold(sample, keys, self.batch_size, update, state)
-        return _over(spread, self.samples)
+        state = (jnp.zeros((), jnp.int32), jax.tree.map(lambda v: (v, v), zeros))
+        _, moments = trees.fold(sample, keys, self.batch_size, update, state)
+        return jax.tree.map(lambda _, moment: moment[1] / self.samples, zeros, moments)
 
 
 def _over(tree: Any, count: int) -> Any:

@@ -9,11 +9,10 @@ import jax.numpy as jnp
 from jaxplain import _compat, notes, targets
 from jaxplain.arguments import by_path, describe_value, fits, function_name, leaves_by_path
 from jaxplain.errors import CutOffError
-from jaxplain.graph import Graph, explained_leaves
+from jaxplain.graph import Graph, Layer, explained_leaves
 from jaxplain.graph.examples import counts_examples
 from jaxplain.graph.flatten import flatten
 from jaxplain.graph.ir import Program, Var
-from jaxplain.graph.layer import Layer
 from jaxplain.plan import LayerSpec, Plan
 from jaxplain.targets import Target
 from jaxplain.transforms.method import Spec
@@ -48,6 +47,7 @@ class Traced:
         stop: the layer whose output gets the attribution, or None.
         captured: the layers whose own attribution is returned as well.
         transforms: see `Method.transform_relevance`.
+        jitted: its computations so far, each compiled once.
     """
 
     def __init__(
@@ -93,6 +93,7 @@ class Traced:
         self.output = jax.tree.unflatten(tree, [v.aval for v in self.explained_outputs])
         self.explained = [v.aval for v in graph.inputs]
         self.constants = [value for _, value in program.constants]
+        self.jitted: dict[Callable[..., Any], Callable[..., Any]] = {}
         transform_relevance = method.transform_relevance
         self.transforms = {} if transform_relevance is None else transform_relevance(graph)
 
@@ -122,9 +123,8 @@ class Traced:
         for name, mask in (masks or {}).items():
             layer = self.plan.find_one(name)
             self._check_reached(layer)
-            if self.stop is not None and _outermost(self.stop).output not in _upstream(
-                _outermost(layer).outputs
-            ):
+            stop = self.stop and _outermost(self.stop)
+            if stop is not None and stop.output not in _upstream(_outermost(layer).outputs):
                 raise ValueError(
                     f"layer {layer.name!r} is not above the stop {self.spec.stop!r}: a mask "
                     "there has no effect"

@@ -18,7 +18,7 @@ def explained(args: Sequence[Any], argnums: int | Sequence[int]) -> Any:
 
 
 def replaced(args: Sequence[Any], argnums: int | Sequence[int], values: Any) -> list[Any]:
-    """The arguments with the explained ones exchanged."""
+    """The arguments, or arrays, with those at some places exchanged."""
     changed = list(args)
     if isinstance(argnums, int):
         changed[argnums] = values

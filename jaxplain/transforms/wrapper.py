@@ -41,16 +41,15 @@ class Wrapper:
     arrays: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
-        base = self.base
+        base, unwanted = self.base, ""
         if isinstance(base, Explainer) and (base.with_output or base.capture or base.check_finite):
+            unwanted = "neither with_output nor capture nor check_finite"
+        elif getattr(base, "with_gap", False):
+            unwanted = "no with_gap"
+        if unwanted:
             raise ValueError(
                 f"{type(self).__name__} needs an explainer that returns the attribution alone: "
-                "give it neither with_output nor capture nor check_finite"
-            )
-        if getattr(base, "with_gap", False):
-            raise ValueError(
-                f"{type(self).__name__} needs an explainer that returns the attribution alone: "
-                "give it no with_gap"
+                f"give it {unwanted}"
             )
 
     def attribute(self, base: Base, args: Sequence[Any], target: Target, key: Any) -> Any:
@@ -85,16 +84,13 @@ class Wrapper:
         Raises:
             TypeError: the method needs a key and got none, or needs none and got one.
         """
+        name = type(self).__name__
         if keywords:
-            raise TypeError(
-                f"{type(self).__name__} takes target= and key=, not {next(iter(keywords))}="
-            )
+            raise TypeError(f"{name} takes target= and key=, not {next(iter(keywords))}=")
         if self.needs_key and key is None:
-            raise TypeError(
-                f"{type(self).__name__} draws random numbers: give key=jax.random.key(0)"
-            )
+            raise TypeError(f"{name} draws random numbers: give key=jax.random.key(0)")
         if key is not None and not self.needs_key:
-            raise TypeError(f"{type(self).__name__} draws no random numbers: leave key= out")
+            raise TypeError(f"{name} draws no random numbers: leave key= out")
         if key is not None and not _is_key(key):
             raise TypeError(f"key must be a jax.random.key, got {describe_value(key)}")
         traced = self.traced(*args)  # errors of the arguments themselves come first
@@ -165,9 +161,8 @@ class Wrapper:
 
 def _is_key(value: Any) -> bool:
     dtype = getattr(value, "dtype", None)
-    if dtype is None:
-        return False
-    return jnp.issubdtype(dtype, jax.dtypes.prng_key) or dtype == jnp.uint32
+    is_typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    return is_typed or dtype == jnp.uint32
 
 
 def as_explainer(base: Any) -> Base:

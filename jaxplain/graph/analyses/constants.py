@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxplain import _compat
 from jaxplain.graph.ir import Node, Var
+from jaxplain.graph.layouts import is_move, meeting_axes
 from jaxplain.graph.primitives import Role
 
 
@@ -62,11 +63,11 @@ def literal_value(var: Var) -> float | None:
 
 def varying_axes(var: Var) -> set[int]:
     """The axes along which a constant may vary."""
-    axes = {i for i, n in enumerate(var.shape) if n > 1}
-    node = var.producer
+    axes, node = {i for i, n in enumerate(var.shape) if n > 1}, var.producer
     if node is not None and node.info.role is Role.BROADCAST:
         inner = varying_axes(node.inputs[0])
         axes &= {d for i, d in enumerate(node.params["broadcast_dimensions"]) if i in inner}
-    elif node is not None and node.info.role is Role.CAST:
-        axes &= varying_axes(node.inputs[0])
+    elif node is not None and is_move(node):
+        inner = varying_axes(node.inputs[0])
+        axes &= {j for i, j in meeting_axes(node) if i in inner}
     return axes
