@@ -6,6 +6,7 @@ They are facts of the function, fixed once it is flattened. The results of the a
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, repeat
 from typing import Any
 
 from jaxplain import _compat
@@ -99,7 +100,8 @@ class Node:
     @property
     def operands(self) -> list[tuple[Operand | None, Var]]:
         """What the operation does with each of its inputs, and the input."""
-        return [(self.info.operand(place), v) for place, v in enumerate(self.inputs)]
+        kinds = self.info.operands or (None,)
+        return list(zip(chain(kinds, repeat(kinds[-1])), self.inputs, strict=False))
 
     @property
     def bodies(self) -> "tuple[Program, ...]":

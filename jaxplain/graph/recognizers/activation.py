@@ -33,11 +33,13 @@ def match(node: Node, end: Var, facts: Facts) -> Core | None:
     (source, *others) = flow.active_inputs[node]
     if others:
         subgraph = facts.local_subgraph(end)
+        if subgraph is None or not _is_elementwise(*subgraph, flow):
+            return None
     else:
-        alone = len(node.outputs) == 1 and source in flow.carries_relevance and _bends(node, flow)
-        subgraph = Subgraph((node,), source) if alone else None
-    if subgraph is None or not _is_elementwise(*subgraph, flow):
-        return None
+        keeps = len(node.outputs) == 1 and end.shape == source.shape
+        if not keeps or source not in flow.carries_relevance or not _bends(node, flow):
+            return None
+        subgraph = Subgraph((node,), source)
     nodes = subgraph.nodes
     squares = len(nodes) == 1 and node.info.role in _PRODUCTS
     if not squares and all(_is_straight(n, flow) for n in nodes):
