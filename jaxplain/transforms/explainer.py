@@ -135,9 +135,8 @@ class Explainer(Spec):
         traced.check_target(target)
         factors = traced.check_masks(masks)
         call.check_finite()
-        output, explained, captured = call.compute(
-            Evaluation.attribution, target=target, masks=factors
-        )
+        results = call.compute(Evaluation.attribution, target=target, masks=factors)
+        output, explained, captured = results
         if self.check_finite:
             finite.check_attribution((explained, captured))
         attribution = explained[0] if traced.stop else traced.like_explained(args, explained)
