@@ -22,9 +22,8 @@ _MASKED = [-jnp.inf]
 def places(plan: Plan) -> list[str]:
     """Names of the arrays that `flags` checks: weights and inputs, then the layers in order."""
     program = plan.graph.program
-    weights = [
-        f"an array of shape {v.shape} that the function closes over" for v, _ in program.constants
-    ]
+    shapes = (v.shape for v, _ in program.constants)
+    weights = [f"an array of shape {shape} that the function closes over" for shape in shapes]
     inputs = [f"the input {v.path or i}" for i, v in enumerate(program.inputs)]
     layers = [f"the output of {describe_layer(layer)}" for layer in plan.layers]
     return [*weights, *inputs, *layers]

@@ -52,12 +52,10 @@ def _random(f: Callable[..., Any], s: Settings) -> Base:
 
 
 def _integrated(f: Callable[..., Any], s: Settings) -> Base:
+    same = {option: s[option] for option in ("steps", "batch_size")}
+    quadrature: Literal["left", "midpoint"] = "left" if s.compat else "midpoint"
     return transforms.integrated_gradients(
-        _gradient(f, s),
-        _references(s),
-        steps=s["steps"],
-        quadrature="left" if s.compat else "midpoint",
-        batch_size=s["batch_size"],
+        _gradient(f, s), _references(s), quadrature=quadrature, **same
     )
 
 

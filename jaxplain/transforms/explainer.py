@@ -141,12 +141,9 @@ class Explainer(Spec):
             finite.check_attribution((explained, captured))
         attribution = explained[0] if traced.stop else traced.like_explained(args, explained)
         captured = {layer.name: captured[layer.name] for layer in traced.captured}  # by depth
-        asked = (
-            *((output,) if self.with_output else ()),
-            attribution,
-            *((captured,) if self.capture is not None else ()),
-        )
-        return asked if len(asked) > 1 else attribution
+        before = [output] if self.with_output else []
+        behind = [captured] if self.capture is not None else []
+        return (*before, attribution, *behind) if before or behind else attribution
 
     @readable
     def plan(self, *args: Any) -> Plan:
