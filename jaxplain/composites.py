@@ -196,6 +196,12 @@ def describe_layers(layers: Iterable[Layer]) -> str:
     return ", ".join(f"{layer.name} ({layer.kind} {layer.op})" for layer in layers)
 
 
+def describe_layer(layer: Layer) -> str:
+    """A layer's number, name and place, for messages."""
+    where = f" at {layer.location}" if layer.location else ""
+    return f"layer {layer.index} ({layer.name}){where}"
+
+
 def describe(rule: Rule) -> str:
     """A rule with the options that are not its defaults."""
     options = []
