@@ -47,9 +47,12 @@ def flatten(f: Callable[..., Any], args: Sequence[Any], *, keep_derivatives: boo
     ]
     inputs = [Var(v.aval, path=path) for v, path in zip(jaxpr.invars, paths, strict=True)]
     flattener = _Flattener(keep_derivatives)
-    outputs = flattener.inline(jaxpr, flattener.hoisted(jaxpr, consts), inputs)
+    outputs = flattener.inline(flattener.hoisted((jaxpr, consts)), inputs)
     nodes = _live(flattener.nodes, outputs)
     return Program(inputs, flattener.constants, outputs, nodes, flattener.custom_calls, out_tree)
+
+
+_Body = tuple[_compat.Jaxpr, Sequence[Any]]  # a jaxpr and the values of its constants
 
 
 class _Flattener:
@@ -68,12 +71,12 @@ class _Flattener:
 
     def inline(
         self,
-        jaxpr: _compat.Jaxpr,
-        consts: list[Var],
+        body: tuple[_compat.Jaxpr, list[Var]],
         args: list[Var],
         prefix: tuple[str, ...] = (),
         caller: _compat.Eqn | None = None,
     ) -> list[Var]:
+        jaxpr, consts = body
         env: dict[Any, Var] = dict(zip(jaxpr.constvars, consts, strict=True))
         env |= dict(zip(jaxpr.invars, args, strict=True))
 
@@ -102,12 +105,12 @@ class _Flattener:
             if self.keep_derivatives:
                 info, container = primitives.UNKNOWN, None
         if container is not None:
-            inner, consts = _compat.body(eqn, container)
-            caller = origin if _compat.is_library(inner) or origin is not eqn else None
+            inner = _compat.body(eqn, container)
+            caller = origin if _compat.is_library(inner[0]) or origin is not eqn else None
             around = self.remat
             if name == _compat.REMAT:
                 self.remat += (eqn.replace(),)  # a copy for each call: calls of one jit share it
-            outputs = self.inline(inner, self.hoisted(inner, consts), operands, path, caller)
+            outputs = self.inline(self.hoisted(inner), operands, path, caller)
             self.remat = around
             if name in _compat.CUSTOM_DERIVATIVE:
                 self.custom_calls.append(CustomCall(operands, outputs, _compat.source_line(origin)))
@@ -122,8 +125,7 @@ class _Flattener:
         if flow is not None:
             case = self.case(flow, operands)
             if case is not None:
-                jaxpr, consts = case
-                return self.inline(jaxpr, self.hoisted(jaxpr, consts), operands[1:], path)
+                return self.inline(self.hoisted(case), operands[1:], path)
             unrolled = _compat.UNROLLED in path
             if flow.length is not None and (flow.length <= 1 or unrolled):
                 return self.iterations(eqn, flow, operands, path)
@@ -160,8 +162,7 @@ class _Flattener:
     ) -> list[Var]:
         """The outputs of an unrolled loop."""
         assert flow.length is not None
-        ((jaxpr, consts),) = flow.bodies
-        hoisted, around = self.hoisted(jaxpr, consts), self.around
+        body, around = self.hoisted(*flow.bodies), self.around
         kept = flow.fixed + flow.carried
         fixed, carry, scanned = operands[: flow.fixed], operands[flow.fixed : kept], operands[kept:]
         order = range(flow.length)
@@ -172,7 +173,7 @@ class _Flattener:
                 for v in scanned
             ]
             self.around = (eqn, *around)
-            outputs = self.inline(jaxpr, hoisted, [*fixed, *carry, *slices], path)
+            outputs = self.inline(body, [*fixed, *carry, *slices], path)
             self.around = around
             carry, collected[i] = outputs[: flow.carried], outputs[flow.carried :]
         if not collected:
@@ -190,14 +191,14 @@ class _Flattener:
         Unrolling a loop slices its scanned operands so.
         """
         closed = jax.make_jaxpr(function)(*(v.aval for v in values))
-        jaxpr, consts = _compat.open_jaxpr(closed)
-        (result,) = self.inline(jaxpr, self.hoisted(jaxpr, consts), list(values), path, eqn)
+        body = self.hoisted(_compat.open_jaxpr(closed))
+        (result,) = self.inline(body, list(values), path, eqn)
         return result
 
     def body(
         self,
         flow: _compat.ControlFlow,
-        body: tuple[_compat.Jaxpr, Sequence[Any]],
+        body: _Body,
         path: tuple[str, ...],
         owner: Node,
     ) -> Program:
@@ -215,7 +216,7 @@ class _Flattener:
         while True:
             inner = _Flattener(self.keep_derivatives)
             inner.constants, inner.around = list(self.constants), owner.origins
-            program = inner.program(*body, path, uniform)
+            program = inner.program(body, path, uniform)
             after = [v.uniform for v in program.outputs[: flow.carried]]
             if all(after[i] >= known for i, known in enumerate(uniform[carried])):
                 self.constants[:] = inner.constants
@@ -223,36 +224,33 @@ class _Flattener:
             uniform[carried] = [a and b for a, b in zip(after, uniform[carried], strict=True)]
 
     def program(
-        self,
-        jaxpr: _compat.Jaxpr,
-        consts: Sequence[Any],
-        path: tuple[str, ...] = (),
-        uniform: Sequence[bool] = (),
+        self, body: _Body, path: tuple[str, ...] = (), uniform: Sequence[bool] = ()
     ) -> Program:
         """A jaxpr as a program of its own; its constants are added to `self.constants`."""
-        inputs = [Var(v.aval) for v in jaxpr.invars]
+        inputs = [Var(v.aval) for v in body[0].invars]
         for var, same in zip(inputs, uniform, strict=False):
             var.uniform = same
-        outputs = self.inline(jaxpr, self.hoisted(jaxpr, consts), inputs, path)
+        outputs = self.inline(self.hoisted(body), inputs, path)
         return Program(inputs, [], outputs, _live(self.nodes, outputs), self.custom_calls, None)
 
     def activation(
         self, eqn: _compat.Eqn, operands: list[Var], name: str, origin: _compat.Eqn
     ) -> Node | None:
         """The node of an activation with a custom derivative (`jax.nn.relu`); None for others."""
-        jaxpr, consts = _compat.body(eqn, _compat.CUSTOM_DERIVATIVE[eqn.primitive.name])
-        body = _Flattener(keep_derivatives=False, whole=True).program(jaxpr, consts)
+        primal = _compat.body(eqn, _compat.CUSTOM_DERIVATIVE[eqn.primitive.name])
+        body = _Flattener(keep_derivatives=False, whole=True).program(primal)
         info = custom.info(body)
         if info is None:
             return None
         same = None if self.keep_derivatives else custom.signature(body)  # derivatives may differ
         return self.node(eqn, info, operands, name, origin, same)
 
-    def hoisted(self, jaxpr: _compat.Jaxpr, consts: Sequence[Any]) -> list[Var]:
-        """The constants of an inner jaxpr, as constants of the whole function."""
+    def hoisted(self, body: _Body) -> tuple[_compat.Jaxpr, list[Var]]:
+        """A jaxpr, with its constants as constants of the whole function."""
+        jaxpr, consts = body
         new = [(Var(v.aval), c) for v, c in zip(jaxpr.constvars, consts, strict=True)]
         self.constants += new
-        return [v for v, _ in new]
+        return jaxpr, [v for v, _ in new]
 
     def node(
         self,

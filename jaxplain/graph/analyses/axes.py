@@ -60,8 +60,7 @@ class Axes:
                 break
             if round_ >= len(control.repeats):
                 self._labels |= {to: (None,) * len(to.shape) for _, to in control.repeats}
-        scanned = {self.of(v.outer)[0] for v in control.enters if v.sliced} - {None}
-        steps = (scanned.pop(),) if len(scanned) == 1 else (None,)
+        steps = (_common(self.of(v.outer)[0] for v in control.enters if v.sliced),)
         for link in control.leaves:
             if link.inner in self._labels:
                 self._join(link.outer, (*steps * link.sliced, *self.of(link.inner)))

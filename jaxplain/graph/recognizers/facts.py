@@ -75,22 +75,16 @@ class Facts:
             node = end.producer
             assert node is not None
             joins = len(node.outputs) == 1 and len(self.flow.active_inputs[node]) > 1
-            self._local[end] = self.subgraph(end, self.is_local) if joins else None
+            start = self.dominators.of(node) if joins else None
+            self._local[end] = self.subgraph(start, end, self.is_local)
         return self._local[end]
 
-    def subgraph(self, end: Var, allowed: Callable[[Node], bool]) -> Subgraph | None:
-        """As `local_subgraph`, of operations that are `allowed` instead."""
-        assert end.producer is not None
-        start = self.dominators.of(end.producer)
+    def subgraph(
+        self, start: Var | None, end: Var, allowed: Callable[[Node], bool]
+    ) -> Subgraph | None:
+        """The operations from one value to another; None when one of them is not allowed."""
         if start is None or start not in self.flow.carries_relevance:
             return None
-        nodes = self.between(start, end, allowed)
-        return None if nodes is None else Subgraph(nodes, start)
-
-    def between(
-        self, start: Var, end: Var, allowed: Callable[[Node], bool]
-    ) -> tuple[Node, ...] | None:
-        """The operations from one value to another; None when one of them is not allowed."""
         nodes: set[Node] = set()
         stack = [end]
         while stack:
@@ -102,7 +96,7 @@ class Facts:
                 return None
             nodes.add(node)
             stack.extend(self.flow.active_inputs[node])
-        return in_order(nodes)
+        return Subgraph(in_order(nodes), start)
 
     def before_moves(self, var: Var) -> tuple[tuple[Node, ...], Var]:
         """The moves that end at a value, and the value before them."""

@@ -21,7 +21,8 @@ def match(node: Node, end: Var, facts: Facts) -> Core | None:
     """The linear subgraph that ends at a value."""
     if len(node.outputs) != 1 or len(facts.flow.active_inputs[node]) < 2:
         return None
-    subgraph = facts.subgraph(end, lambda n: is_linear(n, facts))
+    start = facts.dominators.of(node)
+    subgraph = facts.subgraph(start, end, lambda n: is_linear(n, facts))
     if subgraph is None or not any(map(_scales, subgraph.nodes)):
         return None
     return linear_core("Affine", "linear", subgraph.nodes, (subgraph.input,))
@@ -51,10 +52,7 @@ def moved_pieces(end: Var, facts: Facts) -> Subgraph | None:
     if node is None or node.info.role is not Role.CONCATENATION:
         return None
     start = facts.dominators.before(node)
-    if start is None or start not in facts.flow.carries_relevance:
-        return None
-    nodes = facts.between(start, end, lambda n: _is_move(n, facts))
-    return None if nodes is None else Subgraph(nodes, start)
+    return facts.subgraph(start, end, lambda n: _is_move(n, facts))
 
 
 def _is_move(node: Node, facts: Facts) -> bool:

@@ -34,14 +34,9 @@ def match(node: Node, end: Var, facts: Facts) -> Core | None:
         before = (*centred.nodes, *moves)
         nodes, source = (*before, *nodes), centred.input
         path |= {v for n in before for v in facts.flow.active_inputs[n]}
+    affine_vars, behind = frozenset(path | {source}), Behind.CONSTANTS
     return Core(
-        "Normalization",
-        "normalization",
-        nodes,
-        (source,),
-        (end,),
-        frozenset(path | {source}),
-        behind=Behind.CONSTANTS,
+        "Normalization", "normalization", nodes, (source,), (end,), affine_vars, behind=behind
     )
 
 
@@ -52,7 +47,8 @@ def _centring(var: Var, facts: Facts) -> Subgraph | None:
         return None
     if len(facts.flow.active_inputs[node]) != 2:
         return None
-    subgraph = facts.subgraph(var, lambda n: _sums(n) or linear_subgraph.is_linear(n, facts))
+    start = facts.dominators.of(node)
+    subgraph = facts.subgraph(start, var, lambda n: _sums(n) or linear_subgraph.is_linear(n, facts))
     return subgraph if subgraph is not None and any(map(_sums, subgraph.nodes)) else None
 
 

@@ -12,6 +12,8 @@ convolutions, which the literature splits first:
     c = dot_general a w; d = add a c
 """
 
+from itertools import chain
+
 from jaxplain.graph import boundaries
 from jaxplain.graph.ir import Node, Var
 from jaxplain.graph.primitives import Role
@@ -26,20 +28,14 @@ def match(node: Node, end: Var, facts: Facts) -> Core | None:
         return None
     if not all(boundaries.ends_with(v, _is_dense, facts) for v in terms):
         return None
-    nodes, inputs, mixing = [node], list[Var](), list[Node]()
-    for gap in (boundaries.gap_before(v, facts) for v in terms):
-        assert gap.core is not None
-        nodes += (*gap.core.nodes, *gap.nodes)
-        inputs += gap.core.inputs
-        mixing += gap.core.mixing
+    gaps = [boundaries.gap_before(v, facts) for v in terms]
+    cores = [gap.core for gap in gaps if gap.core is not None]
+    parts = (*(core.nodes for core in cores), *(gap.nodes for gap in gaps), (node,))
+    nodes = in_order(chain(*parts))
+    inputs = tuple(dict.fromkeys(v for core in cores for v in core.inputs))
+    mixing = tuple(n for core in cores for n in core.mixing)
     return linear_core(
-        "Affine",
-        "dense",
-        in_order(nodes),
-        tuple(dict.fromkeys(inputs)),
-        mixing=tuple(mixing),
-        before=Before.ALL,
-        behind=Behind.ALL,
+        "Affine", "dense", nodes, inputs, mixing=mixing, before=Before.ALL, behind=Behind.ALL
     )
 
 
