@@ -57,9 +57,8 @@ def _join(values: Iterable[Any]) -> str:
 def kind(*kinds: str) -> Match:
     """Layers of the given kinds (see `Layer.kind`)."""
     if unknown := [k for k in kinds if k not in Gradient.kinds]:
-        raise ValueError(
-            f"no kind is called {unknown[0]!r}; there are: {_join(sorted(Gradient.kinds))}"
-        )
+        known = _join(sorted(Gradient.kinds))
+        raise ValueError(f"no kind is called {unknown[0]!r}; there are: {known}")
     return Match(lambda layer: layer.kind in kinds, f"kind({_join(kinds)})")
 
 

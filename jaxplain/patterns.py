@@ -163,9 +163,8 @@ class PatternStatistics:
         """
         self._check_whole()
         if kind not in KINDS:
-            raise ValueError(
-                f"no kind of pattern is called {kind!r}; there are: {', '.join(KINDS)}"
-            )
+            known = ", ".join(KINDS)
+            raise ValueError(f"no kind of pattern is called {kind!r}; there are: {known}")
         return _patterns(self, KINDS[kind])
 
 
