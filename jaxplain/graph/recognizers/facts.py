@@ -63,7 +63,10 @@ class Facts:
         node = end.producer
         if node is None or end in self.flow.explained or end not in self.flow.carries_relevance:
             return None
-        return next(filter(None, (match(node, end, self) for match in self._recognizers)), None)
+        for match in self._recognizers:
+            if (core := match(node, end, self)) is not None:
+                return core
+        return None
 
     def local_subgraph(self, end: Var) -> Subgraph | None:
         """The single-input subgraph that ends at a value, of operations that are `is_local`.
