@@ -130,10 +130,12 @@ def _takes_all(node: Node) -> bool:
     """Whether a slice takes the whole value, or a padding adds nothing."""
     if "padding_config" in node.params:
         return not any(map(any, node.params["padding_config"]))
-    whole = node.info.role is Role.SLICE or (
-        "slice_sizes" in node.params and "mode" not in node.params
-    )
+    whole = node.info.role is Role.SLICE or "reps" in node.params or _is_dynamic_slice(node)
     return whole and node.outputs[0].shape == node.inputs[0].shape
+
+
+def _is_dynamic_slice(node: Node) -> bool:
+    return "slice_sizes" in node.params and "dimension_numbers" not in node.params
 
 
 def _widens(node: Node) -> bool:
