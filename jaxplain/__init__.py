@@ -14,7 +14,7 @@ from jaxplain.frameworks import from_equinox as from_equinox
 from jaxplain.frameworks import from_keras as from_keras
 from jaxplain.frameworks import from_linen as from_linen
 from jaxplain.frameworks import from_nnx as from_nnx
-from jaxplain.graph.primitives import register_primitive as register_primitive
+from jaxplain.graph.registration import register_primitive as register_primitive
 from jaxplain.ledger import Ledger as Ledger
 from jaxplain.patterns import PatternStatistics as PatternStatistics
 from jaxplain.patterns import load_patterns as load_patterns

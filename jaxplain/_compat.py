@@ -46,6 +46,9 @@ CUSTOM_DERIVATIVE = {
     "call_hi_primitive": "_prim",  # custom_vjp with jax_custom_vjp3, and primitives in Python
 }
 
+#: Primitives that hold functions of their own.
+LOOKED_INTO = frozenset({*TRANSPARENT, *CUSTOM_DERIVATIVE, "scan", "cond", "shard_map"})
+
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _MODELS = _HERE + "models" + os.sep  # a user's model as any other
 

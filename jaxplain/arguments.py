@@ -62,9 +62,7 @@ def function_name(f: Any) -> str:
     return getattr(f, "__name__", type(f).__name__)
 
 
-def leaves_by_path(
-    tree: Any, is_leaf: Callable[[Any], bool] | None = None
-) -> list[tuple[str, Any]]:
+def with_paths(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> list[tuple[str, Any]]:
     """The leaves of a tree, each with its path: "params/Dense_0/kernel"."""
     leaves = jax.tree_util.tree_flatten_with_path(tree, is_leaf)[0]
     return [(jax.tree_util.keystr(path, simple=True, separator="/"), v) for path, v in leaves]
@@ -72,4 +70,4 @@ def leaves_by_path(
 
 def by_path(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> dict[str, Any]:
     """The leaves of a tree by their paths, which are all different."""
-    return dict(leaves_by_path(tree, is_leaf))
+    return dict(with_paths(tree, is_leaf))

@@ -127,11 +127,7 @@ def _explain(options: argparse.Namespace) -> None:
 
 
 def _run(
-    images: Sequence[Any],
-    names: Sequence[str],
-    methods: Sequence[str],
-    target: int | None,
-    out: Path,
+    images: list[Any], names: Sequence[str], methods: Sequence[str], target: int | None, out: Path
 ) -> None:
     import jax
     import numpy as np

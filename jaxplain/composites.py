@@ -57,9 +57,8 @@ def _join(values: Iterable[Any]) -> str:
 def kind(*kinds: str) -> Match:
     """Layers of the given kinds (see `Layer.kind`)."""
     if unknown := [k for k in kinds if k not in Gradient.kinds]:
-        raise ValueError(
-            f"no kind is called {unknown[0]!r}; there are: {_join(sorted(Gradient.kinds))}"
-        )
+        known = _join(sorted(Gradient.kinds))
+        raise ValueError(f"no kind is called {unknown[0]!r}; there are: {known}")
     return Match(lambda layer: layer.kind in kinds, f"kind({_join(kinds)})")
 
 
@@ -194,6 +193,12 @@ def matching(match: Callable[[Layer], bool], layers: Iterable[Layer]) -> tuple[L
 def describe_layers(layers: Iterable[Layer]) -> str:
     """The names of layers with their kind and op: "head (Affine dense)"."""
     return ", ".join(f"{layer.name} ({layer.kind} {layer.op})" for layer in layers)
+
+
+def describe_layer(layer: Layer) -> str:
+    """A layer's number, name and place, for messages."""
+    where = f" at {layer.location}" if layer.location else ""
+    return f"layer {layer.index} ({layer.name}){where}"
 
 
 def describe(rule: Rule) -> str:

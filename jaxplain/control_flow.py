@@ -54,11 +54,11 @@ def evaluate(
     def inside(block: Block, operands: Sequence[Any], inner: Probes) -> tuple[list[Any], Any]:
         operands = [c.narrowed(v) for c, v in zip(entering, operands, strict=True)]
         outputs, captured = run(block, operands, inner)
-        left = [
-            _absorbed(v, crossing.carries and output not in carries_relevance, columns)
-            for v, crossing, output in zip(outputs, leaving, block.explained_outputs, strict=True)
-        ]
-        return [c.widened(v) for c, v in zip(leaving, left, strict=True)], captured
+        left = []
+        for value, crossing, var in zip(outputs, leaving, block.explained_outputs, strict=True):
+            absorbs = crossing.carries and var not in carries_relevance
+            left.append(crossing.widened(_absorbed(value, absorbs, columns)))
+        return left, captured
 
     operands = []
     for crossing in entering:

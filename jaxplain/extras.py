@@ -15,6 +15,7 @@ def package(name: str, missing: str) -> Any:
         ImportError: it is not installed.
     """
     try:
+        importlib.import_module(name.partition(".")[0])  # what is inside may be loaded without it
         return importlib.import_module(name)
     except ImportError as error:
         raise ImportError(missing) from error

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import checkify
 
+from jaxplain.composites import describe_layer
 from jaxplain.graph.ir import Control, read
 from jaxplain.graph.layer import Layer
 from jaxplain.interpreter import values
@@ -21,14 +22,10 @@ _MASKED = [-jnp.inf]
 def places(plan: Plan) -> list[str]:
     """Names of the arrays that `flags` checks: weights and inputs, then the layers in order."""
     program = plan.graph.program
-    weights = [
-        f"an array of shape {v.shape} that the function closes over" for v, _ in program.constants
-    ]
+    shapes = (v.shape for v, _ in program.constants)
+    weights = [f"an array of shape {shape} that the function closes over" for shape in shapes]
     inputs = [f"the input {v.path or i}" for i, v in enumerate(program.inputs)]
-    layers = []
-    for layer in plan.layers:
-        where = f" at {layer.location}" if layer.location else ""
-        layers.append(f"the output of layer {layer.index} ({layer.name}){where}")
+    layers = [f"the output of {describe_layer(layer)}" for layer in plan.layers]
     return [*weights, *inputs, *layers]
 
 
@@ -46,10 +43,8 @@ def flags(
     explained = {id(v) for v in plan.graph.explained}
     given = [*constants, *inputs]
     variables = [*(v for v, _ in plan.graph.program.constants), *plan.graph.program.inputs]
-    sound = [
-        is_finite(value) if id(var) in explained else _weight(value)
-        for var, value in zip(variables, given, strict=True)
-    ]
+    pairs = zip(variables, given, strict=True)
+    sound = [is_finite(v) if id(var) in explained else _weight(v) for var, v in pairs]
     env = values(plan.graph.program, constants, inputs)
     for outermost, layers in groupby(plan.layers, lambda layer: layer.around[:1]):
         if outermost and outermost[0].control is not None and outermost[0].control.length:

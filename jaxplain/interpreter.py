@@ -329,8 +329,10 @@ def _under_rule(
         values, xs, zs, columns, state = residuals
         env = dict(zip(names, values, strict=True))
         messages: dict[Var, Any] = {}
+        absorbed: dict[str, jax.Array] = {}
         if len(zs) > 1:
-            received, absorbed = _differentiated(lambda *x: apply(layer, env, x), xs, rs), {}
+            pullback = jax.vjp(lambda *x: apply(layer, env, x), *xs)[1]
+            received = pullback([r.astype(z.dtype) for r, z in zip(rs, zs, strict=True)])
         else:
             z, r = (undone(layer.moves, v) for v in (zs[0], rs[0]))
             wider = partial(jnp.asarray, dtype=wide(*(v.dtype for v in (z, r, *xs))))
@@ -342,22 +344,14 @@ def _under_rule(
             messages = parameters.messages(
                 layer, rule, lambda env: apply(layer, env, xs)[0], env, rs[0]
             )
-        received = tuple(
-            a.astype(wide(x.dtype) if at_least_float32 else x.dtype)
-            for a, x in zip(received, xs, strict=True)
-        )
+        dtypes = (wide(x.dtype) if at_least_float32 else x.dtype for x in xs)
+        received = tuple(a.astype(dtype) for a, dtype in zip(received, dtypes, strict=True))
         to_constants = tuple(messages.get(v) for v in names)
         return to_constants, received, columns and record(columns, rs, received, absorbed), None
 
     ruled = jax.custom_vjp(primal)
     ruled.defvjp(forward, backward)
     return ruled
-
-
-def _differentiated(function: Callable[..., Any], xs: Any, rs: Sequence[Any]) -> Any:
-    """The gradient J^T rs, for an operation with several outputs."""
-    zs, pullback = jax.vjp(function, *xs)
-    return pullback([r.astype(z.dtype) for r, z in zip(rs, zs, strict=True)])
 
 
 def _check_received(layer: Layer, rule: Rule, received: Any, xs: tuple[jax.Array, ...]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 
+from jaxplain.composites import describe_layer
 from jaxplain.errors import CutOffError, NotAnalyzableError
 from jaxplain.graph import Graph, Layer
 from jaxplain.graph.analyses.flow import reached
@@ -172,9 +173,8 @@ def _check_rule(layer: Layer, rule: Rule, constants: Sequence[Var]) -> None:
         return
     end = max(map(layer.nodes.index, layer.mixing)) + 1
     if any(v in constants for node in layer.nodes[:end] for v in node.inputs):
-        where = f" at {layer.location}" if layer.location else ""
         raise NotAnalyzableError(
-            f"{rule!r} of layer {layer.index} ({layer.name}){where} treats inputs otherwise than "
+            f"{rule!r} of {describe_layer(layer)} treats inputs otherwise than "
             "weights, which have no relevance under it: give the layer a rule that shares by "
             "contribution, e.g. Epsilon or ZPlus; a rule of your own that does says so by "
             "weights_like_inputs = True"

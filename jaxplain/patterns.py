@@ -74,12 +74,8 @@ class Moments:
         count = self.count + other.count
         share = other.count / jnp.where(count == 0, 1, count)
         x, y = other.x - self.x, other.y - self.y
-        return Moments(
-            count,
-            self.x + share * x,
-            self.y + share * y,
-            self.xy + share * (other.xy - self.xy) + share * (1 - share) * x * y,
-        )
+        xy = self.xy + share * (other.xy - self.xy) + share * (1 - share) * x * y
+        return Moments(count, self.x + share * x, self.y + share * y, xy)
 
     def psum(self, axis_name: str | Sequence[str]) -> "Moments":
         """The moments of the samples of all devices together."""
@@ -167,9 +163,8 @@ class PatternStatistics:
         """
         self._check_whole()
         if kind not in KINDS:
-            raise ValueError(
-                f"no kind of pattern is called {kind!r}; there are: {', '.join(KINDS)}"
-            )
+            known = ", ".join(KINDS)
+            raise ValueError(f"no kind of pattern is called {kind!r}; there are: {known}")
         return _patterns(self, KINDS[kind])
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from jaxplain import _compat, composites, notes, tables
-from jaxplain.composites import Composite, describe
+from jaxplain.composites import Composite, describe, describe_layer
 from jaxplain.errors import NotAnalyzableError, join_some
 from jaxplain.graph import Graph, Layer
 from jaxplain.rules import Gradient, Rule
@@ -67,8 +67,7 @@ class Plan:
             if rule is None:
                 rule, reason = Gradient(), 'unknown="gradient"'
             elif objection := rule.objection(layer):
-                where = f" at {layer.location}" if layer.location else ""
-                raise ValueError(f"layer {layer.index} ({layer.name}){where}: {objection}")
+                raise ValueError(f"{describe_layer(layer)}: {objection}")
             rows.append(Row(layer, rule, reason))
         self.rows = tuple(rows)
 

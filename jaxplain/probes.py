@@ -47,12 +47,9 @@ class Probes:
 
     def inside(self, step: Layer) -> "ProbesInside":
         """The probes in a loop, branch or shard_map."""
-        return ProbesInside(
-            self,
-            tuple(k for k, v in self.capture.items() if step in k.around and v is not None),
-            tuple(k for k in self.masks if step in k.around),
-            step,
-        )
+        captured = tuple(k for k, v in self.capture.items() if step in k.around and v is not None)
+        masked = tuple(k for k in self.masks if step in k.around)
+        return ProbesInside(self, captured, masked, step)
 
 
 @dataclass(frozen=True)
@@ -81,11 +78,9 @@ class ProbesInside:
     @property
     def arrays(self) -> list[Any]:
         """The zeros and the masks, of all iterations and devices."""
+        zeros = [self.probes.capture[k] for k in self.captured]
         masks = ((self.probes.masks[k], k.shape_inside(self.step)) for k in self.masked)
-        return [
-            *(self.probes.capture[k] for k in self.captured),
-            *(jnp.broadcast_to(mask, shape) for mask, shape in masks),
-        ]
+        return zeros + [jnp.broadcast_to(mask, shape) for mask, shape in masks]
 
     def attach(self, arrays: Sequence[Any]) -> Probes:
         """The probes of one iteration, from its slices of `arrays`."""

@@ -7,7 +7,7 @@ import jax
 from jax.tree_util import DictKey
 
 from jaxplain import _compat
-from jaxplain.arguments import leaves_by_path
+from jaxplain.arguments import with_paths
 
 
 def unroll(f: Callable[..., Any]) -> Callable[..., Any]:
@@ -60,7 +60,7 @@ class _Unrolled:
 
     def tree_flatten_with_keys(self) -> tuple[list[tuple[Any, Any]], Any]:
         """Its leaves by their paths in `f`, which name the layers."""
-        keyed = [(DictKey(path), leaf) for path, leaf in leaves_by_path(self._f)]
+        keyed = [(DictKey(path), leaf) for path, leaf in with_paths(self._f)]
         return keyed, jax.tree.structure(self._f)
 
     @classmethod

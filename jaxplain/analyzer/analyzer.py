@@ -23,8 +23,10 @@ from jaxplain.transforms.method import selected_value
 from jaxplain.transforms.occlusion import Occlusion
 from jaxplain.transforms.pattern_statistics import pattern_statistics
 from jaxplain.transforms.patterns import selected_sign
-from jaxplain.transforms.wrapper import Base, Wrapper, innermost
+from jaxplain.transforms.wrapper import Base, Wrapper, call, innermost
 
+#: Whose numbers, where they differ from the mathematically right ones.
+Compat = Literal["innvestigate"] | None
 Mode = Literal["max_activation", "index", "all"]
 
 #: Options that mean nothing for a jaxpr: why, and the values that nobody needs to be told about.
@@ -38,11 +40,7 @@ _said: set[str] = set()
 
 
 def create_analyzer(
-    name: str,
-    model: Callable[..., Any],
-    *,
-    compat: Literal["innvestigate"] | None = None,
-    **options: Any,
+    name: str, model: Callable[..., Any], *, compat: Compat = None, **options: Any
 ) -> "Analyzer":
     """A method by the name it has in iNNvestigate or SIGN-XAI, applied to a JAX model.
 
@@ -90,12 +88,7 @@ class Analyzer:
     """
 
     def __init__(
-        self,
-        name: str,
-        model: Callable[..., Any],
-        *,
-        compat: Literal["innvestigate"] | None = None,
-        **options: Any,
+        self, name: str, model: Callable[..., Any], *, compat: Compat = None, **options: Any
     ):
         if compat not in (None, "innvestigate"):
             raise ValueError(f'compat must be None or "innvestigate", got {compat!r}')
@@ -171,14 +164,13 @@ class Analyzer:
         summed = self.mode == "all" and isinstance(explain, Occlusion)
         if summed:
             target = "all"  # occlusion compares outputs, one by one
-        random: dict[str, Any] = {}
-        if isinstance(explain, Wrapper) and explain.needs_key:
-            random["key"] = jax.random.key(0) if key is None else key
-        elif key is not None:
+        if key is None:
+            key = jax.random.key(0)
+        elif not (isinstance(explain, Wrapper) and explain.needs_key):
             raise ValueError(f"{self.name!r} draws no random numbers: leave key out")
         if self.options.get("reverse_verbose"):
             print(explain.plan(*inputs))
-        attribution = explain(*inputs, target=target, **random)
+        attribution = call(explain, inputs, target, key)
         if summed:
             attribution = attribution.sum(0)
         if isinstance(explain, Explainer) and explain.capture is not None:

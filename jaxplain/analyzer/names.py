@@ -52,24 +52,17 @@ def _random(f: Callable[..., Any], s: Settings) -> Base:
 
 
 def _integrated(f: Callable[..., Any], s: Settings) -> Base:
+    same = {option: s[option] for option in ("steps", "batch_size")}
+    quadrature: Literal["left", "midpoint"] = "left" if s.compat else "midpoint"
     return transforms.integrated_gradients(
-        _gradient(f, s),
-        _references(s),
-        steps=s["steps"],
-        quadrature="left" if s.compat else "midpoint",
-        batch_size=s["batch_size"],
+        _gradient(f, s), _references(s), quadrature=quadrature, **same
     )
 
 
 def _noisy(method: Callable[..., Base]) -> Build:
     def build(f: Callable[..., Any], s: Settings) -> Base:
-        return method(
-            _gradient(f, s),
-            samples=s["augment_by_n"],
-            noise_scale=s["noise_scale"],
-            absolute=s.compat,
-            batch_size=s["batch_size"],
-        )
+        same = {option: s[option] for option in ("noise_scale", "batch_size")}
+        return method(_gradient(f, s), samples=s["augment_by_n"], absolute=s.compat, **same)
 
     return build
 
@@ -147,16 +140,16 @@ def _pattern(method: Callable[..., Explainer]) -> Build:
 
 
 def _cam(f: Callable[..., Any], s: Settings) -> Base:
-    cam = transforms.grad_cam(
-        f, s["last_conv_layer_name"], resize=s["resize"], argnums=_one(s), logits=True
-    )
+    cam = transforms.grad_cam(f, s["last_conv_layer_name"], **_cam_options(s))
     return cam if s["resize"] is None else Changed(cam, shaped_as_input)
 
 
 def _guided_cam(f: Callable[..., Any], s: Settings) -> Base:
-    return transforms.guided_grad_cam(
-        f, s["last_conv_layer_name"], resize=s["resize"], argnums=_one(s), logits=True
-    )
+    return transforms.guided_grad_cam(f, s["last_conv_layer_name"], **_cam_options(s))
+
+
+def _cam_options(s: Settings) -> dict[str, Any]:
+    return {"resize": s["resize"], "argnums": _one(s), "logits": True}
 
 
 def _occlusion(f: Callable[..., Any], s: Settings) -> Base:

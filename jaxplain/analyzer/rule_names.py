@@ -23,8 +23,9 @@ def rule_of(spec: Any, s: Settings) -> Rule:
         return spec
     if isinstance(spec, type) and issubclass(spec, Rule):
         return spec()
-    if isinstance(spec, tuple) and len(spec) == 2 and not any(map(_is_rule, spec)):
-        return rules.ZBox(*spec, epsilon=s.epsilon)
+    pair = isinstance(spec, tuple) and len(spec) == 2
+    if pair and not any(isinstance(v, str | Rule | type) for v in spec):
+        return rules.ZBox(spec[0], spec[1], s.epsilon)
     if not isinstance(spec, str):
         raise TypeError(
             "a rule is given by its name, itself, or as the bounds (low, high) of the input, got "
@@ -52,10 +53,6 @@ def rule_of(spec: Any, s: Settings) -> Rule:
     if spec not in known:
         raise ValueError(f"no rule is called {spec!r}{did_you_mean(spec, known)}")
     return known[spec]
-
-
-def _is_rule(spec: Any) -> bool:
-    return isinstance(spec, str | Rule | type)
 
 
 def alpha_beta(alpha: Any, beta: Any, bias: bool, s: Settings) -> Rule:

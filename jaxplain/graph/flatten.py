@@ -7,6 +7,7 @@ compile-time constants. Loops and branches are operations that own a program for
 
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import jax
@@ -131,6 +132,8 @@ class _Flattener:
                 return self.iterations(eqn, flow, operands, path)
         if info.separable and len(operands) > 1:
             return self.each(eqn, operands, path, origin)
+        if info.role is Role.SPLIT:
+            return [self.traced(origin, path, piece, *operands) for piece in _pieces(eqn)]
         node = self.node(eqn, info, operands, _joined(path), origin)
         if flow is not None and node.control is None:
             bodies = [self.body(flow, body, path, node) for body in flow.bodies]
@@ -284,6 +287,19 @@ class _Flattener:
 
 _COMPUTES = (Kind.DIAGONAL, Kind.ELEMENTWISE, Kind.DISCRETE)
 _UNIFORM = (Kind.DIAGONAL, Kind.STRUCTURAL, Kind.ELEMENTWISE)
+
+
+def _pieces(eqn: _compat.Eqn) -> list[Callable[..., Any]]:
+    """What a split or unstack makes of its operand, a slice each: pieces are then read alike."""
+    axis, sizes = eqn.params["axis"], eqn.params.get("sizes")
+    if sizes is None:
+        places = range(len(eqn.outvars))
+        return [partial(lax.index_in_dim, index=i, axis=axis, keepdims=False) for i in places]
+    ends = zip(accumulate(sizes), sizes, strict=True)
+    return [
+        partial(lax.slice_in_dim, start_index=end - size, limit_index=end, axis=axis)
+        for end, size in ends
+    ]
 
 
 def _stack(*values: Any) -> Any:

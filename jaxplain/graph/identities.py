@@ -32,6 +32,16 @@ class _Piece(NamedTuple):
     start: int
     stop: int
 
+    @property
+    def is_row(self) -> bool:
+        """Whether it is one entry along the axis, its axes in their own order."""
+        return self.stop - self.start == 1 and self.order == tuple(range(len(self.order)))
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """The shape of such a piece without the axis."""
+        return (*self.base.shape[: self.axis], *self.base.shape[self.axis + 1 :])
+
 
 class Identities:
     """The moved values and pieces so far.
@@ -44,15 +54,16 @@ class Identities:
         self._nodes = nodes
         self._moved: dict[Var, _Moved] = {}
         self._pieces: dict[Var, _Piece] = {}
+        self._rows: dict[Var, _Piece] = {}  # pieces without the axis that they were cut along
 
     def outputs(self, node: Node) -> tuple[Var, ...]:
         """The operation's outputs, an earlier value in the place of an output that equals it."""
         role = node.info.role
-        if role is Role.SLICE and node.outputs[0].shape == node.inputs[0].shape:
-            return node.inputs
-        if role in (Role.SLICE, Role.SPLIT):
+        if _takes_all(node):
+            return node.inputs[:1]
+        if role is Role.SLICE:
             self._cut(node)
-        elif role is Role.CONCATENATION and "dimension" in node.params:
+        elif role is Role.CONCATENATION:
             return (self._whole(node) or node.outputs[0],)
         elif layouts.is_move(node) and (role is not Role.CAST or _widens(node)):
             return (self._back(node) or node.outputs[0],)
@@ -60,10 +71,12 @@ class Identities:
 
     def _back(self, node: Node) -> Var | None:
         (operand,), (out,) = node.inputs, node.outputs
-        if operand in self._pieces and node.info.role is Role.TRANSPOSE:
-            piece = self._pieces[operand]
+        piece = self._pieces.get(operand)
+        if piece is not None and node.info.role is Role.TRANSPOSE:
             order = tuple(piece.order[axis] for axis in node.params["permutation"])
             self._pieces[out] = piece._replace(order=order)
+        elif piece is not None and piece.is_row and out.shape == piece.row_shape:
+            self._rows[out] = piece
         base, layout = self._moved.get(operand, (operand, layouts.original(operand.shape)))
         moved = layouts.after(node, layout)
         if moved is None:
@@ -78,12 +91,6 @@ class Identities:
     def _cut(self, node: Node) -> None:
         base, params = node.inputs[0], node.params
         order = tuple(range(len(base.shape)))
-        if "sizes" in params:
-            start = 0
-            for var, size in zip(node.outputs, params["sizes"], strict=True):
-                self._pieces[var] = _Piece(base, order, params["axis"], start, start + size)
-                start += size
-            return
         (out,), starts, strides = node.outputs, params["start_indices"], params["strides"]
         axes = [i for i, (n, m) in enumerate(zip(base.shape, out.shape, strict=True)) if n != m]
         if len(axes) == 1 and (strides is None or strides[axes[0]] == 1):
@@ -92,13 +99,15 @@ class Identities:
 
     def _whole(self, node: Node) -> Var | None:
         """The value that is put together from all its pieces, perhaps transposed."""
-        pieces = [self._pieces.get(v) for v in node.inputs]
+        joins = "dimension" in node.params  # else it stacks
+        pieces = [(self._pieces if joins else self._rows).get(v) for v in node.inputs]
         first, end = pieces[0], 0
         for piece in pieces:
             if first is None or piece is None or piece[:3] != first[:3] or piece.start != end:
                 return None
             end = piece.stop
-        if first is None or first.order[node.params["dimension"]] != first.axis:
+        axis = node.params["dimension" if joins else "axis"]
+        if first is None or first.order[axis] != first.axis:
             return None
         if end != first.base.shape[first.axis]:
             return None
@@ -115,6 +124,18 @@ def _transposed(var: Var, order: tuple[int, ...], like: Node) -> list[Node]:
     (eqn,) = jaxpr.eqns
     info = lookup(_compat.primitive_name(eqn))
     return [Node(eqn, info, [var], like.names[0], like.origins, like.remat)]
+
+
+def _takes_all(node: Node) -> bool:
+    """Whether a slice takes the whole value, or a padding adds nothing."""
+    if "padding_config" in node.params:
+        return not any(map(any, node.params["padding_config"]))
+    whole = node.info.role is Role.SLICE or "reps" in node.params or _is_dynamic_slice(node)
+    return whole and node.outputs[0].shape == node.inputs[0].shape
+
+
+def _is_dynamic_slice(node: Node) -> bool:
+    return "slice_sizes" in node.params and "dimension_numbers" not in node.params
 
 
 def _widens(node: Node) -> bool:

@@ -6,10 +6,9 @@ the analyses) and `Operand` (its treatment of an operand).
 """
 
 import enum
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from jaxplain.graph import intervals
 from jaxplain.graph.intervals import POSITIVE, SIGNED_UNIT, UNIT, Bounds, within
@@ -195,9 +194,9 @@ TABLE: dict[str, PrimitiveInfo] = {
     "gather": _moves(Role.LOOKUP, operands=(_MOVED, _INDEX), keeps_places=False),
     "scatter": _moves(operands=(_MOVED, _INDEX, _MOVED), keeps_places=False),
     "rev": _keeps(Role.REVERSAL),
-    "split": _moves(Role.SPLIT),
+    **_rows("split unstack", _moves(Role.SPLIT)),
     **_rows("concatenate stack", _moves(Role.CONCATENATION)),
-    **_rows("unstack tile all_gather all_gather_invariant all_to_all ppermute", _moves()),
+    **_rows("tile all_gather all_gather_invariant all_to_all ppermute", _moves()),
     # mixing
     "dot_general": _multiplies(Role.CONTRACTION, op="dense", local=True),
     "ragged_dot_general": _multiplies(operands=(_FACTOR, _FACTOR, _INDEX), op="dense"),
@@ -276,68 +275,3 @@ MINIMA = frozenset(name for name, info in TABLE.items() if info.largest is False
 def lookup(name: str) -> PrimitiveInfo:
     """The table's row for a primitive; `UNKNOWN` when there is none."""
     return TABLE.get(name, UNKNOWN)
-
-
-def register_primitive(
-    name: str, kind: str, operands: Sequence[str] = (), *, op: str = "", **facts: Any
-) -> None:
-    """Adds a row to the table of primitives, for a primitive of your own or of another library.
-
-    Layers of this primitive then get their rules like any other. Register before the first
-    explanation: plans that were made before do not change.
-
-    Args:
-        name: the primitive's name, as a jaxpr shows it.
-        kind: how relevance may cross it. Linear primitives are "diagonal" (one output per input,
-            scaled or shifted), "structural" (moves values) or "mixing" (weighted sums of many
-            inputs); the rest is "elementwise" (nonlinear, one output per input), "selection" (each
-            output is one of the inputs) or "discrete" (a derivative of zero, so that no relevance
-            flows).
-        operands: for a linear primitive, its treatment of each operand; the last entry stands for
-            all operands that follow:
-
-            - "factor": multiplied; "divisor": divided by, entry by entry;
-            - "term": added; "subtrahend": subtracted; a constant one is part of the bias;
-            - "moved": moved to the outputs; a constant one is part of the bias;
-            - "index": says where values go or come from; "condition": which value is taken;
-            - "setting": shapes the map in another way, so that rules that need the entries of the
-              layer's matrix are refused.
-        op: `layer.op` of a mixing primitive's layers (by default "dense" for products of factors,
-            "sum" for terms, "linear" with a setting).
-        **facts: other attributes of `PrimitiveInfo`, such as `piecewise=True` for a rectifier.
-
-    Raises:
-        TypeError: a fact is no attribute of `PrimitiveInfo`.
-        ValueError: the kind or an operand has no known name, a linear primitive has no operands, or
-            the primitive has another row already.
-
-    Example:
-        Equinox writes into the buffers of its loops with a primitive of its own,
-        `maybe_set(condition, buffer, value, *index)`:
-
-        >>> import jaxplain as jxp
-        >>> jxp.register_primitive(
-        ...     "maybe_set", "structural", ("condition", "moved", "moved", "index")
-        ... )
-    """
-    kinds = _named(PrimitiveKind, [kind], "kind")
-    treated = _named(Operand, operands, "operand")
-    if kinds[0] is PrimitiveKind.MIXING and not op:
-        op = "linear" if _SETTING in treated else "dense" if _FACTOR in treated else "sum"
-    given = {"local": kinds[0] is not PrimitiveKind.MIXING} | facts
-    info = PrimitiveInfo(kinds[0], operands=treated, op=op, **given)
-    if TABLE.setdefault(name, info) != info:
-        raise ValueError(f"the primitive {name!r} is known already: {TABLE[name]}")
-
-
-_Enum = TypeVar("_Enum", bound=enum.Enum)
-
-
-def _named(members: type[_Enum], names: Sequence[str], what: str) -> tuple[_Enum, ...]:
-    known = {member.name.lower(): member for member in members}
-    if isinstance(names, str):
-        names = [names]
-    for name in names:
-        if name not in known:
-            raise ValueError(f"no {what} is called {name!r}; there are: {', '.join(known)}")
-    return tuple(known[name] for name in names)

@@ -120,7 +120,5 @@ def frequency(logits: Any) -> np.ndarray:
     pitches = np.arange(PITCHES)
     distance = np.abs(pitches - probabilities.argmax(-1)[..., None])
     weights = np.where(distance <= _NEIGHBOURS, probabilities, 0)
-    cents = _FIRST_PITCH + _CENTS * np.average(
-        np.broadcast_to(pitches, weights.shape), axis=-1, weights=weights
-    )
-    return 10 * 2 ** (cents / 1200)
+    pitch = np.average(np.broadcast_to(pitches, weights.shape), axis=-1, weights=weights)
+    return 10 * 2 ** ((_FIRST_PITCH + _CENTS * pitch) / 1200)

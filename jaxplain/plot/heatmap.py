@@ -195,10 +195,8 @@ def _reduced(relevance: ArrayLike, reduce: Reduce, channel_axis: int) -> np.ndar
         )
     if not -values.ndim <= channel_axis < values.ndim:
         raise ValueError(f"channel_axis {channel_axis} is no axis of shape {values.shape}")
-    if reduce == "sum":
-        return values.sum(channel_axis)
-    if reduce == "mean":
-        return values.mean(channel_axis)
+    if reduce in ("sum", "mean"):
+        return values.sum(channel_axis) if reduce == "sum" else values.mean(channel_axis)
     strongest = np.abs(values).argmax(channel_axis, keepdims=True)
     return np.take_along_axis(values, strongest, channel_axis).squeeze(channel_axis)
 

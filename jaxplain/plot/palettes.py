@@ -78,13 +78,11 @@ PALETTES: Mapping[str, Palette] = {
     palette.name: palette
     for palette in (
         Palette(
-            "seismic",
-            {-1: "#0f2fb0", -0.5: "#4a7df0", 0: "#ffffff", 0.5: "#f5453b", 1: "#a80019"},
+            "seismic", {-1: "#0f2fb0", -0.5: "#4a7df0", 0: "#ffffff", 0.5: "#f5453b", 1: "#a80019"}
         ),
         Palette("bwr", {-1: "#0000ff", 0: "#ffffff", 1: "#ff0000"}),
         Palette(
-            "coldnhot",
-            {-1: "#9cfbff", -0.5: "#0a50ff", 0: "#000000", 0.5: "#ff2a0a", 1: "#fff79c"},
+            "coldnhot", {-1: "#9cfbff", -0.5: "#0a50ff", 0: "#000000", 0.5: "#ff2a0a", 1: "#fff79c"}
         ),
         Palette("hot", {0: "#000000", 0.4: "#d81e05", 0.75: "#ffc21a", 1: "#ffffff"}),
         Palette("gray", {0: "#000000", 1: "#ffffff"}),

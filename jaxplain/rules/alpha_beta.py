@@ -59,10 +59,9 @@ class AlphaBeta(Stabilized):
             return excited.share(self._quotient(layer, r, excited.total(), +1))
         contributions = Contributions(layer, x)
         above, below = contributions.totals()
-        return contributions.share(
-            self._quotient(layer, self.alpha * r, above, +1),
-            self._quotient(layer, -self.beta * r, below, -1),
-        )
+        up = self._quotient(layer, self.alpha * r, above, +1)
+        down = self._quotient(layer, -self.beta * r, below, -1)
+        return contributions.share(up, down)
 
     def _quotient(self, layer: LayerView, r: jax.Array, total: jax.Array, sign: int) -> jax.Array:
         """r over the contributions of one sign, and that sign's part of the bias."""

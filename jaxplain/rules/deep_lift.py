@@ -197,10 +197,6 @@ def _total(u: jax.Array, u0: jax.Array, axes: tuple[int, ...]) -> jax.Array:
     return jax.nn.logsumexp(u, axes)
 
 
-def _total_forward(u: jax.Array, u0: jax.Array, axes: tuple[int, ...]) -> Any:
-    return jax.nn.logsumexp(u, axes), (u, u0)
-
-
 def _total_backward(axes: tuple[int, ...], ends: Any, r: jax.Array) -> Any:
     u, u0 = ends
     sums = (jax.nn.logsumexp(v, axes, keepdims=True) for v in ends)
@@ -208,7 +204,7 @@ def _total_backward(axes: tuple[int, ...], ends: Any, r: jax.Array) -> Any:
     return w * jnp.expand_dims(r, axes), jnp.zeros_like(u0)
 
 
-_total.defvjp(_total_forward, _total_backward)
+_total.defvjp(lambda u, u0, axes: (jax.nn.logsumexp(u, axes), (u, u0)), _total_backward)
 
 
 def _log_mean(u: jax.Array, u0: jax.Array) -> jax.Array:

@@ -59,18 +59,12 @@ class Gamma(Stabilized):
             favoured = self.gamma * jnp.maximum(bias, 0)
             total = total + favoured if counts else linear
         alive = jnp.where(z == 0, 0, r)
-        s = layer.divide(
-            alive,
-            total + half * (linear + flow),
-            self.epsilon,
-            flow=lambda: (1 + self.gamma) * flow,
-            sign=0 if layer.biased and not counts else +1,
-        )
+        sign = 0 if layer.biased and not counts else +1
+        denominator = total + half * (linear + flow)
+        s = layer.divide(alive, denominator, self.epsilon, lambda: (1 + self.gamma) * flow, sign)
         layer.record("dead", lambda: r - alive)
         if counts:
             layer.record("bias", lambda: s * (bias + favoured))
         plain, favour = layer.transpose(own(s)), size.transpose(s)
-        return tuple(
-            (1 + half) * v * p + half * n * q
-            for v, p, n, q in zip(x, plain, sizes, favour, strict=True)
-        )
+        parts = zip(x, plain, sizes, favour, strict=True)
+        return tuple((1 + half) * v * p + half * n * q for v, p, n, q in parts)

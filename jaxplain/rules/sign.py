@@ -101,9 +101,7 @@ class StdEpsilon(Rule):
             return jnp.concatenate([v.ravel() for v in x]).std()
         *sources, exit_ = layer.examples
         assert exit_ is not None
-        rows = [
-            jnp.moveaxis(v, i or 0, 0).reshape(v.shape[i or 0], -1)
-            for v, i in zip(x, sources, strict=True)
-        ]
+        axes = [(v, i or 0) for v, i in zip(x, sources, strict=True)]
+        rows = [jnp.moveaxis(v, axis, 0).reshape(v.shape[axis], -1) for v, axis in axes]
         deviation = jnp.concatenate(rows, 1).std(1)
         return deviation.reshape([-1 if i == exit_ else 1 for i in range(z.ndim)])

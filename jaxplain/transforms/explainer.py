@@ -135,19 +135,15 @@ class Explainer(Spec):
         traced.check_target(target)
         factors = traced.check_masks(masks)
         call.check_finite()
-        output, explained, captured = call.compute(
-            Evaluation.attribution, target=target, masks=factors
-        )
+        results = call.compute(Evaluation.attribution, target=target, masks=factors)
+        output, explained, captured = results
         if self.check_finite:
             finite.check_attribution((explained, captured))
         attribution = explained[0] if traced.stop else traced.like_explained(args, explained)
         captured = {layer.name: captured[layer.name] for layer in traced.captured}  # by depth
-        asked = (
-            *((output,) if self.with_output else ()),
-            attribution,
-            *((captured,) if self.capture is not None else ()),
-        )
-        return asked if len(asked) > 1 else attribution
+        before = [output] if self.with_output else []
+        behind = [captured] if self.capture is not None else []
+        return (*before, attribution, *behind) if before or behind else attribution
 
     @readable
     def plan(self, *args: Any) -> Plan:

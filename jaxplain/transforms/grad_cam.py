@@ -32,10 +32,9 @@ class GradCam(Wrapper):
             raise TypeError(
                 f"Grad-CAM explains one argument: argnums is an int, not {self.argnums}"
             )
-        if self.resize not in (None, *get_args(Resize)):
-            raise ValueError(
-                f"resize must be None or one of {get_args(Resize)}, got {self.resize!r}"
-            )
+        known = get_args(Resize)
+        if self.resize not in (None, *known):
+            raise ValueError(f"resize must be None or one of {known}, got {self.resize!r}")
 
     def check(self, args: Sequence[Any], target: Target) -> None:
         """The layer must have space, and the input too if the map is resized."""

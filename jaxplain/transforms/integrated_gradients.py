@@ -20,21 +20,16 @@ Quadrature = Literal["midpoint", "left", "right", "trapezoid", "gauss_legendre"]
 
 def nodes(steps: int, quadrature: Quadrature) -> tuple[np.ndarray, np.ndarray]:
     """Places in [0, 1] and weights that add up to 1."""
-    even = np.full(steps, 1 / steps)
     match quadrature:
-        case "midpoint":
-            return (np.arange(steps) + 0.5) / steps, even
-        case "left":
-            return np.arange(steps) / steps, even
-        case "right":
-            return (np.arange(steps) + 1) / steps, even
+        case "gauss_legendre":
+            places, weights = np.polynomial.legendre.leggauss(steps)
+            return (places + 1) / 2, weights / 2
         case "trapezoid":
             weights = np.full(steps, 1 / (steps - 1))
             weights[[0, -1]] /= 2
             return np.linspace(0, 1, steps), weights
-        case "gauss_legendre":
-            places, weights = np.polynomial.legendre.leggauss(steps)
-            return (places + 1) / 2, weights / 2
+    start = {"left": 0, "midpoint": 0.5, "right": 1}[quadrature]
+    return (np.arange(steps) + start) / steps, np.full(steps, 1 / steps)
 
 
 @dataclass(frozen=True, eq=False)

@@ -74,7 +74,8 @@ class Occlusion(Wrapper):
         def lost(place: Any) -> Any:
             inside = jnp.ones((), bool)
             for axis, (n, size, stride) in enumerate(axes):
-                position = jnp.arange(n).reshape(-1, *(1,) * (len(axes) - 1 - axis))
+                others = [i for i in range(len(axes)) if i != axis]
+                position = jnp.expand_dims(jnp.arange(n), others)
                 start = place[axis] * stride
                 inside = inside & (position >= start) & (position < start + size)
             difference = whole - score(jnp.where(jnp.broadcast_to(inside, x.shape), hidden, x))

@@ -118,8 +118,7 @@ def pattern_attribution(
 
 def _composite(rule: PatternNet) -> Composite:
     weights = Match(kernel | kind("Affine") & op("scale"), "kernel | scale")
-    entries: list[tuple[Match, Any]] = [(weights, rule)]
-    return Composite(entries, name=type(rule).__name__, base=DIFFERENTIATED, strict=False)
+    return Composite([(weights, rule)], name=type(rule).__name__, base=DIFFERENTIATED, strict=False)
 
 
 _PATTERN_NET, _PATTERN_ATTRIBUTION = _composite(PatternNet()), _composite(PatternAttribution())

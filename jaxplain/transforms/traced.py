@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain import _compat, notes, targets
-from jaxplain.arguments import by_path, describe_value, fits, function_name, leaves_by_path
+from jaxplain.arguments import by_path, describe_value, fits, function_name, with_paths
 from jaxplain.errors import CutOffError
 from jaxplain.graph import Graph, Layer, explained_leaves
 from jaxplain.graph.examples import counts_examples
@@ -241,7 +241,7 @@ def _check_output(program: Program, name: str) -> None:
 
 def _name_inputs(program: Program, f: Any, args: Sequence[Any]) -> None:
     """Names the inputs by their path in the model or in an argument: "params/Dense_0/kernel"."""
-    paths = [path for path, leaf in leaves_by_path(f) if hasattr(leaf, "shape")]
-    paths += [path for arg in args for path, _ in leaves_by_path(arg)]
+    paths = [path for path, leaf in with_paths(f) if hasattr(leaf, "shape")]
+    paths += [path for arg in args for path, _ in with_paths(arg)]
     for var, path in zip(program.inputs, paths, strict=True):
         var.path = path

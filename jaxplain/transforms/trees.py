@@ -19,12 +19,11 @@ def explained(args: Sequence[Any], argnums: int | Sequence[int]) -> Any:
 
 def replaced(args: Sequence[Any], argnums: int | Sequence[int], values: Any) -> list[Any]:
     """The arguments, or arrays, with those at some places exchanged."""
-    changed = list(args)
     if isinstance(argnums, int):
-        changed[argnums] = values
-    else:
-        for number, value in zip(argnums, values, strict=True):
-            changed[number] = value
+        argnums, values = [argnums], [values]
+    changed = list(args)
+    for number, value in zip(argnums, values, strict=True):
+        changed[number] = value
     return changed
 
 

@@ -5,6 +5,7 @@ What `layout_fuzz` inserts computes nothing, so that the maps of all methods sta
 
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import jax
@@ -576,6 +577,97 @@ def softmax_behind_a_cast(w):
         lambda x: nn.softmax(x @ a / 1.7) @ v,
         lambda x: narrow(nn.softmax(wide(x @ a) / 1.7)) @ v,
         lambda x: narrow(nn.softmax(wide(x @ a / 1.7))) @ v,
+    )
+
+
+@moves
+def pieces_by_split_slice_and_unstack(w):
+    """A scale and an offset before two kernels, each of which reads a half."""
+    a, g, b, first, second = w(4, 6), w.positive(6), w(6), w(3, 4), w(3, 4)
+
+    def network(cut: Any, x: Any) -> Any:
+        left, right = cut(nn.relu(x @ a) * g + b)
+        return nn.relu(left @ first) + nn.relu(right @ second)
+
+    return (
+        (4,),
+        partial(network, lambda h: (h[:, :3], h[:, 3:])),
+        partial(network, lambda h: jnp.split(h, 2, -1)),
+        partial(network, lambda h: jnp.unstack(h.reshape(-1, 2, 3), axis=1)),
+        partial(network, lambda h: (h.reshape(-1, 2, 3)[:, 0], h.reshape(-1, 2, 3)[:, 1])),
+    )
+
+
+@moves
+def one_piece_of_a_split(w):
+    a, b, v = w(4, 6), w(6), w(3, 4)
+    return (
+        (4,),
+        lambda x: nn.relu((x @ a + b)[:, :3]) @ v,
+        lambda x: nn.relu((x @ a)[:, :3] + b[:3]) @ v,
+        lambda x: nn.relu(jnp.split(x @ a, 2, -1)[0] + b[:3]) @ v,
+        lambda x: nn.relu(jnp.split(x @ a + b, 2, -1)[0]) @ v,
+    )
+
+
+@moves
+def rotary_embedding_in_halves(w):
+    a, v, angle = w(4, 6), w(6, 3), w(3)
+
+    def rotate(cut: Any, h: Any) -> Any:
+        (p, q), c, s = cut(h), jnp.cos(angle), jnp.sin(angle)
+        return jnp.concatenate([p * c - q * s, q * c + p * s], -1)
+
+    def halves(h: Any) -> Any:
+        return h[:, :3], h[:, 3:]
+
+    return (
+        (4,),
+        lambda x: rotate(halves, x @ a) @ v,
+        lambda x: rotate(lambda h: jnp.split(h, 2, -1), x @ a) @ v,
+    )
+
+
+@moves
+def operations_that_change_nothing(w):
+    a, v = w(4, 6), w(6, 3)
+
+    def network(same: Any, x: Any) -> Any:
+        return (same(nn.gelu(x @ a)) + 1) @ v
+
+    return (
+        (4,),
+        partial(network, lambda h: h),
+        partial(network, lambda h: jnp.stack(jnp.unstack(h))),
+        partial(network, lambda h: jnp.stack(list(h))),
+        partial(network, lambda h: jnp.pad(h, ((0, 0), (0, 0)))),
+        partial(network, lambda h: lax.dynamic_slice(h, (0, 0), h.shape)),
+        partial(network, lambda h: jnp.tile(h, (1, 1))),
+    )
+
+
+@moves
+def clipped_lines(w):
+    """Numbers behind a line with two kinks belong to it, in whatever way it is clipped."""
+    a, v = w(4, 6), w(6, 3)
+    return (
+        (4,),
+        lambda x: (nn.relu6(x @ a + 3) / 6 - 0.5) @ v,
+        lambda x: (jnp.clip(x @ a + 3, 0, 6) / 6 - 0.5) @ v,
+        lambda x: (jnp.minimum(nn.relu(x @ a + 3), 6) / 6 - 0.5) @ v,
+        lambda x: (lax.clamp(0.0, x @ a + 3, 6.0) / 6 - 0.5) @ v,
+    )
+
+
+@moves
+def weights_that_are_the_same_along_a_sum(w):
+    """A scale before a sum, also where its broadcast is written out; no dot product."""
+    s, v = w(BATCH, 1, 6), w(6, 3)
+    return (
+        (3, 6),
+        lambda x: jnp.sum(x * s, 1) @ v,
+        lambda x: jnp.sum(x * jnp.broadcast_to(s, x.shape), 1) @ v,
+        lambda x: jnp.sum(x[:, ::-1] * jnp.broadcast_to(s, x.shape)[:, ::-1], 1) @ v,
     )
 
 

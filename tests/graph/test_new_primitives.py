@@ -65,7 +65,7 @@ def test_both_operands_may_carry_relevance() -> None:
 def test_a_linear_primitive_says_what_its_operands_are() -> None:
     with pytest.raises(ValueError, match=r"linear \(MIXING\) needs operands="):
         PrimitiveInfo(PrimitiveKind.MIXING)
-    with pytest.raises(ValueError, match="needs operands="):
+    with pytest.raises(ValueError, match="a diagonal primitive has no operands"):
         jxp.register_primitive("tests_other", "diagonal")
     assert "tests_other" not in TABLE
 
@@ -75,10 +75,35 @@ def test_wrong_words() -> None:
         jxp.register_primitive("tests_other", "linear")
     with pytest.raises(ValueError, match="no operand is called 'weight'; there are: factor"):
         jxp.register_primitive("tests_other", "mixing", ("moved", "weight"))
-    with pytest.raises(ValueError, match="'add' is known already"):
-        jxp.register_primitive("add", "mixing", ("factor",))
-    with pytest.raises(TypeError, match="bent"):
-        jxp.register_primitive("tests_other", "elementwise", bent=True)
+    for known in ("add", "scan", "jit", "custom_jvp_call"):
+        with pytest.raises(ValueError, match=f"knows the primitive '{known}' already"):
+            jxp.register_primitive(known, "mixing", ("factor",))
+    with pytest.raises(TypeError, match="registered by its name, got 3"):
+        jxp.register_primitive(3, "elementwise")  # type: ignore[arg-type]
+    assert "tests_other" not in TABLE
+
+
+@pytest.mark.parametrize(
+    ("kind", "operands", "op"),
+    [
+        ("mixing", ("index",), ""),
+        ("mixing", ("factor", "factor", "term"), ""),  # would lose the term's share
+        ("mixing", ("divisor",), ""),
+        ("mixing", ("factor",), "pooling"),
+        ("mixing", ("term",), "blur"),
+        ("structural", ("factor",), ""),
+        ("structural", ("index",), ""),
+        ("diagonal", ("setting",), ""),
+        ("diagonal", ("factor", "factor", "term"), ""),
+        ("diagonal", ("factor",), "dense"),
+        ("elementwise", ("factor",), ""),
+        ("selection", ("moved",), ""),
+        ("unknown", (), ""),
+    ],
+)
+def test_operands_that_do_not_go_together(kind: str, operands: Any, op: str) -> None:
+    with pytest.raises(ValueError, match=f"{kind} (primitive has no operands|ones)"):
+        jxp.register_primitive("tests_other", kind, operands, op=op)
     assert "tests_other" not in TABLE
 
 

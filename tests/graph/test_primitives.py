@@ -19,6 +19,7 @@ from jaxplain.composites import Composite, any_layer
 from jaxplain.errors import NotAnalyzableError
 from jaxplain.graph import primitives
 from jaxplain.graph.primitives import Kind
+from jaxplain.graph.registration import REGISTERED
 from jaxplain.rules import AlphaBeta, Epsilon, Pass, ZPlus
 from zoo import normal
 
@@ -48,7 +49,7 @@ HOLDS = {page.LOOKED_THROUGH, page.INSIDE, page.REFUSED, *POSSIBLE[Kind.ELEMENTW
 
 def test_every_primitive_is_in_the_table_of_cases() -> None:
     assert page.exported() <= set(page.CASES)
-    assert set(primitives.TABLE) <= set(page.CASES)
+    assert set(primitives.TABLE) - REGISTERED <= set(page.CASES)
     assert not [name for name in page.exported() if not page.occurs(name)]
 
 
@@ -77,10 +78,10 @@ def crossed(several: bool) -> list[str]:
 
 
 def jacobian(f: Any, args: tuple[Any, ...]) -> Any:
-    """The matrix of a function, a row an output; column by column, as not all of JAX can vmap."""
-    flat_args, tree = ravel_pytree(args)
-    units = np.eye(flat_args.size, dtype=flat_args.dtype)
-    return lax.map(lambda unit: jnp.ravel(jax.jvp(f, args, tree(unit))[1]), units).T
+    """The matrix of a function, row by row, as not all of JAX can vmap."""
+    z, pullback = jax.vjp(f, *args)
+    units = jnp.eye(z.size, dtype=z.dtype).reshape(z.size, *z.shape)
+    return lax.map(lambda unit: ravel_pytree(pullback(unit))[0], units)
 
 
 def flat(values: Any) -> np.ndarray:

@@ -431,7 +431,8 @@ def outcome(name: str, f: Function, *args: Any) -> str:
             return REFUSED
         assert str(error).startswith("no relevance can reach"), error
         graph = trace(crossing, *args, argnums=argnums)
-    nodes = [n for n in graph.program.walk() if n.primitive == name]
+    split = primitives.lookup(name).role is primitives.Role.SPLIT  # is read as slices
+    nodes = [n for n in graph.program.walk() if n.primitive == ("slice" if split else name)]
     for step in graph.all_steps:
         if not set(nodes).isdisjoint(step.nodes):
             if step.kind in RULELESS:

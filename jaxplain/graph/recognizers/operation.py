@@ -12,7 +12,7 @@ Refused, as it is a scale, which stands between two cores (see `boundaries`):
 from dataclasses import replace
 
 from jaxplain.graph.ir import Control, Node, Var
-from jaxplain.graph.primitives import Kind, Role
+from jaxplain.graph.primitives import Kind, Operand, Role
 from jaxplain.graph.recognizers.core import Core, linear_core
 from jaxplain.graph.recognizers.facts import Facts
 
@@ -45,7 +45,7 @@ def _kind(node: Node, facts: Facts) -> tuple[str, str]:
         return "Matmul", ""
     if kind is Kind.SELECTION or role is Role.EXTREMUM:
         return "Selection", ""
-    if role is Role.SELECT and node.inputs[0] in facts.flow.active:
+    if any(k is Operand.CONDITION and v in facts.flow.active for k, v in node.operands):
         return "Selection", "select"
     if kind is Kind.STRUCTURAL:
         return "Structure", ""
