@@ -30,7 +30,9 @@ def register_primitive(
     """Adds a row to the table of primitives, for a primitive of your own or of another library.
 
     Layers of this primitive then get their rules like any other. Register before the first
-    explanation: plans that were made before do not change.
+    explanation: plans that were made before do not change. A structural primitive goes with a
+    kernel's layer, as a gather does; activations and normalisations look through JAX's own moves
+    alone.
 
     Args:
         name: the primitive's name, as a jaxpr shows it.
