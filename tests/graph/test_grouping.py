@@ -23,6 +23,20 @@ def test_activation(name):
     assert kinds(model.f, *model.args) == ["Affine", "Activation", "Affine"]
 
 
+@pytest.mark.parametrize(
+    ("f", "op"),
+    [
+        (lambda z: z * (z > 0), "rectifier"),
+        (lambda z: jnp.where(z > 0, z, 0.1 * z), "rectifier"),
+        (lambda z: jnp.where(z > 0, z * z, 0), "elementwise"),
+        (lambda z: jnp.where(z > 1, 1 / z, z), "elementwise"),
+    ],
+)
+def test_a_rectifier_is_made_of_straight_lines(f, op):
+    w = zoo.normal(4, 6)
+    assert layers_of(lambda x: f(x @ w), zoo.normal(2, 4))[-1].op == op
+
+
 @pytest.mark.parametrize("name", zoo.GATES)
 def test_gate(name):
     g, between = zoo.GATES[name]

@@ -60,9 +60,10 @@ def _core(op: str, nodes: tuple[Node, ...], source: Var) -> Core:
 
 def _is_straight(node: Node, flow: Flow) -> bool:
     """Whether an operation is piecewise linear."""
-    bends = node.info.kind is Kind.ELEMENTWISE
-    bends |= node.info.role in _PRODUCTS and len(flow.inputs[node]) != 1
-    return node.info.piecewise or not bends
+    carries = [v in flow.carries_relevance for v in node.inputs]
+    if node.info.role in _PRODUCTS:
+        return sum(carries) < 2 and not (node.info.role is Role.QUOTIENT and carries[1])
+    return node.info.piecewise or node.info.kind is not Kind.ELEMENTWISE
 
 
 def _is_elementwise(nodes: Sequence[Node], source: Var, flow: Flow) -> bool:
