@@ -206,7 +206,8 @@ def deciding(eqn: Eqn) -> int:
 
 def primitive_name(eqn: Eqn) -> str:
     """The name of an equation's primitive; under `vmap`, of the one that Equinox batches."""
-    return str(eqn.params["prim"] if eqn.primitive.name == "vprim" else eqn.primitive)
+    name = eqn.primitive.name
+    return name if name != "vprim" else eqn.params["prim"].name
 
 
 def writes(eqn: Eqn) -> bool:

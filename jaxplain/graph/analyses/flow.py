@@ -58,8 +58,10 @@ def flow_of(program: Program, explained: Iterable[Var], outputs: Collection[Var]
     active_inputs: dict[Node, tuple[Var, ...]] = {}
     readers: dict[Var, list[Node]] = {}
     for node in program.walk():
-        active_inputs[node] = tuple(dict.fromkeys(v for v in node.inputs if v in active))
-        inputs[node] = operands = tuple(v for v in active_inputs[node] if v in carries)
+        depends = not active.isdisjoint(node.inputs)
+        reads = dict.fromkeys(v for v in node.inputs if v in active) if depends else ()
+        active_inputs[node] = tuple(reads)
+        inputs[node] = operands = tuple(v for v in reads if v in carries)
         if operands and not carries.isdisjoint(node.outputs):
             for var in operands:
                 readers.setdefault(var, []).append(node)
