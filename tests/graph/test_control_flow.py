@@ -161,6 +161,7 @@ def nets() -> list[Together]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_twelve_scanned_layers_are_twelve_layers(method: str) -> None:
     scanned, written = nets()

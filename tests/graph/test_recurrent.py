@@ -360,6 +360,7 @@ def selective(run: Any, x: Any, decay: Any = None) -> Any:
     return jax.nn.silu(h * (x @ draw(3, 4, seed=5)))[-1] @ OUTPUT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [state_space, gated, selective])
 def test_linear_recurrences(model: Any) -> None:
     """Even halves for gate and state follow the tree of products; what signals take does not."""
@@ -469,6 +470,7 @@ GRUS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("framework", GRUS)
 def test_a_gru_in_every_framework(framework: str) -> None:
     """Some write `n + z (h - n)` for `(1 - z) n + z h`: the same but for stabilisers."""
@@ -540,6 +542,7 @@ BIDIRECTIONAL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("framework", BIDIRECTIONAL)
 def test_both_directions_in_every_framework(framework: str) -> None:
     f, (p, q) = BIDIRECTIONAL[framework]()

@@ -263,7 +263,7 @@ TOO_LARGE = {("mlp", "AlphaBeta", "float16", 1e4)}
 CASES = [(model, method) for model, methods in MEASURED.items() for method in methods]
 every_case = pytest.mark.parametrize(
     ("model", "method"),
-    [pytest.param(*case, marks=[pytest.mark.slow] * (case[0] == "cnn")) for case in CASES],
+    [pytest.param(*case, marks=[pytest.mark.slow] * (case[0] != "mlp")) for case in CASES],
 )
 
 
@@ -322,6 +322,7 @@ def _slopes(model: str) -> Any:
     return jax.jit(lambda p, x: {method: of(p, x) for method, of in slopes.items()})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "method"), DIFFERENTIATED)
 def test_second_derivatives_are_finite_where_denominators_vanish(model: str, method: str) -> None:
     shape = MODELS[model][2]
