@@ -335,7 +335,8 @@ def _under_rule(
             received = pullback([r.astype(z.dtype) for r, z in zip(rs, zs, strict=True)])
         else:
             z, r = (undone(layer.moves, v) for v in (zs[0], rs[0]))
-            wider = partial(jnp.asarray, dtype=wide(*(v.dtype for v in (z, r, *xs))))
+            inside = {v.aval.dtype for n in layer.nodes for v in n.outputs if v.floating}
+            wider = partial(jnp.asarray, dtype=wide(*inside, *(v.dtype for v in (z, r, *xs))))
             function = lambda *x: undone(layer.moves, apply(layer, env, x)[0])  # noqa: E731
             view = LayerView(layer, function, env, xs, state, bool(columns))
             received = rule.relevance(view, tuple(map(wider, xs)), wider(z), wider(r))
