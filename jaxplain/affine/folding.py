@@ -15,11 +15,10 @@ import numpy as np
 
 from jaxplain import _compat
 from jaxplain.graph.analyses.axes import Labels, moved
-from jaxplain.graph.analyses.constants import varying_axes
 from jaxplain.graph.contractions import Contraction, contraction
 from jaxplain.graph.ir import Node, Var
 from jaxplain.graph.layer import Layer
-from jaxplain.graph.layouts import is_move
+from jaxplain.graph.layouts import is_move, varying_axes
 from jaxplain.graph.primitives import Kind, Role
 
 

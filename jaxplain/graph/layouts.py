@@ -1,53 +1,141 @@
-"""Where each entry of a value stands after moves that keep every entry: reshape, transpose, rev.
+"""Where each entry of a value stands in the one that it was moved from: reshape, transpose, rev.
 
-A layout describes a moved copy of a value: for each of its axes, the digits `(stride, size)` that
-its index runs over in the flat value. Two copies are the same when their layouts are:
+A layout is a shape and, for the value's flat index, the digits `(stride, size)` that it runs over
+in the flat original, the most significant first; copies have stride 0. For x of shape (2, 3):
 
-    x of shape (2, 3)         (((3, 2),), ((1, 3),))
-    x.T                       (((1, 3),), ((3, 2),))
-    x.T.reshape(6)            (((1, 3), (3, 2)),)
-    x.T.reshape(6).reshape(3, 2).T, which is x again
+    x                               (2, 3): (1, 6)
+    x.T                             (3, 2): (1, 3) (3, 2)
+    x.T.reshape(6)                  (6,): (1, 3) (3, 2)
+    x.T.reshape(6).reshape(3, 2).T  (2, 3): (1, 6), which is x again
+    broadcast_to(x, (4, 2, 3))      (4, 2, 3): (0, 4) (1, 6)
 """
 
 import math
-from collections.abc import Sequence
-from itertools import product
+from collections.abc import Iterable, Sequence
+from itertools import accumulate, chain, pairwise
+from typing import NamedTuple
 
-from jaxplain.graph.ir import Node
+from jaxplain.graph.ir import Node, Var
 from jaxplain.graph.primitives import Role
 
-Layout = tuple[tuple[tuple[int, int], ...], ...]
+#: From which stride to which an axis or a digit runs over a flat value: `[3, 6)` for (3, 2).
+Span = tuple[int, int]
+_Digits = tuple[tuple[int, int], ...]
+
+
+class Layout(NamedTuple):
+    """A value's shape, and the digits of its flat index in the value it was moved from."""
+
+    shape: tuple[int, ...]
+    digits: _Digits
+
+    def moved(self) -> list[Span]:
+        """The parts of the flat index along which entries differ, not copies."""
+        return [p for p, (stride, _) in zip(self._spans(), self.digits, strict=True) if stride]
+
+    def copied(self) -> list[Span]:
+        """The parts of the flat index along which entries are copies."""
+        return [p for p, (stride, _) in zip(self._spans(), self.digits, strict=True) if not stride]
+
+    def along(self, axes: Iterable[int]) -> list[Span]:
+        """The parts of the flat index that some axes run over."""
+        return [spans(self.shape)[axis] for axis in axes]
+
+    def read(self, axes: Iterable[int]) -> list[Span]:
+        """The parts of the original's flat index that some axes run over."""
+        along = self.along(axes)
+        parts = zip(self._spans(), self.digits, strict=True)
+        return [(abs(s), abs(s) * n) for part, (s, n) in parts if meet([part], along)]
+
+    def _spans(self) -> list[Span]:
+        return spans([size for _, size in self.digits])
+
+    def axes(self) -> list[_Digits] | None:
+        """The digits of each axis; None where one runs over parts of digits that do not fit."""
+        axes: list[_Digits] = []
+        if 0 in self.shape:
+            return None
+        for low, high in spans(self.shape):
+            axis: list[tuple[int, int]] = []
+            for (start, end), (stride, _) in zip(self._spans(), self.digits, strict=True):
+                bottom, top = max(low, start), min(high, end)
+                if bottom < top:
+                    if bottom % start or top % bottom or end % top:
+                        return None
+                    axis.append((stride * (bottom // start), top // bottom))
+            axes.append(tuple(axis))
+        return axes
 
 
 def original(shape: Sequence[int]) -> Layout:
     """The layout of a value that was not moved."""
-    axes: list[tuple[tuple[int, int], ...]] = []
-    stride = 1
-    for size in reversed(shape):
-        axes.insert(0, ((stride, size),) if size != 1 else ())
-        stride *= size
-    return tuple(axes)
+    return Layout(tuple(shape), _joined([(1, math.prod(shape))]))
 
 
 def after(node: Node, layout: Layout) -> Layout | None:
-    """The layout of a move's output from that of its input.
+    """The layout behind a move, a broadcast or an entrywise operation, from that of its input.
 
-    None where an axis of the output takes parts of several digits, as in a reshape of (2, 3) to
-    (3, 2).
+    None where it moves an axis that takes parts of several digits, as in a transpose of (2, 3) that
+    was reshaped to (3, 2).
     """
-    role, params = node.info.role, node.params
-    if role is Role.CAST:
-        return layout
-    if role is Role.TRANSPOSE:
-        return tuple(layout[axis] for axis in params["permutation"])
+    role, to = node.info.role, node.outputs[0].shape
+    reads = axes_read(node) if role is Role.RESHAPE else ()
+    if role is Role.RESHAPE and reads == tuple(range(len(reads))):
+        return Layout(to, layout.digits)
+    if role in _REARRANGES or to != layout.shape:
+        axes = layout.axes()
+        return None if axes is None else Layout(to, _joined(chain(*_rearranged(node, axes))))
+    return layout
+
+
+def _rearranged(node: Node, axes: list[_Digits]) -> list[_Digits]:
+    """The digits of the axes behind an operation, from those before it."""
+    role, params, to = node.info.role, node.params, node.outputs[0].shape
+    if role in (Role.TRANSPOSE, Role.RESHAPE):
+        order = axes_read(node) if role is Role.RESHAPE else params["permutation"]
+        return [axes[axis] for axis in order]
     if role is Role.REVERSAL:
-        return tuple(
-            tuple((-stride if i in params["dimensions"] else stride, size) for stride, size in axis)
-            for i, axis in enumerate(layout)
-        )
-    if role is Role.RESHAPE:
-        layout = tuple(layout[axis] for axis in axes_read(node))
-    return _regrouped(layout, node.outputs[0].shape)
+        turned = params["dimensions"]
+        return [
+            tuple((-stride if axis in turned else stride, size) for stride, size in digits)
+            for axis, digits in enumerate(axes)
+        ]
+    kept = (
+        params["broadcast_dimensions"]
+        if role is Role.BROADCAST
+        else range(len(to) - len(axes), len(to))
+    )
+    digits = dict(zip(kept, axes, strict=True))
+    return [digits.get(axis) or ((0, size),) for axis, size in enumerate(to)]
+
+
+def through(nodes: Iterable[Node], shape: Sequence[int]) -> Layout | None:
+    """The layout of a value of the given shape behind several operations; None where unknown."""
+    layout: Layout | None = original(shape)
+    for node in nodes:
+        layout = layout and after(node, layout)
+    return layout
+
+
+def of_copies(var: Var) -> Layout:
+    """The layout of a constant from the value that it is a moved or broadcast copy of."""
+    node = var.producer
+    if node is not None and copies(node):
+        layout = after(node, of_copies(node.inputs[0]))
+        if layout is not None:
+            return layout
+    return original(var.shape)
+
+
+def varying_axes(var: Var) -> set[int]:
+    """The axes along which a constant may vary."""
+    varying = of_copies(var).moved()
+    return {axis for axis, span in enumerate(spans(var.shape)) if meet([span], varying)}
+
+
+def copies(node: Node) -> bool:
+    """Whether each entry of an operation's output is a copy of one of its input."""
+    return is_move(node) or node.info.role is Role.BROADCAST
 
 
 def axes_read(node: Node) -> tuple[int, ...]:
@@ -56,30 +144,15 @@ def axes_read(node: Node) -> tuple[int, ...]:
     return tuple(range(len(node.inputs[0].shape)) if order is None else order)
 
 
-def meeting_axes(node: Node) -> set[tuple[int, int]]:
-    """The pairs (axis of the input, axis of the output) of a move that run over the same entries.
-
-    All pairs where the digits do not fit.
-    """
-    before, layout = node.inputs[0].shape, after(node, original(node.inputs[0].shape))
-    if layout is None:
-        return set(product(range(len(before)), range(len(node.outputs[0].shape))))
-    pairs = set()
-    for i, axis in enumerate(original(before)):
-        for j, digits in enumerate(layout):
-            pairs |= {(i, j) for a in axis for b in digits if _overlap(a, b)}
-    return pairs
+def spans(shape: Sequence[int]) -> list[Span]:
+    """The part of the flat index that each axis runs over; (3, 6), (1, 3) for shape (2, 3)."""
+    ends = list(accumulate(reversed(shape), lambda a, b: a * b, initial=1))
+    return list(pairwise(ends))[::-1]
 
 
-def _overlap(a: tuple[int, int], b: tuple[int, int]) -> bool:
-    """Whether two digits run over some of the same strides."""
-    (low, high), (start, end) = ((abs(s), abs(s) * n) for s, n in (a, b))
-    return low < end and start < high
-
-
-def shape(layout: Layout) -> tuple[int, ...]:
-    """The shape of a value of the given layout."""
-    return tuple(math.prod(size for _, size in axis) for axis in layout)
+def meet(some: Iterable[Span], others: Sequence[Span]) -> bool:
+    """Whether any two parts of a flat index overlap."""
+    return any(low < end and start < high for low, high in some for start, end in others)
 
 
 def is_move(node: Node) -> bool:
@@ -93,29 +166,16 @@ def is_move(node: Node) -> bool:
     return role in _MOVES and len(node.outputs) == 1
 
 
+_REARRANGES = (Role.BROADCAST, Role.RESHAPE, Role.REVERSAL, Role.TRANSPOSE)
 _MOVES = (Role.RESHAPE, Role.TRANSPOSE, Role.CAST, Role.REVERSAL)
 
 
-def _regrouped(layout: Layout, shape: Sequence[int]) -> Layout | None:
-    """The same digits, grouped into other axes."""
-    if 0 in shape:
-        return None
-    digits = [digit for axis in layout for digit in axis]
-    axes = []
-    for size in shape:
-        axis: list[tuple[int, int]] = []
-        while size > 1:
-            stride, count = digits.pop(0)
-            if count > size:  # the digit is split
-                if count % size:
-                    return None
-                digits.insert(0, (stride, count // size))
-                stride, count = stride * (count // size), size
-            elif size % count:
-                return None
-            size //= count
-            if axis and axis[-1][0] == stride * count:  # one digit again
-                count *= axis.pop()[1]
-            axis.append((stride, count))
-        axes.append(tuple(axis))
-    return tuple(axes)
+def _joined(digits: Iterable[tuple[int, int]]) -> _Digits:
+    """Digits of which those that count on are one, and none has size 1."""
+    joined: list[tuple[int, int]] = []
+    for stride, size in digits:
+        if joined and size != 1 and joined[-1][0] == stride * size:
+            size *= joined.pop()[1]
+        if size != 1:
+            joined.append((stride, size))
+    return tuple(joined)

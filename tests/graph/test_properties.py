@@ -234,9 +234,11 @@ def test_random_models(part, pytestconfig):
         enough = len(passed) >= wanted and not failed  # else it is looking for less
         if (model, rules) not in passed and not enough:
             note(f"{model.source(0)}\n\n{model.source(1)}")
-            failed = True
-            check(model, rules)
-            failed = False
+            try:
+                check(model, rules)
+            except BaseException:
+                failed = True
+                raise
             passed.add((model, rules))
 
     ask()

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from jaxplain.graph.contractions import Contraction, contraction
 from jaxplain.graph.ir import Control, Node, Program, Var
-from jaxplain.graph.layouts import axes_read
+from jaxplain.graph.layouts import axes_read, spans
 from jaxplain.graph.primitives import Kind, Role
 
 #: For each axis of a value, an axis of the input, or None.
@@ -123,22 +123,8 @@ def moved(node: Node, labels: Labels) -> Labels | None:
 
 def reshaped(before: Sequence[int], after: Sequence[int], labels: Sequence[int | None]) -> Labels:
     """The labels behind a reshape; None for the axes that it merges or splits."""
-    found: list[int | None] = [None] * len(after)
-    old = [i for i, n in enumerate(before) if n != 1]
-    new = [i for i, n in enumerate(after) if n != 1]
-    while old and new:
-        if before[old[0]] == after[new[0]]:
-            found[new.pop(0)] = labels[old.pop(0)]
-            continue
-        merged, split = before[old.pop(0)], after[new.pop(0)]
-        while merged != split and (old or new):
-            if merged < split and old:
-                merged *= before[old.pop(0)]
-            elif new:
-                split *= after[new.pop(0)]
-            else:
-                break
-    return tuple(found)
+    known = dict(zip(spans(before), labels, strict=True))
+    return tuple(known.get(span) if span[0] < span[1] else None for span in spans(after))
 
 
 def _common(labels: Iterable[int | None]) -> int | None:

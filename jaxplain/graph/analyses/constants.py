@@ -9,8 +9,7 @@ import numpy as np
 
 from jaxplain import _compat
 from jaxplain.graph.ir import Node, Var
-from jaxplain.graph.layouts import is_move, meeting_axes
-from jaxplain.graph.primitives import Role
+from jaxplain.graph.layouts import copies
 
 
 class Known:
@@ -47,27 +46,12 @@ def run(node: Node, values: Sequence[Any]) -> Sequence[Any]:
         return node.evaluate([jnp.asarray(v) for v in values])
 
 
-_COPIES = (Role.BROADCAST, Role.CAST, Role.RESHAPE, Role.TRANSPOSE, Role.REVERSAL)
-
-
 def literal_value(var: Var) -> float | None:
     """The number that a uniform constant is, seen through casts and broadcasts."""
-    while var.producer is not None and var.producer.info.role in _COPIES:
-        var = var.producer.inputs[0]
+    while (node := var.producer) is not None and copies(node):
+        (var,) = node.inputs
     if var.literal is None:
         return None
     value = np.asarray(var.literal)
     real = value.dtype.kind in "iub" or jnp.issubdtype(value.dtype, jnp.floating)  # bfloat16 too
     return float(value) if value.ndim == 0 and real else None
-
-
-def varying_axes(var: Var) -> set[int]:
-    """The axes along which a constant may vary."""
-    axes, node = {i for i, n in enumerate(var.shape) if n > 1}, var.producer
-    if node is not None and node.info.role is Role.BROADCAST:
-        inner = varying_axes(node.inputs[0])
-        axes &= {d for i, d in enumerate(node.params["broadcast_dimensions"]) if i in inner}
-    elif node is not None and is_move(node):
-        inner = varying_axes(node.inputs[0])
-        axes &= {j for i, j in meeting_axes(node) if i in inner}
-    return axes

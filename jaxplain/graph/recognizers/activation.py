@@ -77,7 +77,7 @@ def _is_elementwise(nodes: Sequence[Node], source: Var, flow: Flow) -> bool:
         stays = node.info.kind is not Kind.STRUCTURAL or node.info.role is Role.SELECT
         if layouts.is_move(node):
             moved = layouts.after(node, layout)
-        elif not stays or any(v.shape != layouts.shape(layout) for v in node.outputs):
+        elif not stays or any(v.shape != layout.shape for v in node.outputs):
             moved = None
         if moved is None:
             return False

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
+from jaxplain.graph import layouts
 from jaxplain.graph.analyses.flow import Flow
 from jaxplain.graph.contractions import contraction
 from jaxplain.graph.ir import Node
-from jaxplain.graph.layouts import is_move, meeting_axes
 from jaxplain.graph.primitives import Kind, Role
 from jaxplain.graph.recognizers.core import Before, Behind, Core, linear_core
 from jaxplain.graph.recognizers.facts import Facts
@@ -40,23 +40,13 @@ def sums_copies(nodes: Sequence[Node], mixing: Node, flow: Flow) -> bool:
     `broadcast_to(x, (3, 4)) * W` summed over axis 0. Copies that stay apart
     (`(x[:, :, None] * W).sum(1)`) are fine.
     """
-    expanded: set[int] = set()
+    layout = layouts.original(flow.inputs[nodes[0]][0].shape)
     for node in nodes:
-        operand = flow.inputs[node][0]
-        if node.info.role is Role.BROADCAST:
-            mapped = node.params["broadcast_dimensions"]
-            kept = {d for i, d in enumerate(mapped) if operand.shape[i] > 1}
-            expanded = {d for d, n in enumerate(node.params["shape"]) if n > 1 and d not in kept}
-        elif node.info.kind is Kind.DIAGONAL:
-            before, after = operand.shape, node.outputs[0].shape
-            before = before or (1,) * len(after)  # a scalar goes with any shape
-            expanded |= {d for d, (a, b) in enumerate(zip(before, after, strict=True)) if a < b}
-        elif expanded and is_move(node):
-            expanded = {j for i, j in meeting_axes(node) if i in expanded}
-        elif expanded:
+        keeps = layouts.copies(node) or node.info.kind is Kind.DIAGONAL
+        behind = layouts.after(node, layout) if keeps else None
+        if behind is None and layout.copied():
             return True
-    if not expanded:
-        return False
+        layout = behind or layouts.original(node.outputs[0].shape)
     if mixing.info.role is not Role.SUM_REDUCTION:
-        return True
-    return bool(expanded & set(mixing.params["axes"]))
+        return bool(layout.copied())
+    return layouts.meet(layout.copied(), layout.along(mixing.params["axes"]))

@@ -9,10 +9,11 @@ Refused, as w of shape (2, 1) has one entry along the axis summed over: a scale 
     b = mul a w; c = reduce_sum[axes=(1,)] b
 """
 
-from jaxplain.graph import boundaries
-from jaxplain.graph.analyses.constants import varying_axes
+import math
+from collections.abc import Sequence
+
+from jaxplain.graph import boundaries, layouts
 from jaxplain.graph.ir import Node, Var
-from jaxplain.graph.layouts import is_move, meeting_axes
 from jaxplain.graph.primitives import Kind, Role
 from jaxplain.graph.recognizers.core import Core
 from jaxplain.graph.recognizers.facts import Facts
@@ -44,15 +45,13 @@ def _weights(total: Node, facts: Facts) -> tuple[Node, ...]:
     if facts.flow.shared(value):
         return ()
     gap = boundaries.gap_before(value, facts)
-    axes, first = set(total.params["axes"]), None
+    first = None
     for place in reversed(range(gap.unshared, len(gap.nodes))):
         node = gap.nodes[place]
-        if is_move(node):
-            axes = {i for i, j in meeting_axes(node) if j in axes}
-        elif node.info.kind is not Kind.DIAGONAL:
+        if not layouts.is_move(node) and node.info.kind is not Kind.DIAGONAL:
             break
         free = first is None or place >= gap.behind
-        if node.info.role is Role.PRODUCT and free and _vary(node, axes, facts):
+        if node.info.role is Role.PRODUCT and free and _vary(gap.nodes[place:], total, facts):
             first = place
     if first is None:
         return ()
@@ -60,7 +59,14 @@ def _weights(total: Node, facts: Facts) -> tuple[Node, ...]:
     return gap.nodes[first - copies :]
 
 
-def _vary(product: Node, axes: set[int], facts: Facts) -> bool:
-    """Whether the weights of a product vary along one of the axes."""
+def _vary(nodes: Sequence[Node], total: Node, facts: Facts) -> bool:
+    """Whether the weights of a product, the first of some operations, vary along a sum behind."""
+    product, *behind = nodes
+    shape = product.outputs[0].shape
+    layout = layouts.through(behind, shape)
+    summed = (
+        layouts.spans([math.prod(shape)]) if layout is None else layout.read(total.params["axes"])
+    )
     weights = [v for v in product.inputs if v not in facts.flow.carries_relevance]
-    return any(not axes.isdisjoint(varying_axes(v)) for v in weights)
+    copies = [layouts.after(product, layouts.of_copies(v)) for v in weights]
+    return any(layout is None or layouts.meet(layout.moved(), summed) for layout in copies)
