@@ -66,7 +66,7 @@ class _Flattener:
         self.seen: dict[Any, Node] = {}
         self.custom_calls: list[CustomCall] = []
         self.known = Known(_is_arithmetic, {})
-        self.identities = Identities(self.nodes)
+        self.identities = Identities()
         self.remat: tuple[_compat.Eqn, ...] = ()
         self.around: tuple[_compat.Eqn, ...] = ()
 
@@ -138,8 +138,9 @@ class _Flattener:
         if flow is not None and node.control is None:
             bodies = [self.body(flow, body, path, node) for body in flow.bodies]
             node.control = Control(node, flow, bodies)
-        structural = info.kind is Kind.STRUCTURAL
-        return self.identities.outputs(node) if structural else node.outputs
+        if info.kind is not Kind.STRUCTURAL:
+            return node.outputs
+        return self.identities.outputs(node, partial(self.traced, origin, path))
 
     def each(
         self, eqn: _compat.Eqn, operands: list[Var], path: tuple[str, ...], origin: _compat.Eqn

@@ -7,13 +7,14 @@ in the flat original, the most significant first; copies have stride 0. For x of
     x.T                             (3, 2): (1, 3) (3, 2)
     x.T.reshape(6)                  (6,): (1, 3) (3, 2)
     x.T.reshape(6).reshape(3, 2).T  (2, 3): (1, 6), which is x again
+    x[:, 1:]                        (2, 2): (3, 2) (1, 2), from 1 on
     broadcast_to(x, (4, 2, 3))      (4, 2, 3): (0, 4) (1, 6)
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate, chain, pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxplain.graph.ir import Node, Var
 from jaxplain.graph.primitives import Role
@@ -24,10 +25,17 @@ _Digits = tuple[tuple[int, int], ...]
 
 
 class Layout(NamedTuple):
-    """A value's shape, and the digits of its flat index in the value it was moved from."""
+    """A value's shape, and the digits of its flat index in the value it was moved from.
+
+    Attributes:
+        shape: the shape.
+        digits: stride and size of each digit.
+        start: the place of the first entry.
+    """
 
     shape: tuple[int, ...]
     digits: _Digits
+    start: int = 0
 
     def moved(self) -> list[Span]:
         """The parts of the flat index along which entries differ, not copies."""
@@ -43,18 +51,20 @@ class Layout(NamedTuple):
 
     def read(self, axes: Iterable[int]) -> list[Span]:
         """The parts of the original's flat index that some axes run over."""
-        along = self.along(axes)
-        parts = zip(self._spans(), self.digits, strict=True)
-        return [(abs(s), abs(s) * n) for part, (s, n) in parts if meet([part], along)]
-
-    def _spans(self) -> list[Span]:
-        return spans([size for _, size in self.digits])
+        parts = list(zip(self._spans(), self.digits, strict=True))
+        read = []
+        for low, high in self.along(axes):
+            for (start, end), (stride, _) in parts:
+                bottom, top = max(low, start), min(high, end)
+                if bottom < top:
+                    read.append((abs(stride) * bottom // start, -(abs(stride) * -top // start)))
+        return read
 
     def axes(self) -> list[_Digits] | None:
         """The digits of each axis; None where one runs over parts of digits that do not fit."""
-        axes: list[_Digits] = []
         if 0 in self.shape:
             return None
+        axes: list[_Digits] = []
         for low, high in spans(self.shape):
             axis: list[tuple[int, int]] = []
             for (start, end), (stride, _) in zip(self._spans(), self.digits, strict=True):
@@ -66,47 +76,97 @@ class Layout(NamedTuple):
             axes.append(tuple(axis))
         return axes
 
+    def _spans(self) -> list[Span]:
+        return spans([size for _, size in self.digits])
+
 
 def original(shape: Sequence[int]) -> Layout:
     """The layout of a value that was not moved."""
-    return Layout(tuple(shape), _joined([(1, math.prod(shape))]))
+    return Layout(tuple(shape), _merged([(1, math.prod(shape))]))
 
 
 def after(node: Node, layout: Layout) -> Layout | None:
-    """The layout behind a move, a broadcast or an entrywise operation, from that of its input.
+    """The layout behind a move, a slice, a broadcast or an entrywise operation.
 
     None where it moves an axis that takes parts of several digits, as in a transpose of (2, 3) that
     was reshaped to (3, 2).
+
+    Args:
+        node: the operation.
+        layout: the layout of its operand.
     """
     role, to = node.info.role, node.outputs[0].shape
-    reads = axes_read(node) if role is Role.RESHAPE else ()
-    if role is Role.RESHAPE and reads == tuple(range(len(reads))):
-        return Layout(to, layout.digits)
-    if role in _REARRANGES or to != layout.shape:
-        axes = layout.axes()
-        return None if axes is None else Layout(to, _joined(chain(*_rearranged(node, axes))))
-    return layout
+    if _reshapes(node):
+        return layout._replace(shape=to)
+    if role not in _READS_AXES and to == layout.shape:
+        return layout
+    axes, start = layout.axes(), layout.start
+    if axes is None:
+        return None
+    if role is Role.SLICE:
+        return _cut(node, axes, start)
+    if role is Role.TRANSPOSE or role is Role.RESHAPE:
+        axes = [axes[axis] for axis in axes_read(node)]
+    elif role is Role.REVERSAL:
+        for axis in node.params["dimensions"]:
+            start += sum(stride * (size - 1) for stride, size in axes[axis])
+            axes[axis] = tuple((-stride, size) for stride, size in axes[axis])
+    else:
+        last = range(len(to) - len(axes), len(to))
+        kept = node.params["broadcast_dimensions"] if role is Role.BROADCAST else last
+        digits = dict(zip(kept, axes, strict=True))
+        axes = [digits.get(axis) or ((0, size),) for axis, size in enumerate(to)]
+    return Layout(to, _merged(chain(*axes)), start)
 
 
-def _rearranged(node: Node, axes: list[_Digits]) -> list[_Digits]:
-    """The digits of the axes behind an operation, from those before it."""
-    role, params, to = node.info.role, node.params, node.outputs[0].shape
-    if role in (Role.TRANSPOSE, Role.RESHAPE):
-        order = axes_read(node) if role is Role.RESHAPE else params["permutation"]
-        return [axes[axis] for axis in order]
-    if role is Role.REVERSAL:
-        turned = params["dimensions"]
-        return [
-            tuple((-stride if axis in turned else stride, size) for stride, size in digits)
-            for axis, digits in enumerate(axes)
-        ]
-    kept = (
-        params["broadcast_dimensions"]
-        if role is Role.BROADCAST
-        else range(len(to) - len(axes), len(to))
-    )
-    digits = dict(zip(kept, axes, strict=True))
-    return [digits.get(axis) or ((0, size),) for axis, size in enumerate(to)]
+def _cut(node: Node, axes: list[_Digits], start: int) -> Layout | None:
+    """The layout of a slice, from the digits of its operand's axes."""
+    params, to = node.params, node.outputs[0].shape
+    steps = params["strides"] or (1,) * len(to)
+    for i, (size, whole) in enumerate(zip(to, node.inputs[0].shape, strict=True)):
+        if size != whole:
+            if len(axes[i]) != 1:
+                return None
+            ((stride, _),) = axes[i]
+            start += stride * params["start_indices"][i]
+            axes[i] = ((stride * steps[i], size),)
+    return Layout(to, _merged(chain(*axes)), start)
+
+
+def joined(node: Node, pieces: Sequence[Layout]) -> Layout | None:
+    """The layout of what a concatenation or stack makes of pieces; None where they do not fit."""
+    axis = node.params.get("dimension")
+    if axis is None:
+        axis = node.params["axis"]
+        pieces = [p._replace(shape=(*p.shape[:axis], 1, *p.shape[axis:])) for p in pieces]
+    first, size = pieces[0], 0
+    apart = pieces[-1].start - first.start
+    stride = apart // max(1, sum(p.shape[axis] for p in pieces[:-1]))
+    others = None
+    for piece in pieces:
+        axes, length = piece.axes(), piece.shape[axis]
+        if axes is None or axes[axis] != _merged([(stride, length)]):
+            return None
+        rest = (axes[:axis], axes[axis + 1 :])
+        if piece.start != first.start + stride * size or rest != (others or rest):
+            return None
+        others, size = rest, size + length
+    assert others is not None
+    digits = chain(*others[0], [(stride, size)], *others[1])
+    return Layout(node.outputs[0].shape, _merged(digits), first.start)
+
+
+def mover(layout: Layout, shape: Sequence[int]) -> Callable[[Any], Any] | None:
+    """The function that moves a value of the given shape to a layout of all its entries.
+
+    None for a layout that leaves some out, repeats or reverses them.
+    """
+    order = sorted(range(len(layout.digits)), key=lambda i: layout.digits[i], reverse=True)
+    if layout.start or _merged(layout.digits[i] for i in order) != original(shape).digits:
+        return None
+    sizes = [layout.digits[i][1] for i in order]
+    places = [order.index(i) for i in range(len(order))]
+    return lambda x: x.reshape(sizes).transpose(places).reshape(layout.shape)
 
 
 def through(nodes: Iterable[Node], shape: Sequence[int]) -> Layout | None:
@@ -120,39 +180,14 @@ def through(nodes: Iterable[Node], shape: Sequence[int]) -> Layout | None:
 def of_copies(var: Var) -> Layout:
     """The layout of a constant from the value that it is a moved or broadcast copy of."""
     node = var.producer
-    if node is not None and copies(node):
-        layout = after(node, of_copies(node.inputs[0]))
-        if layout is not None:
-            return layout
-    return original(var.shape)
+    layout = after(node, of_copies(node.inputs[0])) if node is not None and copies(node) else None
+    return layout or original(var.shape)
 
 
 def varying_axes(var: Var) -> set[int]:
     """The axes along which a constant may vary."""
     varying = of_copies(var).moved()
     return {axis for axis, span in enumerate(spans(var.shape)) if meet([span], varying)}
-
-
-def copies(node: Node) -> bool:
-    """Whether each entry of an operation's output is a copy of one of its input."""
-    return is_move(node) or node.info.role is Role.BROADCAST
-
-
-def axes_read(node: Node) -> tuple[int, ...]:
-    """The axes of a reshape's operand in the order in which it reads them."""
-    order = node.params.get("dimensions") if "new_sizes" in node.params else None
-    return tuple(range(len(node.inputs[0].shape)) if order is None else order)
-
-
-def spans(shape: Sequence[int]) -> list[Span]:
-    """The part of the flat index that each axis runs over; (3, 6), (1, 3) for shape (2, 3)."""
-    ends = list(accumulate(reversed(shape), lambda a, b: a * b, initial=1))
-    return list(pairwise(ends))[::-1]
-
-
-def meet(some: Iterable[Span], others: Sequence[Span]) -> bool:
-    """Whether any two parts of a flat index overlap."""
-    return any(low < end and start < high for low, high in some for start, end in others)
 
 
 def is_move(node: Node) -> bool:
@@ -166,16 +201,45 @@ def is_move(node: Node) -> bool:
     return role in _MOVES and len(node.outputs) == 1
 
 
-_REARRANGES = (Role.BROADCAST, Role.RESHAPE, Role.REVERSAL, Role.TRANSPOSE)
+def copies(node: Node) -> bool:
+    """Whether each entry of an operation's output is a copy of one of its input, all of them."""
+    return is_move(node) or node.info.role is Role.BROADCAST
+
+
 _MOVES = (Role.RESHAPE, Role.TRANSPOSE, Role.CAST, Role.REVERSAL)
+_READS_AXES = (Role.BROADCAST, Role.RESHAPE, Role.TRANSPOSE, Role.REVERSAL, Role.SLICE)
 
 
-def _joined(digits: Iterable[tuple[int, int]]) -> _Digits:
+def axes_read(node: Node) -> Sequence[int]:
+    """The axes of a transpose's or reshape's operand in the order in which it reads them."""
+    params = node.params
+    order = params.get("permutation") or ("new_sizes" in params and params["dimensions"])
+    return order or range(len(node.inputs[0].shape))
+
+
+def _reshapes(node: Node) -> bool:
+    """Whether a move keeps the order of entries."""
+    if node.info.role is Role.RESHAPE:
+        return all(i == axis for i, axis in enumerate(axes_read(node)))
+    return node.info.role is Role.BROADCAST and is_move(node)
+
+
+def spans(shape: Sequence[int]) -> list[Span]:
+    """The part of the flat index that each axis runs over; (3, 6), (1, 3) for shape (2, 3)."""
+    return list(pairwise(accumulate(reversed(shape), lambda a, b: a * b, initial=1)))[::-1]
+
+
+def meet(some: Iterable[Span], others: Sequence[Span]) -> bool:
+    """Whether any two parts of a flat index overlap."""
+    return any(low < end and start < high for low, high in some for start, end in others)
+
+
+def _merged(digits: Iterable[tuple[int, int]]) -> _Digits:
     """Digits of which those that count on are one, and none has size 1."""
-    joined: list[tuple[int, int]] = []
+    merged: list[tuple[int, int]] = []
     for stride, size in digits:
-        if joined and size != 1 and joined[-1][0] == stride * size:
-            size *= joined.pop()[1]
+        if merged and size != 1 and merged[-1][0] == stride * size:
+            size *= merged.pop()[1]
         if size != 1:
-            joined.append((stride, size))
-    return tuple(joined)
+            merged.append((stride, size))
+    return tuple(merged)

@@ -23,7 +23,6 @@ OTHERS = 100_000 * (sys.version_info >= (3, 12))  # CI runs both, on layouts of 
 REDRAWN = 1_000_000
 KNOWN = (
     51_629,  # a split of a size-one axis inside of a vmapped part is not put together again
-
 )
 
 

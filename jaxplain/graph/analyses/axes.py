@@ -109,9 +109,7 @@ class Axes:
 def moved(node: Node, labels: Labels) -> Labels | None:
     """The labels behind a transpose, reshape or broadcast; None for other operations."""
     role, shape = node.info.role, node.outputs[0].shape
-    if role is Role.TRANSPOSE:
-        return tuple(labels[i] for i in node.params["permutation"])
-    if role is Role.RESHAPE:
+    if role in (Role.TRANSPOSE, Role.RESHAPE):
         order = axes_read(node)
         before = [node.inputs[0].shape[i] for i in order]
         return reshaped(before, shape, [labels[i] for i in order])
