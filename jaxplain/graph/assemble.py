@@ -44,8 +44,7 @@ def step_ending_at(end: Var, facts: Facts) -> Step:
     left = gap.nodes[max(gap.behind, gap.unshared) :]
     moves = all(node.info.kind is Kind.STRUCTURAL for node in left)
     if gap.core is not None:
-        alone = gap.unshared == 0 and not facts.flow.shared(gap.start)
-        of_merge = gap.core.kind == "Merge" and alone and not moves
+        of_merge = gap.core.kind == "Merge" and gap.alone and not moves
         if of_merge or gap.behind == len(gap.nodes):
             return _with_neighbours(gap.core, facts, gap.nodes)
     if moves:

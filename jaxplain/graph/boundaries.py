@@ -63,6 +63,11 @@ class Gap:
     unshared: int
     facts: Facts
 
+    @property
+    def alone(self) -> bool:
+        """Whether nobody else reads any of the values that its operations read."""
+        return not _shared(self.nodes, self.facts)
+
     @cached_property
     def behind(self) -> int:
         """The number of operations, from the first on, that belong to the core."""
@@ -103,15 +108,9 @@ def continues_kernel(node: Node, facts: Facts) -> bool:
     if node.info.role is not Role.DEVICE_SUM:
         return False
     (operand,) = facts.flow.inputs[node]
-    return ends_with(operand, lambda core: core.behind is Behind.ALL, facts)
-
-
-def ends_with(end: Var, wanted: Callable[[Core], bool], facts: Facts) -> bool:
-    """Whether a value is that of a wanted core and its neighbours, read by one operation only."""
-    if facts.flow.shared(end):
-        return False
-    gap = gap_before(end, facts)
-    return gap.core is not None and wanted(gap.core) and gap.behind == len(gap.nodes)
+    gap = gap_before(operand, facts)
+    kernel = gap.core is not None and gap.core.behind is Behind.ALL
+    return kernel and gap.alone and not facts.flow.shared(operand)
 
 
 def whole_activation(core: Core, facts: Facts) -> Core:

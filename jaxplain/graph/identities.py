@@ -31,7 +31,6 @@ class Identities:
 
     def __init__(self) -> None:
         self._moved: dict[Var, _Moved] = {}
-        self._values: dict[tuple[_Moved, Any], Var] = {}  # by what they are, and their dtype
 
     def outputs(self, node: Node, apply: Apply) -> tuple[Var, ...]:
         """The operation's outputs, an earlier value in the place of an output that equals it."""
@@ -41,17 +40,14 @@ class Identities:
         if moved is None:
             return node.outputs
         (out,), (base, layout) = node.outputs, moved
-        whole = out.aval.dtype == base.aval.dtype
-        if whole and layout == layouts.original(base.shape):
+        dtype = out.aval.dtype
+        if dtype == base.aval.dtype and layout == layouts.original(base.shape):
             return (base,)
-        if node.info.role is Role.CONCATENATION:
-            known = self._values.get((moved, out.aval.dtype))
-            move = layouts.mover(layout, base.shape) if whole else None
-            if known is not None or move is not None:
-                return (known or apply(move, base),)
-        if _holds(out.aval.dtype, base.aval.dtype):
+        joins = node.info.role is Role.CONCATENATION
+        if joins and (move := layouts.mover(layout, base.shape)) is not None:
+            return (apply(lambda x: move(x).astype(dtype), base),)
+        if _holds(dtype, base.aval.dtype):
             self._moved[out] = moved
-            self._values[moved, out.aval.dtype] = out
         return node.outputs
 
     def _after(self, node: Node) -> _Moved | None:

@@ -2,7 +2,7 @@
 
 Were they several layers, a recurrence would have other maps as a scan than unrolled.
 
-Taken, each term ending in a dot product of its own:
+Taken, each term ending in a dot product of its own, or in several whose outputs are concatenated:
 
     c = dot_general a w; d = dot_general b u; e = add c d
 
@@ -11,8 +11,6 @@ convolutions, which the literature splits first:
 
     c = dot_general a w; d = add a c
 """
-
-from itertools import chain
 
 from jaxplain.graph import boundaries
 from jaxplain.graph.ir import Node, Var
@@ -26,18 +24,31 @@ def match(node: Node, end: Var, facts: Facts) -> Core | None:
     terms = facts.flow.inputs[node]
     if node.info.role not in (Role.SUM, Role.DIFFERENCE) or len(terms) < 2:
         return None
-    if not all(boundaries.ends_with(v, _is_dense, facts) for v in terms):
+    kernels: list[Core] = []
+    nodes = [node]
+    if not all(_ends_with_kernels(v, facts, kernels, nodes) for v in terms):
         return None
-    gaps = [boundaries.gap_before(v, facts) for v in terms]
-    cores = [gap.core for gap in gaps if gap.core is not None]
-    parts = (*(core.nodes for core in cores), *(gap.nodes for gap in gaps), (node,))
-    nodes = in_order(chain(*parts))
-    inputs = tuple(dict.fromkeys(v for core in cores for v in core.inputs))
-    mixing = tuple(n for core in cores for n in core.mixing)
-    return linear_core(
-        "Affine", "dense", nodes, inputs, mixing=mixing, before=Before.ALL, behind=Behind.ALL
-    )
+    inputs = tuple(dict.fromkeys(v for core in kernels for v in core.inputs))
+    mixing = tuple(n for core in kernels for n in core.mixing)
+    sides = {"before": Before.ALL, "behind": Behind.ALL}
+    return linear_core("Affine", "dense", in_order(nodes), inputs, mixing=mixing, **sides)
 
 
-def _is_dense(core: Core) -> bool:
+def _ends_with_kernels(end: Var, facts: Facts, kernels: list[Core], nodes: list[Node]) -> bool:
+    """Whether a value is that of kernels and their neighbours, read by one operation only.
+
+    Args:
+        end: the value.
+        facts: the facts about the program.
+        kernels: the kernels are added here.
+        nodes: the operations are added here.
+    """
+    gap = boundaries.gap_before(end, facts)
+    core = gap.core
+    if core is None or not gap.alone or facts.flow.shared(end):
+        return False
+    nodes += (*core.nodes, *gap.nodes)
+    if core.kind == "Structure" and core.nodes[-1].info.role is Role.CONCATENATION:
+        return all(_ends_with_kernels(v, facts, kernels, nodes) for v in core.inputs)
+    kernels.append(core)
     return core.kind == "Affine" and core.op == "dense"
