@@ -33,7 +33,7 @@ layers: each has its own copy.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import dropwhile, islice
+from itertools import dropwhile
 
 from jaxplain.graph.ir import Node, Var
 from jaxplain.graph.layouts import is_move
@@ -166,8 +166,8 @@ def _numbers_added(end: Var, facts: Facts) -> tuple[Node, ...]:
     def adds(node: Node) -> bool:
         return node.info.role in (Role.SUM, Role.DIFFERENCE) and _is_number(node, facts)
 
-    count = _last(_steps_back(end, facts), adds)
-    return tuple(islice(_steps_back(end, facts), count))[::-1]
+    nodes = tuple(_steps_back(end, facts))
+    return nodes[: _last(nodes, adds)][::-1]
 
 
 def _last(nodes: Iterable[Node], owned: Callable[[Node], bool]) -> int:

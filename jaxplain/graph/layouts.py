@@ -16,8 +16,10 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate, chain, pairwise
 from typing import Any, NamedTuple
 
+from jax import lax
+
 from jaxplain.graph.ir import Node, Var
-from jaxplain.graph.primitives import Role
+from jaxplain.graph.primitives import Kind, Role
 
 #: From which stride to which an axis or a digit runs over a flat value: `[3, 6)` for (3, 2).
 Span = tuple[int, int]
@@ -98,7 +100,7 @@ def after(node: Node, layout: Layout) -> Layout | None:
     role, to = node.info.role, node.outputs[0].shape
     if _reshapes(node):
         return layout._replace(shape=to)
-    if role not in _READS_AXES and to == layout.shape:
+    if role is Role.CAST or (node.info.kind is not Kind.STRUCTURAL and to == layout.shape):
         return layout
     axes, start = layout.axes(), layout.start
     if axes is None:
@@ -142,31 +144,37 @@ def joined(node: Node, pieces: Sequence[Layout]) -> Layout | None:
     first, size = pieces[0], 0
     apart = pieces[-1].start - first.start
     stride = apart // max(1, sum(p.shape[axis] for p in pieces[:-1]))
-    others = None
+    rest: list[_Digits] = []
     for piece in pieces:
         axes, length = piece.axes(), piece.shape[axis]
-        if axes is None or axes[axis] != _merged([(stride, length)]):
+        if axes is None or axes.pop(axis) != _merged([(stride, length)]):
             return None
-        rest = (axes[:axis], axes[axis + 1 :])
-        if piece.start != first.start + stride * size or rest != (others or rest):
+        if piece.start != first.start + stride * size or axes != (rest or axes):
             return None
-        others, size = rest, size + length
-    assert others is not None
-    digits = chain(*others[0], [(stride, size)], *others[1])
+        rest, size = axes, size + length
+    digits = chain(*rest[:axis], [(stride, size)], *rest[axis:])
     return Layout(node.outputs[0].shape, _merged(digits), first.start)
 
 
 def mover(layout: Layout, shape: Sequence[int]) -> Callable[[Any], Any] | None:
     """The function that moves a value of the given shape to a layout of all its entries.
 
-    None for a layout that leaves some out, repeats or reverses them.
+    None for a layout that leaves some out, or repeats them.
     """
-    order = sorted(range(len(layout.digits)), key=lambda i: layout.digits[i], reverse=True)
-    if layout.start or _merged(layout.digits[i] for i in order) != original(shape).digits:
+    digits = layout.digits
+    order = sorted(range(len(digits)), key=lambda i: -abs(digits[i][0]))
+    whole = _merged((abs(digits[i][0]), digits[i][1]) for i in order)
+    turned = [i for i, (stride, _) in enumerate(digits) if stride < 0]
+    start = sum(-digits[i][0] * (digits[i][1] - 1) for i in turned)
+    if whole != original(shape).digits or layout.start != start:
         return None
-    sizes = [layout.digits[i][1] for i in order]
-    places = [order.index(i) for i in range(len(order))]
-    return lambda x: x.reshape(sizes).transpose(places).reshape(layout.shape)
+
+    def move(x: Any) -> Any:
+        x = x.reshape([digits[i][1] for i in order])
+        x = x.transpose([order.index(i) for i in range(len(order))])
+        return (lax.rev(x, turned) if turned else x).reshape(layout.shape)
+
+    return move
 
 
 def through(nodes: Iterable[Node], shape: Sequence[int]) -> Layout | None:
@@ -207,7 +215,6 @@ def copies(node: Node) -> bool:
 
 
 _MOVES = (Role.RESHAPE, Role.TRANSPOSE, Role.CAST, Role.REVERSAL)
-_READS_AXES = (Role.BROADCAST, Role.RESHAPE, Role.TRANSPOSE, Role.REVERSAL, Role.SLICE)
 
 
 def axes_read(node: Node) -> Sequence[int]:

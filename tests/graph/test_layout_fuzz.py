@@ -638,10 +638,13 @@ def pieces_in_another_order_of_axes(w):
     def backward(h: Any) -> Any:
         return jnp.concatenate([h[:, i : i + 2][:, ::-1] for i in (4, 2, 0)], -1)[:, ::-1]
 
+    def reversed_rows(h: Any) -> Any:
+        return jnp.concatenate(jnp.split(h[::-1], BATCH))[::-1]
+
     def odd_shape(h: Any) -> Any:
         return h.reshape(4, 3).reshape(3, 4).reshape(h.shape)
 
-    moves = lambda h: h, through_rows, through_columns, backward, odd_shape
+    moves = (lambda h: h), through_rows, through_columns, backward, reversed_rows, odd_shape
     return (4,), *(partial(lambda m, x: (m(nn.gelu(x @ a)) + 1) @ v, move) for move in moves)
 
 

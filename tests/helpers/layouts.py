@@ -463,7 +463,7 @@ class Rewritten:
         """Under a vmap over the examples, each a batch of one."""
         axes = [self._examples(v) for v in inputs]
         out = [self._examples(v) for v in outputs]
-        if self.alone is None or -1 in (*axes, *out) or None in out or set(axes) == {None}:
+        if self.alone is None or -1 in (*axes, *out) or None in out or set(axes) <= {None}:
             return body(self.program, *values)
 
         def one(*operands: Any) -> list[Any]:

@@ -16,12 +16,11 @@ from jaxplain.graph.analyses.constants import Known
 from jaxplain.graph.analyses.flow import Flow
 from jaxplain.graph.contractions import summed_axes
 from jaxplain.graph.ir import Node, Var
-from jaxplain.graph.primitives import Kind, Role
+from jaxplain.graph.layouts import copies
+from jaxplain.graph.primitives import Kind
 from jaxplain.graph.recognizers.core import Core
 from jaxplain.graph.recognizers.facts import Facts
 from jaxplain.graph.recognizers.operation import single
-
-_MOVES = (Role.CAST, Role.RESHAPE, Role.BROADCAST, Role.TRANSPOSE)
 
 
 def match(node: Node, end: Var, facts: Facts) -> Core | None:
@@ -64,8 +63,8 @@ def _picks(node: Node, flow: Flow) -> bool:
 
 def _is_boolean(var: Var) -> bool:
     """Whether a value is made of truth values, by casts and moves alone."""
-    while var.producer is not None and var.producer.info.role in _MOVES:
-        var = var.producer.inputs[0]
+    while (node := var.producer) is not None and copies(node):
+        (var,) = node.inputs
         if var.aval.dtype == bool:
             return True
     return False
