@@ -154,6 +154,16 @@ def body(eqn: Eqn, parameter: str) -> tuple[Jaxpr, Sequence[Any]]:
     return open_jaxpr(inner)
 
 
+def without_jit(body: tuple[Jaxpr, Sequence[Any]]) -> tuple[Jaxpr, Sequence[Any]]:
+    """A jaxpr (and its constants) without a jit around all of it."""
+    jaxpr, _ = body
+    for eqn in jaxpr.eqns:
+        ends = eqn.invars == jaxpr.invars and eqn.outvars == jaxpr.outvars
+        if ends and eqn.primitive.name == "jit":
+            return open_jaxpr(eqn.params["jaxpr"])
+    return body
+
+
 @dataclass(frozen=True)
 class ControlFlow:
     """The operands of a control flow equation, and its bodies.

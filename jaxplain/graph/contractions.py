@@ -1,14 +1,13 @@
 """The axes of dot products and convolutions, described alike for both."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from jaxplain.graph.ir import Node
 from jaxplain.graph.primitives import Role
 
 
-@dataclass(frozen=True)
-class Contraction:
+class Contraction(NamedTuple):
     """How the axes of two operands become those of their product.
 
     Attributes:

@@ -65,6 +65,7 @@ class _Flattener:
         self.literals: dict[Any, Var] = {}
         self.seen: dict[Any, Node] = {}
         self.custom_calls: list[CustomCall] = []
+        self.activations: dict[_compat.Jaxpr, tuple[PrimitiveInfo | None, Hashable]] = {}
         self.known = Known(_is_arithmetic, {})
         self.identities = Identities()
         self.remat: tuple[_compat.Eqn, ...] = ()
@@ -99,10 +100,9 @@ class _Flattener:
         container = _compat.TRANSPARENT.get(name)
         if name in _compat.CUSTOM_DERIVATIVE:
             container = _compat.CUSTOM_DERIVATIVE[name]
-            if sum(not v.uniform for v in operands) == 1 and not self.whole:
-                activation = self.activation(eqn, operands, _joined(path), origin)
-                if activation is not None:
-                    return activation.outputs
+            single = sum(not v.uniform for v in operands) == 1 and not self.whole
+            if single and (node := self.activation(eqn, operands, _joined(path), origin)):
+                return node.outputs
             if self.keep_derivatives:
                 info, container = primitives.UNKNOWN, None
         if container is not None:
@@ -242,12 +242,13 @@ class _Flattener:
     ) -> Node | None:
         """The node of an activation with a custom derivative (`jax.nn.relu`); None for others."""
         primal = _compat.body(eqn, _compat.CUSTOM_DERIVATIVE[eqn.primitive.name])
-        body = _Flattener(keep_derivatives=False, whole=True).program(primal)
-        info = custom.info(body)
-        if info is None:
-            return None
-        same = None if self.keep_derivatives else custom.signature(body)  # derivatives may differ
-        return self.node(eqn, info, operands, name, origin, same)
+        jaxpr, consts = primal = _compat.without_jit(primal)
+        if jaxpr not in self.activations or consts:  # all calls of `jax.nn.relu` have one jaxpr
+            body = _Flattener(keep_derivatives=False, whole=True).program(primal)
+            same = None if self.keep_derivatives else custom.signature(body)  # derivatives differ
+            self.activations[jaxpr] = custom.info(body), same
+        info, same = self.activations[jaxpr]
+        return None if info is None else self.node(eqn, info, operands, name, origin, same)
 
     def hoisted(self, body: _Body) -> tuple[_compat.Jaxpr, list[Var]]:
         """A jaxpr, with its constants as constants of the whole function."""

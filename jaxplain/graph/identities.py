@@ -65,14 +65,12 @@ class Identities:
 
 def _takes_all(node: Node) -> bool:
     """Whether a slice takes the whole value, or a padding adds nothing."""
-    if "padding_config" in node.params:
-        return not any(map(any, node.params["padding_config"]))
-    whole = node.info.role is Role.SLICE or "reps" in node.params or _is_dynamic_slice(node)
+    params = node.params
+    if "padding_config" in params:
+        return not any(map(any, params["padding_config"]))
+    slices = "slice_sizes" in params and "dimension_numbers" not in params
+    whole = slices or "reps" in params or node.info.role is Role.SLICE
     return whole and node.outputs[0].shape == node.inputs[0].shape
-
-
-def _is_dynamic_slice(node: Node) -> bool:
-    return "slice_sizes" in node.params and "dimension_numbers" not in node.params
 
 
 def _keeps_numbers(node: Node) -> bool:

@@ -12,7 +12,7 @@ in the flat original, the most significant first; copies have stride 0. For x of
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate, chain, pairwise
 from typing import Any, NamedTuple
 
@@ -39,44 +39,35 @@ class Layout(NamedTuple):
     digits: _Digits
     start: int = 0
 
-    def moved(self) -> list[Span]:
-        """The parts of the flat index along which entries differ, not copies."""
-        return [p for p, (stride, _) in zip(self._spans(), self.digits, strict=True) if stride]
-
-    def copied(self) -> list[Span]:
-        """The parts of the flat index along which entries are copies."""
-        return [p for p, (stride, _) in zip(self._spans(), self.digits, strict=True) if not stride]
-
-    def along(self, axes: Iterable[int]) -> list[Span]:
-        """The parts of the flat index that some axes run over."""
-        return [spans(self.shape)[axis] for axis in axes]
+    def parts(self, copies: bool) -> list[Span]:
+        """The parts of the flat index along which entries are copies, or differ."""
+        parts = zip(self._spans(), self.digits, strict=True)
+        return [part for part, (stride, _) in parts if copies == (stride == 0)]
 
     def read(self, axes: Iterable[int]) -> list[Span]:
         """The parts of the original's flat index that some axes run over."""
-        parts = list(zip(self._spans(), self.digits, strict=True))
-        read = []
-        for low, high in self.along(axes):
-            for (start, end), (stride, _) in parts:
-                bottom, top = max(low, start), min(high, end)
-                if bottom < top:
-                    read.append((abs(stride) * bottom // start, -(abs(stride) * -top // start)))
-        return read
+        along = spans(self.shape)
+        cut = (piece for axis in axes for piece in self._within(*along[axis]))
+        return [(abs(s) * low // one, -(abs(s) * -high // one)) for (one, _), s, low, high in cut]
 
     def axes(self) -> list[_Digits] | None:
         """The digits of each axis; None where one runs over parts of digits that do not fit."""
-        if 0 in self.shape:
-            return None
         axes: list[_Digits] = []
-        for low, high in spans(self.shape):
+        for part in spans(self.shape):
             axis: list[tuple[int, int]] = []
-            for (start, end), (stride, _) in zip(self._spans(), self.digits, strict=True):
-                bottom, top = max(low, start), min(high, end)
-                if bottom < top:
-                    if bottom % start or top % bottom or end % top:
-                        return None
-                    axis.append((stride * (bottom // start), top // bottom))
+            for (one, end), stride, low, high in self._within(*part):
+                if low % one or high % low or end % high:
+                    return None
+                axis.append((stride * (low // one), high // low))
             axes.append(tuple(axis))
-        return axes
+        return None if 0 in self.shape else axes
+
+    def _within(self, low: int, high: int) -> Iterator[tuple[Span, int, int, int]]:
+        """The digits in a part of the flat index: all that each runs over, its stride, the part."""
+        for whole, (stride, _) in zip(self._spans(), self.digits, strict=True):
+            start, end = max(low, whole[0]), min(high, whole[1])
+            if start < end:
+                yield whole, stride, start, end
 
     def _spans(self) -> list[Span]:
         return spans([size for _, size in self.digits])
@@ -98,7 +89,8 @@ def after(node: Node, layout: Layout) -> Layout | None:
         layout: the layout of its operand.
     """
     role, to = node.info.role, node.outputs[0].shape
-    if _reshapes(node):
+    order = axes_read(node)
+    if role in (Role.RESHAPE, Role.BROADCAST) and is_move(node) and list(order) == sorted(order):
         return layout._replace(shape=to)
     if role is Role.CAST or (node.info.kind is not Kind.STRUCTURAL and to == layout.shape):
         return layout
@@ -108,7 +100,7 @@ def after(node: Node, layout: Layout) -> Layout | None:
     if role is Role.SLICE:
         return _cut(node, axes, start)
     if role is Role.TRANSPOSE or role is Role.RESHAPE:
-        axes = [axes[axis] for axis in axes_read(node)]
+        axes = [axes[axis] for axis in order]
     elif role is Role.REVERSAL:
         for axis in node.params["dimensions"]:
             start += sum(stride * (size - 1) for stride, size in axes[axis])
@@ -194,7 +186,7 @@ def of_copies(var: Var) -> Layout:
 
 def varying_axes(var: Var) -> set[int]:
     """The axes along which a constant may vary."""
-    varying = of_copies(var).moved()
+    varying = of_copies(var).parts(copies=False)
     return {axis for axis, span in enumerate(spans(var.shape)) if meet([span], varying)}
 
 
@@ -222,13 +214,6 @@ def axes_read(node: Node) -> Sequence[int]:
     params = node.params
     order = params.get("permutation") or ("new_sizes" in params and params["dimensions"])
     return order or range(len(node.inputs[0].shape))
-
-
-def _reshapes(node: Node) -> bool:
-    """Whether a move keeps the order of entries."""
-    if node.info.role is Role.RESHAPE:
-        return all(i == axis for i, axis in enumerate(axes_read(node)))
-    return node.info.role is Role.BROADCAST and is_move(node)
 
 
 def spans(shape: Sequence[int]) -> list[Span]:

@@ -44,9 +44,10 @@ def sums_copies(nodes: Sequence[Node], mixing: Node, flow: Flow) -> bool:
     for node in nodes:
         keeps = layouts.copies(node) or node.info.kind is Kind.DIAGONAL
         behind = layouts.after(node, layout) if keeps else None
-        if behind is None and layout.copied():
+        if behind is None and layout.parts(copies=True):
             return True
         layout = behind or layouts.original(node.outputs[0].shape)
-    if mixing.info.role is not Role.SUM_REDUCTION:
-        return bool(layout.copied())
-    return layouts.meet(layout.copied(), layout.along(mixing.params["axes"]))
+    summed = layouts.spans(layout.shape)
+    if mixing.info.role is Role.SUM_REDUCTION:
+        summed = [summed[axis] for axis in mixing.params["axes"]]
+    return layouts.meet(layout.parts(copies=True), summed)

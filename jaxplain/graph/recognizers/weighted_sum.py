@@ -69,4 +69,6 @@ def _vary(nodes: Sequence[Node], total: Node, facts: Facts) -> bool:
     )
     weights = [v for v in product.inputs if v not in facts.flow.carries_relevance]
     copies = [layouts.after(product, layouts.of_copies(v)) for v in weights]
-    return any(layout is None or layouts.meet(layout.moved(), summed) for layout in copies)
+    return any(
+        layout is None or layouts.meet(layout.parts(copies=False), summed) for layout in copies
+    )
