@@ -7,10 +7,10 @@ no relevance is lost.
 from collections.abc import Sequence
 from dataclasses import replace
 
-from jaxplain.graph import boundaries
 from jaxplain.graph.ir import Node, Program, Var
 from jaxplain.graph.layer import Block, Step
 from jaxplain.graph.primitives import Kind
+from jaxplain.graph.recognizers import boundaries
 from jaxplain.graph.recognizers.core import Core, linear_core
 from jaxplain.graph.recognizers.facts import Facts, in_order
 from jaxplain.graph.recognizers.operation import single

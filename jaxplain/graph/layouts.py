@@ -169,14 +169,6 @@ def mover(layout: Layout, shape: Sequence[int]) -> Callable[[Any], Any] | None:
     return move
 
 
-def through(nodes: Iterable[Node], shape: Sequence[int]) -> Layout | None:
-    """The layout of a value of the given shape behind several operations; None where unknown."""
-    layout: Layout | None = original(shape)
-    for node in nodes:
-        layout = layout and after(node, layout)
-    return layout
-
-
 def of_copies(var: Var) -> Layout:
     """The layout of a constant from the value that it is a moved or broadcast copy of."""
     node = var.producer

@@ -309,6 +309,7 @@ def offset_of_a_term_behind_a_move(w):
         lambda x: (nn.gelu(x @ a) + 1 + nn.silu(x @ b)) @ v,
         lambda x: ((nn.gelu(x @ a).T + 1).T + nn.silu(x @ b)) @ v,
         lambda x: (nn.gelu(x @ a).T + 1 + nn.silu(x @ b).T).T @ v,
+        lambda x: (-(-1 - nn.gelu(x @ a).T).T + nn.silu(x @ b)) @ v,
     )
 
 

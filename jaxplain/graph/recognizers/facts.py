@@ -149,11 +149,11 @@ class Facts:
         treated = [kind for kind, v in node.operands if v is operand]
         return len(treated) == 1 and Operand.DIVISOR not in treated
 
-    def adds(self, node: Node) -> bool:
-        """Whether an operation only adds constants to one value (`c - x` also turns its sign)."""
-        first = node.inputs[0] in self.flow.carries_relevance
-        added = node.info.role is Role.SUM or (node.info.role is Role.DIFFERENCE and first)
-        return added and self.is_diagonal(node)
+    def sign(self, node: Node) -> int:
+        """1 where an operation only adds constants to one value, -1 for `c - x`, 0 elsewhere."""
+        carries = self.flow.carries_relevance
+        turns = any(kind is Operand.SUBTRAHEND and v in carries for kind, v in node.operands)
+        return (-1 if turns else 1) * (node.info.adds and self.is_diagonal(node))
 
     def is_linear(self, node: Node) -> bool:
         """Whether an operation is linear in one value: a kernel, scale, offset or move."""

@@ -9,8 +9,8 @@ Refused, as nothing is summed and the operation scales, entry by entry:
     b = dot_general[batch=([0], [0])] a w
 """
 
-from jaxplain.graph import boundaries
 from jaxplain.graph.ir import Node, Var
+from jaxplain.graph.recognizers import boundaries
 from jaxplain.graph.recognizers.core import Core
 from jaxplain.graph.recognizers.facts import Facts
 from jaxplain.graph.recognizers.fixed_kernel import has_weights

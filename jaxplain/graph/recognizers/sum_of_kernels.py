@@ -12,9 +12,9 @@ convolutions, which the literature splits first:
     c = dot_general a w; d = add a c
 """
 
-from jaxplain.graph import boundaries
 from jaxplain.graph.ir import Node, Var
 from jaxplain.graph.primitives import Role
+from jaxplain.graph.recognizers import boundaries
 from jaxplain.graph.recognizers.core import Before, Behind, Core, linear_core
 from jaxplain.graph.recognizers.facts import Facts, in_order
 

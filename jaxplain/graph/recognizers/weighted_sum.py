@@ -12,9 +12,10 @@ Refused, as w of shape (2, 1) has one entry along the axis summed over: a scale 
 import math
 from collections.abc import Sequence
 
-from jaxplain.graph import boundaries, layouts
+from jaxplain.graph import layouts
 from jaxplain.graph.ir import Node, Var
 from jaxplain.graph.primitives import Kind, Role
+from jaxplain.graph.recognizers import boundaries
 from jaxplain.graph.recognizers.core import Core
 from jaxplain.graph.recognizers.facts import Facts
 from jaxplain.graph.recognizers.fixed_kernel import has_weights
@@ -63,7 +64,9 @@ def _vary(nodes: Sequence[Node], total: Node, facts: Facts) -> bool:
     """Whether the weights of a product, the first of some operations, vary along a sum behind."""
     product, *behind = nodes
     shape = product.outputs[0].shape
-    layout = layouts.through(behind, shape)
+    layout: layouts.Layout | None = layouts.original(shape)
+    for node in behind:
+        layout = layout and layouts.after(node, layout)
     summed = (
         layouts.spans([math.prod(shape)]) if layout is None else layout.read(total.params["axes"])
     )

@@ -30,6 +30,7 @@ between them that nobody else reads are one. On lines 3, 4 and 7 an operation ma
 layers: each has its own copy.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -151,7 +152,7 @@ def _behind(core: Core, nodes: Sequence[Node], facts: Facts) -> int:
     if core.behind is Behind.CONSTANTS:
         return _last(nodes, facts.is_diagonal)
     if core.behind is Behind.CONSTANTS_ADDED:
-        return _last(nodes[:alone], facts.adds)
+        return _last(nodes[:alone], lambda n: facts.sign(n) == 1)
     if core.kind != "Activation":
         return 0
     core = whole_activation(core, facts)
@@ -190,7 +191,8 @@ def _is_number(node: Node, facts: Facts) -> bool:
 def _added_to_term(core: Core, gap: Gap, end: Var, facts: Facts) -> tuple[Node, ...]:
     """The unshared offsets behind a term of a sum; none where there is a scale among them."""
     left = gap.nodes[max(gap.behind, gap.unshared) :]
-    if facts.flow.shared(end) or not all(is_move(n) or facts.adds(n) for n in left):
+    signs = [facts.sign(n) for n in left if not is_move(n)]  # -(-b - x) is x + b
+    if facts.flow.shared(end) or math.prod(signs) != 1:
         return ()
     left = tuple(dropwhile(is_move, left))
     return () if left and facts.flow.inputs[left[0]][0] in core.inputs else left
