@@ -29,7 +29,7 @@ def describe(graph: Graph, composite: Composite, unknown: Sequence[Layer]) -> It
         yield f"no kernel is first: those in {loops} also come behind themselves {_UNROLL}"
     for cut, advice in zip(_cut_at_edges(graph), ("", f" {_UNROLL}"), strict=True):
         if cut:
-            yield f"{cut}: at the edge of a loop, branch or mesh, which no layer crosses{advice}"
+            yield f"{cut} may belong to a layer beyond the edge of a loop, branch or mesh{advice}"
     if rounding := cuts(graph, lambda node: node.info.rounds):
         yield f"nothing flows through {rounding}: what is rounded is a constant"
     if chosen := _chosen(graph):

@@ -165,7 +165,7 @@ def _describe(which: LayerSpec) -> str:
 
 def _not_analyzable(layers: Sequence[Layer]) -> NotAnalyzableError:
     """The error for layers without a rule."""
-    loops = [layer for layer in layers if layer.main.primitive == "while"]
+    loops = [layer for layer in layers if layer.main.info.irreversible]
     complexes = [layer for layer in layers if layer.is_complex]
     others = [layer for layer in layers if layer not in complexes]
     lines = [

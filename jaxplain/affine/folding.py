@@ -36,7 +36,7 @@ def fold(
         nodes: its operations.
         scales: the operations among them that scale.
         weights: those of the kernel.
-        through: from operations in a row and what the first of them reads, their linear map.
+        through: (operations in a row, the value that the first of them reads) -> their linear map.
     """
     kernel = layer.mixing[0]
     product = contraction(kernel)
@@ -77,8 +77,8 @@ def _varying(
 ) -> tuple[Labels, set[int | None] | None]:
     """The axes of a value along which the scales among some operations vary; None where unknown.
 
-    The first of the pair says for each axis of the last value which one of them it is. Axes that a
-    reshape makes on the way have numbers of their own.
+    The first of the pair holds, for each axis of the last value, the axis of `start` that it came
+    from; axes that a reshape makes on the way have numbers of their own.
     """
     labels: Labels = tuple(range(len(start.shape)))
     new = count(len(labels))

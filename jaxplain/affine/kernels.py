@@ -45,7 +45,7 @@ class Kernel:
     def run(
         self, env: Mapping[Var, Any]
     ) -> tuple[jax.Array, jax.Array, Callable[[jax.Array], jax.Array]]:
-        """The weights, y, and the sums over positions of x g by weight as a function of g like y.
+        """(w, y, gradient), where `gradient(g)` is dL/dw for the cotangent g = dL/dy.
 
         In at least float32.
         """

@@ -217,8 +217,8 @@ class Affine:
         written = self._dtype is None or (self._narrow and not exact)
         dtype = None if written else self._dtype
         inputs = [_compat.retyped(x, dtype or x.dtype) for x in self._inputs] * halves
-        exit_ = dtype or self._layer.output.aval.dtype
-        return Linear(partial(apply, self._dtype), partial(apply, dtype), inputs, exit_)
+        made = dtype or self._layer.output.aval.dtype
+        return Linear(partial(apply, self._dtype), partial(apply, dtype), inputs, made)
 
     def _map(
         self,
@@ -323,15 +323,15 @@ class Affine:
 
         The two never mix: an output with weights of one sign only is exactly zero in the other.
         """
-        sources, exit_ = self._layer.inputs, self._layer.output
+        sources, output = self._layer.inputs, self._layer.output
         above: dict[Var, Any] = dict(zip(sources, xs, strict=False))
         below: dict[Var, Any] = dict(zip(sources, xs[len(sources) :], strict=False))
         for node in self._nodes:
             parts = self._split(node, above, below, dtype)
             for env, part in zip((above, below), parts, strict=True):
                 env.update(zip(node.outputs, part, strict=False))
-        zero = _compat.zeros(exit_.aval, dtype or exit_.aval.dtype)
-        return above.get(exit_, zero), below.get(exit_, zero)
+        zero = _compat.zeros(output.aval, dtype or output.aval.dtype)
+        return above.get(output, zero), below.get(output, zero)
 
     def _split(
         self, node: Node, above: Mapping[Var, Any], below: Mapping[Var, Any], dtype: Any

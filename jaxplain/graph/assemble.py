@@ -7,13 +7,10 @@ no relevance is lost.
 from collections.abc import Sequence
 from dataclasses import replace
 
-from jaxplain.graph.ir import Node, Program, Var
+from jaxplain.graph.ir import Program, Var
 from jaxplain.graph.layer import Block, Step
-from jaxplain.graph.primitives import Kind
 from jaxplain.graph.recognizers import boundaries
-from jaxplain.graph.recognizers.core import Core, linear_core
 from jaxplain.graph.recognizers.facts import Facts, in_order
-from jaxplain.graph.recognizers.operation import single
 
 
 def assemble(program: Program, outputs: Sequence[Var], facts: Facts) -> Block[Step]:
@@ -37,24 +34,7 @@ def assemble(program: Program, outputs: Sequence[Var], facts: Facts) -> Block[St
 
 def step_ending_at(end: Var, facts: Facts) -> Step:
     """The step that produces a value."""
-    core = facts.core(end)
-    if core is not None:
-        return _with_neighbours(core, facts)
-    gap = boundaries.gap_before(end, facts)
-    left = gap.nodes[max(gap.behind, gap.unshared) :]
-    moves = all(node.info.kind is Kind.STRUCTURAL for node in left)
-    if gap.core is not None:
-        of_merge = gap.core.kind == "Merge" and gap.alone and not moves
-        if of_merge or gap.behind == len(gap.nodes):
-            return _with_neighbours(gap.core, facts, gap.nodes)
-    if moves:
-        return _with_neighbours(single("Structure", gap.nodes[-1], facts), facts)
-    scale = linear_core("Affine", "scale", left, facts.flow.inputs[left[0]])
-    return _with_neighbours(scale, facts)
-
-
-def _with_neighbours(core: Core, facts: Facts, behind: Sequence[Node] = ()) -> Step:
-    """The step of a core with the operations `behind` it, and with the ones it takes before it."""
+    core, behind = boundaries.core_behind(end, facts)
     if core.kind == "Activation":
         core = boundaries.whole_activation(core, facts)
     taken, inputs = list(behind), []

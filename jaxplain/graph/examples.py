@@ -1,4 +1,4 @@
-"""Which axis of the explained arrays counts examples."""
+"""Whether the leading axis counts examples: a guess from sizes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import jax
 
 
 def counts_examples(outputs: Any, explained: Sequence[Any]) -> bool:
-    """Whether the leading axis of the explained arrays counts examples: the output has it too.
+    """Whether the leading axis of the explained arrays counts examples: all have it in one size.
 
     Args:
         outputs: the explained outputs, a tree of arrays or `jax.ShapeDtypeStruct`.

@@ -21,7 +21,8 @@ from jax import lax
 from jaxplain.graph.ir import Node, Var
 from jaxplain.graph.primitives import Kind, Role
 
-#: From which stride to which an axis or a digit runs over a flat value: `[3, 6)` for (3, 2).
+#: The part of a flat index that a digit or an axis runs over: [3, 6) for a digit of stride 3 and
+#: size 2, and for the first axis of shape (2, 3).
 Span = tuple[int, int]
 _Digits = tuple[tuple[int, int], ...]
 

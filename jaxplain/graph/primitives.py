@@ -96,8 +96,8 @@ class PrimitiveInfo:
         op: for a mixing operation, the `op` of its layers ("dense", "pooling").
         degree: of a power, d in f(c x) = c^d f(x) for c > 0 (`PrimitiveRole.POWER`).
         piecewise: whether a nonlinearity is piecewise linear, as rectifiers are.
-        local: whether it may stand inside an activation, normalisation or softmax: it is no kernel
-            and drops no entry.
+        local: whether it may stand inside an activation, normalisation or softmax, as it drops no
+            entry; a dot product only where both operands depend on the input (`Facts.is_local`).
         largest: whether an extremum is a maximum; None for operations that are no extremum.
         keeps_places: whether entries keep their position along the axes (no lookup, no sort).
         separable: whether an equation with several operands is one equation for each of them, as

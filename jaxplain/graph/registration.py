@@ -21,7 +21,6 @@ _DIAGONAL = {
 REGISTERED: set[str] = set()
 
 _PLACES = {Operand.INDEX, Operand.CONDITION}
-_SUMS = ("sum", "pooling", "cumulative", "linear")
 
 
 def register_primitive(
@@ -29,10 +28,11 @@ def register_primitive(
 ) -> None:
     """Adds a row to the table of primitives, for a primitive of your own or of another library.
 
-    Layers of this primitive then get their rules like any other. Register before the first
-    explanation: plans that were made before do not change. A structural primitive goes with a
-    kernel's layer, as a gather does; activations and normalisations look through JAX's own moves
-    alone.
+    Layers of this primitive then get their rules like any other (but PatternNet's, which refuses
+    it). The row is taken as the truth: a matrix product that is registered as a move gets a wrong
+    map. Register before the first explanation: plans that were made before do not change. A
+    structural primitive goes with a kernel's layer, as a gather does; activations and
+    normalisations look through JAX's own moves alone.
 
     Args:
         name: the primitive's name, as a jaxpr shows it.
@@ -50,15 +50,16 @@ def register_primitive(
             - "index": says where values go or come from; "condition": which value is taken;
             - "setting": shapes the map in another way, so that rules that need the entries of the
               layer's matrix are refused.
-        op: `layer.op` of a mixing primitive's layers (by default "dense" for products of factors,
-            "sum" for terms, "linear" with a setting).
+        op: `layer.op` of a mixing primitive's layers: "dense" or "convolution" for products of
+            factors (by default "dense"), "sum", "pooling", "cumulative" or "linear" for terms (by
+            default "sum"; always "linear" with a subtrahend or setting).
         piecewise: whether an elementwise primitive is made of straight lines, as a rectifier is.
 
     Raises:
         TypeError: the name is no text.
         ValueError: the kind or an operand has no known name; the operands do not go with the kind
-            or with each other; or the name has another row already, or is that of a call, loop or
-            branch, which jaxplain looks into.
+            or with each other; or the name is that of a primitive that jaxplain knows, or of a
+            call, loop or branch, which it looks into. A row of yours may be replaced.
 
     Example:
         Equinox writes into the buffers of its loops with a primitive of its own,
@@ -72,7 +73,9 @@ def register_primitive(
     if not isinstance(name, str):
         raise TypeError(f"a primitive is registered by its name, got {name!r}")
     info = replace(_row(kind, operands, op), piecewise=piecewise)
-    if name in _compat.LOOKED_INTO or TABLE.get(name, info) != info:
+    if piecewise and info.kind is not Kind.ELEMENTWISE:
+        raise ValueError(f"piecewise=True is for elementwise primitives, not for {kind} ones")
+    if name in _compat.LOOKED_INTO or (name not in REGISTERED and TABLE.get(name, info) != info):
         raise ValueError(f"jaxplain knows the primitive {name!r} already")
     TABLE[name] = info
     REGISTERED.add(name)
@@ -88,28 +91,28 @@ def _row(kind: str, operands: Sequence[str], op: str) -> PrimitiveInfo:
     used = set(treated) - _PLACES
     if member is Kind.STRUCTURAL and used == {Operand.MOVED}:
         return PrimitiveInfo(member, operands=treated, local=False)
-    if member is Kind.MIXING and used == {Operand.FACTOR} and op not in _SUMS:
+    if member is Kind.MIXING and used == {Operand.FACTOR} and op in ("", "dense", "convolution"):
         return PrimitiveInfo(member, operands=treated, op=op or "dense", local=False)
-    if member is Kind.MIXING and Operand.TERM in used <= _ADDED and op in ("", *_SUMS):
-        op = "linear" if used != {Operand.TERM} else op or "sum"
-        return PrimitiveInfo(member, operands=treated, op=op, local=False)
+    ops = ("sum", "pooling", "cumulative", "linear") if used == {Operand.TERM} else ("linear",)
+    if member is Kind.MIXING and Operand.TERM in used <= _ADDED and op in ("", *ops):
+        return PrimitiveInfo(member, operands=treated, op=op or ops[0], local=False)
     if member in (Kind.ELEMENTWISE, Kind.SELECTION, Kind.DISCRETE) and not treated:
         return PrimitiveInfo(member, local=member is not Kind.SELECTION)
     raise ValueError(
-        f"a {kind} primitive has no operands {tuple(operands)} with op={op!r}: {_EXPECTED[member]}"
+        f"operands {tuple(operands)}, op={op!r} do not go with kind {kind!r}: {_EXPECTED[member]}"
     )
 
 
 _ADDED = {Operand.TERM, Operand.SUBTRAHEND, Operand.SETTING}
-_NONE = "it has none, as it is not linear"
 _EXPECTED = {
     Kind.DIAGONAL: "give one of "
     + ", ".join(str(tuple(kind.name.lower() for kind in key)) for key in _DIAGONAL),
     Kind.STRUCTURAL: 'give "moved", with "index" and "condition" where they say where to',
-    Kind.MIXING: 'give "factor" for products, or "term" (and "subtrahend", "setting") for sums, '
-    f"whose op is one of {', '.join(_SUMS)}; a product with a term added is two primitives",
+    Kind.MIXING: 'give "factor" for products (op "dense" or "convolution"), or "term" for sums (op '
+    '"sum", "pooling", "cumulative" or "linear"; with "subtrahend" or "setting" "linear" alone); a '
+    "product with a term added is two primitives",
     Kind.UNKNOWN: "leave it out of the table",
-    **dict.fromkeys((Kind.ELEMENTWISE, Kind.SELECTION, Kind.DISCRETE), _NONE),
+    **dict.fromkeys((Kind.ELEMENTWISE, Kind.SELECTION, Kind.DISCRETE), "it has none: not linear"),
 }
 
 _Enum = TypeVar("_Enum", bound=enum.Enum)

@@ -61,7 +61,7 @@ def input(f: Callable[..., Any], *, argnums: int | Sequence[int] = 0) -> Input:
 def random(
     f: Callable[..., Any], *, stddev: float = 1.0, argnums: int | Sequence[int] = 0
 ) -> Random:
-    """Gaussian noise in the shape of the input: the attribution that any other must beat.
+    """Gaussian noise in the shape of the input: a control, which says nothing of the model.
 
     Args:
         f: the function.

@@ -893,7 +893,7 @@ def test_a_sum_over_devices_of_activations_is_shared_by_contribution(mesh: Mesh)
     assert_allclose(jxp.lrp(f, composites.EpsilonPlus(0))(jnp.array([1.0, 3.0])), [1, 3], rtol=1e-6)
 
 
-EDGE = "at the edge of a loop, branch or mesh, which no layer crosses"
+EDGE = "may belong to a layer beyond the edge of a loop, branch or mesh"
 WRITES = " (jaxplain.unroll writes loops out)"
 STACKS = normal(2, 4, 4), normal(2, 4, 4, seed=1)
 
@@ -905,18 +905,18 @@ def residual(h: Any, w: Any) -> Any:
 CUT: dict[str, tuple[Callable[[Any], Any], tuple[str, ...]]] = {
     "bias behind": (
         lambda x: lax.scan(lambda h, w: (jnp.tanh(h) @ w, None), x, STACKS[0])[0] + B,
-        (f"scale: {EDGE}{WRITES}",),
+        (f"scale {EDGE}{WRITES}",),
     ),
-    "bias behind slices": (lambda x: lax.map(lambda v: v @ U, x) + B, (f"scale: {EDGE}",)),
+    "bias behind slices": (lambda x: lax.map(lambda v: v @ U, x) + B, (f"scale {EDGE}",)),
     "bias behind cases": (
         lambda x: lax.cond(x[0, 0] > 0, lambda v: v @ U, lambda v: v @ U.T, x) + B,
-        (f"scale: {EDGE}",),
+        (f"scale {EDGE}",),
     ),
     "sum of kernels": (
         lambda x: lax.scan(
             lambda c, w: (c + jax.nn.relu(x @ w[0]) @ w[1], None), jnp.zeros((3, 4)), STACKS
         )[0],
-        (f"sum: {EDGE}{WRITES}",),
+        (f"sum {EDGE}{WRITES}",),
     ),
     "residual": (lambda x: lax.scan(residual, x, STACKS)[0] @ V, ()),
     "sum of activations": (

@@ -500,6 +500,23 @@ def softmax_with_moves_inside(w):
 
 
 @moves
+def softmax_masked_behind_its_exponential(w):
+    a, v, keep = w(4, 6), w(6, 3), jnp.arange(6) % 3 > 0
+
+    def network(mask: Any, x: Any) -> Any:
+        e = mask(jnp.exp(x @ a))
+        return e / e.sum(-1, keepdims=True) @ v
+
+    return (
+        (4,),
+        lambda x: nn.softmax(jnp.where(keep, x @ a, -jnp.inf)) @ v,
+        partial(network, lambda e: jnp.where(keep, e, 0)),
+        partial(network, lambda e: e * keep),
+        partial(network, lambda e: (keep[:, None] * e.T).T),
+    )
+
+
+@moves
 def attention_with_moves(w):
     q, k, u, v = w(4, 4), w(4, 4), w(4, 4), w(4, 3)
 

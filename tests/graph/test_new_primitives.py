@@ -14,6 +14,7 @@ from jax import lax
 import jaxplain as jxp
 from comparing import assert_same
 from jaxplain.graph.primitives import TABLE, Operand, PrimitiveInfo, PrimitiveKind
+from jaxplain.graph.registration import REGISTERED
 from product_primitive import product
 from zoo import draw, normal
 
@@ -65,7 +66,7 @@ def test_both_operands_may_carry_relevance() -> None:
 def test_a_linear_primitive_says_what_its_operands_are() -> None:
     with pytest.raises(ValueError, match=r"linear \(MIXING\) needs operands="):
         PrimitiveInfo(PrimitiveKind.MIXING)
-    with pytest.raises(ValueError, match="a diagonal primitive has no operands"):
+    with pytest.raises(ValueError, match="do not go with kind 'diagonal': give one of"):
         jxp.register_primitive("tests_other", "diagonal")
     assert "tests_other" not in TABLE
 
@@ -78,9 +79,18 @@ def test_wrong_words() -> None:
     for known in ("add", "scan", "jit", "custom_jvp_call"):
         with pytest.raises(ValueError, match=f"knows the primitive '{known}' already"):
             jxp.register_primitive(known, "mixing", ("factor",))
+    with pytest.raises(ValueError, match="for elementwise primitives, not for mixing ones"):
+        jxp.register_primitive("tests_other", "mixing", ("factor",), piecewise=True)
     with pytest.raises(TypeError, match="registered by its name, got 3"):
         jxp.register_primitive(3, "elementwise")  # type: ignore[arg-type]
     assert "tests_other" not in TABLE
+
+
+def test_a_row_of_ones_own_may_be_mended() -> None:
+    jxp.register_primitive("tests_mended", "structural", ("moved",))
+    jxp.register_primitive("tests_mended", "mixing", ("factor", "factor"))
+    assert TABLE.pop("tests_mended").op == "dense"
+    REGISTERED.remove("tests_mended")
 
 
 @pytest.mark.parametrize(
@@ -91,6 +101,8 @@ def test_wrong_words() -> None:
         ("mixing", ("divisor",), ""),
         ("mixing", ("factor",), "pooling"),
         ("mixing", ("term",), "blur"),
+        ("mixing", ("term", "subtrahend"), "pooling"),
+        ("mixing", ("factor",), "convoluton"),
         ("structural", ("factor",), ""),
         ("structural", ("index",), ""),
         ("diagonal", ("setting",), ""),
@@ -102,7 +114,9 @@ def test_wrong_words() -> None:
     ],
 )
 def test_operands_that_do_not_go_together(kind: str, operands: Any, op: str) -> None:
-    with pytest.raises(ValueError, match=f"{kind} (primitive has no operands|ones)"):
+    with pytest.raises(
+        ValueError, match=f"kind '{kind}': |for mixing primitives, not for {kind} ones"
+    ):
         jxp.register_primitive("tests_other", kind, operands, op=op)
     assert "tests_other" not in TABLE
 

@@ -132,7 +132,7 @@ def test_the_first_kernel_and_what_is_left_to_the_next() -> None:
     assert inside.notes == (
         "no kernel is first: those in scan also come behind themselves (jaxplain.unroll writes "
         "loops out)",
-        "scale: at the edge of a loop, branch or mesh, which no layer crosses (jaxplain.unroll "
+        "scale may belong to a layer beyond the edge of a loop, branch or mesh (jaxplain.unroll "
         "writes loops out)",
     )
 

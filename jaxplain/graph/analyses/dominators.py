@@ -1,9 +1,9 @@
 """Immediate dominators on the active part of the program.
 
-Values and operations are both vertices: with operations alone, a `split` would dominate everything
-computed from either half. `Dominators.of(node)` is the last value that every active path to the
-node goes through: `a` for the `mul` of `a * logistic(a)`. It is the only candidate for the input of
-a single-input subgraph that ends at the node.
+Values and operations are both vertices: with operations alone, a `sort` of two arrays would
+dominate everything computed from either. `Dominators.of(node)` is the last value that every active
+path to the node goes through: `a` for the `mul` of `a * logistic(a)`. It is the only candidate for
+the input of a single-input subgraph that ends at the node.
 """
 
 from collections.abc import Iterable
@@ -43,8 +43,8 @@ class Dominators:
     def of(self, node: Node) -> Var | None:
         """The value that dominates all active operands of `node`; None when there is none.
 
-        An operation with several outputs (a split) may dominate instead of a value: then no single
-        value does.
+        An operation with several outputs (a sort of two arrays) may dominate instead of a value:
+        then no single value does.
         """
         vertex = self._idom.get(node)
         return vertex if isinstance(vertex, Var) else None

@@ -125,7 +125,7 @@ def _spread(
     can: Callable[[Var], bool],
     back: bool = False,
 ) -> None:
-    """Marks all values that the marked ones reach on the ways through operations, or back."""
+    """Adds to `marked` the values that it reaches through operations; `back`: that reach it."""
     for node in reversed(program.nodes) if back else program.nodes:
         if node.control is not None:
             through = [partial(_spread, b, marked, ways, can, back) for b in node.bodies]
@@ -137,7 +137,10 @@ def _spread(
 
 
 def _decided(node: Node) -> _Ways:
-    """Which operands the outputs depend on, but for those that depend on the bodies."""
+    """Operands and the outputs that they decide; of a loop or branch only the index or condition.
+
+    The bodies are walked apart.
+    """
     return [(node.inputs if node.control is None else node.control.selectors, node.outputs)]
 
 

@@ -185,14 +185,14 @@ def _total(amounts: Sequence[float], subtract: bool) -> float:
     return first - sum(others) if subtract else first + sum(others)
 
 
-def affine_path(nodes: Sequence[Node], exit_: Var, weights: dict[Var, float]) -> set[Var] | None:
+def affine_path(nodes: Sequence[Node], end: Var, weights: dict[Var, float]) -> set[Var] | None:
     """The values from input to output of a normalisation whose statistic is held constant.
 
     The statistic is the operand of negative weight of each product (x times 1 / norm) and the
     divisor of each quotient (x / norm). None where the other operations are not affine, or there is
     no statistic: the subgraph is then no normalisation.
     """
-    live, statistic = {exit_}, set[Var]()
+    live, statistic = {end}, set[Var]()
     for node in reversed(nodes):
         if not any(v in live for v in node.outputs):
             continue

@@ -8,10 +8,10 @@ jaxprs, operations that it takes and a near miss that it refuses.
 from jaxplain.graph.recognizers import (
     activation,
     complex_values,
-    fixed_kernel,
     kernel,
     linear_subgraph,
     merge,
+    moving_kernel,
     normalization,
     operation,
     softmax,
@@ -21,7 +21,7 @@ from jaxplain.graph.recognizers import (
 
 RECOGNIZERS = (
     complex_values.match,
-    fixed_kernel.match,
+    moving_kernel.match,
     softmax.match,
     activation.match,
     normalization.match,

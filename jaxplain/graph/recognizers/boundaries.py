@@ -1,4 +1,4 @@
-"""Who owns the scales, offsets, casts and moves between two cores: decided here and nowhere else.
+"""Who owns the scales, offsets, casts and moves between two cores.
 
 A *gap* holds the operations between a core and a value behind it that are linear in one value and
 mix nothing. The first line of the table that fits says whose they are; moves and casts (a reshape,
@@ -23,7 +23,9 @@ Here the first kernel owns the bias (line 5), and the second kernel the scale (l
 
     a = dot_general x w; b = add a bias; c = max b 0.0; d = mul c 2.0; e = dot_general d v
 
-Line 1 is applied by `recognizers.softmax`, which finds the shift between the scales. On line 2 a
+Line 1 is applied by `recognizers.softmax`, which finds the shift between the scales; an array that
+is added behind a kernel is the kernel's bias, no mask. All other lines are applied here. One number
+is a literal of the function, or its broadcast: the value of an array is not known. On line 2 a
 scale is not the activation's, as the z+ rule must see its sign; on line 3 a rectifier has nothing,
 as guided backprop and deconvnet act on the rectifier alone. Activations with numbers and moves
 between them that nobody else reads are one. On lines 3, 4 and 7 an operation may belong to several
@@ -40,9 +42,10 @@ from jaxplain.graph.ir import Node, Var
 from jaxplain.graph.layouts import is_move
 from jaxplain.graph.primitives import Kind, Role
 from jaxplain.graph.recognizers import activation, linear_subgraph
-from jaxplain.graph.recognizers.core import Before, Behind, Core
+from jaxplain.graph.recognizers.core import Before, Behind, Core, linear_core
 from jaxplain.graph.recognizers.facts import Facts
 from jaxplain.graph.recognizers.mixing import sums_copies
+from jaxplain.graph.recognizers.operation import single
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +88,23 @@ def gap_before(end: Var, facts: Facts) -> Gap:
 def _shared(nodes: Sequence[Node], facts: Facts) -> list[int]:
     """The positions of the operations in a gap that read a value which somebody else reads too."""
     return [i for i, n in enumerate(nodes) if facts.flow.shared(facts.flow.inputs[n][0])]
+
+
+def core_behind(end: Var, facts: Facts) -> tuple[Core, Sequence[Node]]:
+    """The core of the layer that ends at a value, and the operations behind it in that layer."""
+    core = facts.core(end)
+    if core is not None:
+        return core, ()
+    gap = gap_before(end, facts)
+    left = gap.nodes[max(gap.behind, gap.unshared) :]
+    moves = all(node.info.kind is Kind.STRUCTURAL for node in left)
+    if gap.core is not None:
+        of_merge = gap.core.kind == "Merge" and gap.alone and not moves
+        if of_merge or gap.behind == len(gap.nodes):
+            return gap.core, gap.nodes
+    if moves:
+        return single("Structure", gap.nodes[-1], facts), ()
+    return linear_core("Affine", "scale", left, facts.flow.inputs[left[0]]), ()
 
 
 def taken_before(core: Core, end: Var, facts: Facts) -> tuple[Node, ...]:

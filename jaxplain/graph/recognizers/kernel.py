@@ -13,8 +13,8 @@ from jaxplain.graph.ir import Node, Var
 from jaxplain.graph.recognizers import boundaries
 from jaxplain.graph.recognizers.core import Core
 from jaxplain.graph.recognizers.facts import Facts
-from jaxplain.graph.recognizers.fixed_kernel import has_weights
 from jaxplain.graph.recognizers.mixing import mixes, mixing_core
+from jaxplain.graph.recognizers.moving_kernel import has_weights
 
 
 def match(node: Node, end: Var, facts: Facts) -> Core | None:

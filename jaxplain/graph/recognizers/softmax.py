@@ -92,7 +92,8 @@ def _exponential(var: Var, facts: Facts, sums: bool = False) -> list[Node] | Non
         if role is Role.EXP:
             return nodes if summed or not sums else None
         summed |= role is Role.SUM_REDUCTION
-        passes = _moves(node) or (sums and role in (Role.SUM_REDUCTION, Role.BROADCAST))
+        masks = _moves(node) or role is Role.PRODUCT
+        passes = masks or (sums and role in (Role.SUM_REDUCTION, Role.BROADCAST))
         if not passes:
             return None
         (var,) = active
