@@ -341,6 +341,8 @@ def bind(
         params = params | typed
     if eqn.primitive.name == "pvary":  # what a rule makes may vary already
         return [along(values[0], params["axes"])]
+    if linear and eqn.primitive.name == "name":  # checkpoint_name, which has no transpose rule
+        return list(values)
     axes = frozenset().union(*map(varying, values))
     if any(isinstance(value, jax.core.Tracer) for value in values):  # none among known values
         axes = axes.union(*(varying(atom.aval) for atom in eqn.invars))

@@ -151,8 +151,7 @@ class Ledger:
             reached = f"{_short(inputs * self.percent) or 0} % ({reached})"
         else:
             unit = "units of the output, whose relevance adds up to 0"
-        gap = "; gap relative to the flow" if "gap" in self._table()[0] else ""
-        lines = [f"columns in {unit}{gap}", f"{reached} reaches the input"]
+        lines = [f"columns in {unit}; gap relative to the flow", f"{reached} reaches the input"]
         if aside := self._aside():
             lines.append(f"{aside} reaches numbers that the explained integers did not pick")
         if worst := self.worst():

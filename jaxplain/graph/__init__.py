@@ -48,11 +48,7 @@ class Graph:
     """
 
     def __init__(
-        self,
-        program: Program,
-        inputs: tuple[Var, ...],
-        logits: bool,
-        normalizations: bool = True,
+        self, program: Program, inputs: tuple[Var, ...], logits: bool, normalizations: bool = True
     ):
         self.inputs = inputs
         self.lookups: tuple[Lookup, ...] = lookups_of(program, inputs)

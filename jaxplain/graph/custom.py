@@ -54,7 +54,7 @@ def signature(body: Program) -> Hashable:
     found: list[Hashable] = []
     for node in body.nodes:
         found.append((node.primitive, tuple(sorted(node.params.items())), named(node.inputs)))
-        names.update((v, len(names) + i) for i, v in enumerate(node.outputs))
+        names |= {v: len(names) + i for i, v in enumerate(node.outputs)}
     return (*found, named(body.outputs))
 
 

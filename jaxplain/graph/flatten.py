@@ -200,11 +200,7 @@ class _Flattener:
         return result
 
     def body(
-        self,
-        flow: _compat.ControlFlow,
-        body: _Body,
-        path: tuple[str, ...],
-        owner: Node,
+        self, flow: _compat.ControlFlow, body: _Body, path: tuple[str, ...], owner: Node
     ) -> Program:
         """The program of a loop's or branch's body; its constants become those of the function.
 

@@ -30,37 +30,44 @@ class Identities:
     """The moved values and pieces so far."""
 
     def __init__(self) -> None:
-        self._moved: dict[Var, _Moved] = {}
+        self._moved: dict[Var, list[_Moved]] = {}  # by value, its first origin first
 
     def outputs(self, node: Node, apply: Apply) -> tuple[Var, ...]:
         """The operation's outputs, an earlier value in the place of an output that equals it."""
         if _takes_all(node):
             return node.inputs[:1]
-        moved = self._after(node)
-        if moved is None:
+        known = self._after(node)
+        if not known:
             return node.outputs
-        (out,), (base, layout) = node.outputs, moved
+        (out,) = node.outputs
         dtype = out.aval.dtype
-        if dtype == base.aval.dtype and layout == layouts.original(base.shape):
-            return (base,)
-        joins = node.info.role is Role.CONCATENATION
-        if joins and (move := layouts.mover(layout, base.shape)) is not None:
-            return (apply(lambda x: move(x).astype(dtype), base),)
-        if _holds(dtype, base.aval.dtype):
-            self._moved[out] = moved
+        for base, layout in () if _is_barrier(node) else known:
+            if layout == layouts.original(base.shape) and dtype == base.aval.dtype:
+                return (base,)
+        for base, layout in known if node.info.role is Role.CONCATENATION else ():
+            if (move := layouts.mover(layout, base.shape, dtype)) is not None:
+                return (apply(move, base),)
+        self._moved[out] = [moved for moved in known if _holds(dtype, moved.base.aval.dtype)]
         return node.outputs
 
-    def _after(self, node: Node) -> _Moved | None:
-        """The value that an operation moves or puts together from its pieces."""
-        role = node.info.role
-        known = [self._moved.get(v) or _Moved(v, layouts.original(v.shape)) for v in node.inputs]
-        layout: Layout | None = None
-        if role is Role.CONCATENATION:
-            if len({base for base, _ in known}) == 1:
-                layout = layouts.joined(node, [layout for _, layout in known])
-        elif role is Role.SLICE or (layouts.is_move(node) and _keeps_numbers(node)):
-            layout = layouts.after(node, known[0].layout)
-        return None if layout is None else _Moved(known[0].base, layout)
+    def _after(self, node: Node) -> list[_Moved]:
+        """The values that an operation moves, or puts together from their pieces."""
+        role, pieces = node.info.role, [v for v in node.inputs if 0 not in v.shape]
+        joins = role is Role.CONCATENATION
+        if not pieces or not (joins or role is Role.SLICE or _moves(node)):
+            return []
+        own = {v: _Moved(v, layouts.original(v.shape)) for v in pieces}
+        first, *others = (dict([*self._moved.get(v, ())[:_MOST], own[v]]) for v in pieces)
+        found = []
+        for base, layout in first.items():
+            each = [layout, *(known[base] for known in others if base in known)]
+            behind = layouts.joined(node, each) if joins else layouts.after(node, layout)
+            if behind is not None and len(each) == len(pieces):
+                found.append(_Moved(base, behind))
+        return found
+
+
+_MOST = 4  # origins of one value; bounds the work on long rows of moves
 
 
 def _takes_all(node: Node) -> bool:
@@ -73,10 +80,19 @@ def _takes_all(node: Node) -> bool:
     return whole and node.outputs[0].shape == node.inputs[0].shape
 
 
-def _keeps_numbers(node: Node) -> bool:
-    """Whether an operation is no cast to or from integers, and no barrier."""
-    floating = node.inputs[0].floating and node.outputs[0].floating
-    return node.info.role is not Role.CAST or ("new_dtype" in node.params and floating)
+def _moves(node: Node) -> bool:
+    """Whether an operation moves numbers, or casts them to another floating dtype."""
+    if node.info.role is not Role.CAST:
+        return layouts.is_move(node)
+    before, after = node.inputs[0], node.outputs[0]
+    if _is_barrier(node):
+        return before.aval == after.aval and "exponent_bits" not in node.params
+    return before.floating and after.floating
+
+
+def _is_barrier(node: Node) -> bool:
+    """Whether an operation is there for the compiler, as `optimization_barrier` is."""
+    return node.info.role is Role.CAST and "new_dtype" not in node.params
 
 
 def _holds(wide: Any, narrow: Any) -> bool:

@@ -134,23 +134,26 @@ def joined(node: Node, pieces: Sequence[Layout]) -> Layout | None:
     if axis is None:
         axis = node.params["axis"]
         pieces = [p._replace(shape=(*p.shape[:axis], 1, *p.shape[axis:])) for p in pieces]
-    first, size = pieces[0], 0
-    apart = pieces[-1].start - first.start
-    stride = apart // max(1, sum(p.shape[axis] for p in pieces[:-1]))
-    rest: list[_Digits] = []
-    for piece in pieces:
-        axes, length = piece.axes(), piece.shape[axis]
-        if axes is None or axes.pop(axis) != _merged([(stride, length)]):
-            return None
-        if piece.start != first.start + stride * size or axes != (rest or axes):
-            return None
-        rest, size = axes, size + length
-    digits = chain(*rest[:axis], [(stride, size)], *rest[axis:])
-    return Layout(node.outputs[0].shape, _merged(digits), first.start)
+    all_axes = [piece.axes() for piece in pieces]
+    rests = [axes for axes in all_axes if axes is not None]
+    own = [axes.pop(axis) for axes in rests]
+    if len(rests) < len(pieces) or any(rest != rests[0] for rest in rests):
+        return None
+    sizes, equal = [piece.shape[axis] for piece in pieces], own[1:] == own[:-1]
+    places = list(accumulate([1 if equal else size for size in sizes[:-1]], initial=0))
+    step = (pieces[-1].start - pieces[0].start) // max(1, places[-1])
+    runs = [equal or digits == _merged([(step, n)]) for digits, n in zip(own, sizes, strict=True)]
+    starts = [pieces[0].start + step * place for place in places]
+    if starts != [piece.start for piece in pieces] or not all(runs):
+        return None
+    # equal pieces are counted by a digit of their own
+    digits = ((step, len(pieces)), *own[0]) if equal else ((step, sum(sizes)),)
+    axes = chain(*rests[0][:axis], digits, *rests[0][axis:])
+    return Layout(node.outputs[0].shape, _merged(axes), starts[0])
 
 
-def mover(layout: Layout, shape: Sequence[int]) -> Callable[[Any], Any] | None:
-    """The function that moves a value of the given shape to a layout of all its entries.
+def mover(layout: Layout, shape: Sequence[int], dtype: Any) -> Callable[[Any], Any] | None:
+    """The function that moves a value of a shape to a layout of all its entries, and to a dtype.
 
     None for a layout that leaves some out, or repeats them.
     """
@@ -165,7 +168,7 @@ def mover(layout: Layout, shape: Sequence[int]) -> Callable[[Any], Any] | None:
     def move(x: Any) -> Any:
         x = x.reshape([digits[i][1] for i in order])
         x = x.transpose([order.index(i) for i in range(len(order))])
-        return (lax.rev(x, turned) if turned else x).reshape(layout.shape)
+        return (lax.rev(x, turned) if turned else x).reshape(layout.shape).astype(dtype)
 
     return move
 

@@ -9,7 +9,6 @@ import pytest
 from jax import lax, nn
 
 from jaxplain.graph import trace
-from jaxplain.graph.analyses.axes import reshaped
 
 X = jnp.ones((2, 8, 6, 3))
 KERNEL = jnp.ones((3, 3, 3, 5))
@@ -71,7 +70,8 @@ def test_reshapes_keep_what_numpy_keeps(seed: int) -> None:
     cuts = sorted(rng.choice(len(factors) + 1, size=2))
     groups = factors[: cuts[0]], factors[cuts[0] : cuts[1]], factors[cuts[1] :]
     after = tuple(int(np.prod(g)) for g in groups)
-    labels = reshaped(before, after, range(4))
+    graph = trace(lambda x: x.reshape(after), jnp.ones(before))
+    labels = graph.axes.of(graph.explained_outputs[0])
     for axis, label in enumerate(labels):
         if label is not None:
             index = np.broadcast_to(

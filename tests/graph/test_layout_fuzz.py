@@ -659,11 +659,87 @@ def pieces_in_another_order_of_axes(w):
     def reversed_rows(h: Any) -> Any:
         return jnp.concatenate(jnp.split(h[::-1], BATCH))[::-1]
 
+    def held(h: Any) -> Any:
+        return jnp.concatenate([lax.optimization_barrier(h[:1]), h[1:1], jnp.copy(h[1:])])
+
+    def of_a_flattened_transpose(h: Any) -> Any:
+        flat = h.T.reshape(-1)
+        return jnp.concatenate([flat[:5], flat[5:]]).reshape(6, BATCH).T
+
+    def in_blocks(h: Any) -> Any:
+        blocks = jnp.concatenate([h[:, :3].reshape(-1), h[:, 3:].reshape(-1)])
+        return blocks.reshape(2, BATCH, 3).swapaxes(0, 1).reshape(h.shape)
+
     def odd_shape(h: Any) -> Any:
         return h.reshape(4, 3).reshape(3, 4).reshape(h.shape)
 
     moves = (lambda h: h), through_rows, through_columns, backward, reversed_rows, odd_shape
+    moves += held, of_a_flattened_transpose, in_blocks
     return (4,), *(partial(lambda m, x: (m(nn.gelu(x @ a)) + 1) @ v, move) for move in moves)
+
+
+@moves
+def concatenation_of_pieces_of_a_moved_value(w):
+    """The pieces are cut where they are no block of the value before the move."""
+    a, s, v = w(4, 6), w.positive(12), w(12, 2)
+
+    def network(pieces: Any, x: Any) -> Any:
+        flat = (x.reshape(-1, 4) @ a).reshape(-1, 2, 6).swapaxes(1, 2).reshape(-1, 12)
+        return nn.relu(pieces(flat) * s) @ v
+
+    return (
+        (2, 4),
+        partial(network, lambda h: h),
+        partial(network, lambda h: jnp.concatenate([h[:, :5], h[:, 5:]], -1)),
+        partial(network, lambda h: jnp.stack([h[:, ::2], h[:, 1::2]], -1).reshape(h.shape)),
+    )
+
+
+@moves
+def bias_behind_concatenated_kernels(w):
+    a, g, b, v = w(4, 6), w.positive(6), w(6), w(6, 3)
+
+    def pieces(x: Any) -> Any:
+        return jnp.concatenate([x @ a[:, :2], (x @ a[:, 2:]).T.T], -1)
+
+    return (
+        (4,),
+        lambda x: nn.relu((x @ a) * g + b) @ v,
+        lambda x: nn.relu(pieces(x) * g + b) @ v,
+        lambda x: nn.relu((pieces(x).T * g[:, None]).T + b) @ v,
+    )
+
+
+@moves
+def weighted_sums_behind_what_a_kernel_takes(w):
+    a, g, b, v = w(4, 6), w.positive(4), w(4), w(6, 3)
+
+    def before(x: Any) -> Any:
+        return nn.silu(x) * g + b
+
+    def transposed(x: Any) -> Any:
+        products = jnp.broadcast_to(before(x), (6, BATCH, 4)) * a.T[:, None]
+        return products.transpose(2, 0, 1).sum(0).T
+
+    return (
+        (4,),
+        lambda x: nn.silu(before(x) @ a) @ v,
+        lambda x: nn.silu((before(x)[:, None] * a.T).sum(-1)) @ v,
+        lambda x: nn.silu((before(x)[::-1][:, None] * a.T).sum(2))[::-1] @ v,
+        lambda x: nn.silu((jnp.broadcast_to(before(x), (6, BATCH, 4)) * a.T[:, None]).sum(2).T) @ v,
+        lambda x: nn.silu(transposed(x)) @ v,
+    )
+
+
+@moves
+def product_with_a_flattened_input(w):
+    a, v = w(5, 4 * BATCH), w(5, 3)
+    return (
+        (4,),
+        lambda x: nn.relu(a @ x.reshape(-1))[None] @ v,
+        lambda x: nn.relu((a * x.reshape(-1)).sum(1))[None] @ v,
+        lambda x: nn.relu((a * x[::-1][::-1].reshape(-1)).sum(1))[None] @ v,
+    )
 
 
 @moves

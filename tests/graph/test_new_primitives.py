@@ -6,10 +6,12 @@ That every rule explains a layer made of it is in `test_rules_matrix` (`product_
 from typing import Any
 
 import jax
+import jax.extend.core as jex
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 
 import jaxplain as jxp
 from comparing import assert_same
@@ -183,3 +185,23 @@ def test_a_primitive_of_equinox_also_under_vmap(maybe_set: Any, vmapped: bool) -
     assert "maybe_set" in names
     for rule in (jxp.rules.Epsilon(), jxp.rules.ZPlus()):
         assert_same(jxp.lrp(own, rule)(x, target=1), jxp.lrp(known, rule)(x, target=1))
+
+
+def test_a_product_of_three_factors_is_refused() -> None:
+    """With two constant factors its matrix is no product of constants entry by entry."""
+    triple = jex.Primitive("tests_triple")
+    triple.def_abstract_eval(lambda a, b, c: jax.core.ShapedArray(a.shape, a.dtype))
+    jxp.register_primitive("tests_triple", "mixing", ("factor",))
+    w = jnp.ones((3, 3))
+    with pytest.raises(jxp.NotAnalyzableError, match="`tests_triple` at test_new_primitives"):
+        jxp.lrp(lambda x: triple.bind(x, w, w)).plan(jnp.ones((2, 3)))
+
+
+def test_names_for_checkpoint_policies_are_looked_through() -> None:
+    x, w, v = normal(2, 4), normal(4, 6), normal(6, 3)
+    for rule in (jxp.rules.Epsilon(), jxp.rules.ZPlus(), jxp.rules.AlphaBeta(2, 1)):
+        wanted = jxp.lrp(lambda x: jax.nn.relu(x @ w) @ v, rule)(x)
+        found = jxp.lrp(
+            lambda x: checkpoint_name(jax.nn.relu(checkpoint_name(x @ w, "a")), "b") @ v, rule
+        )(x)
+        assert_same(found, wanted)

@@ -244,3 +244,20 @@ def test_a_bias_under_any_rule_and_a_threshold() -> None:
     close(found, jnp.asarray([3 * b[0], 0.0]))
     f = lambda x, b: (lambda h: jnp.where(h > b, h, 0) + b)(x @ w)  # noqa: E731
     close(jxp.parameter_relevance(f)(x, b, target=0), jnp.asarray([3 * b[0], 0.0]))
+
+
+@pytest.mark.parametrize("rule", SOME, ids=str)
+def test_a_weight_in_columns_beside_another_kernel(rule: Any) -> None:
+    """Kernels whose outputs are concatenated share a sum with another one as the whole would."""
+    x, w, u, v = (normal(4, 4, seed=i) for i in range(4))
+
+    def f(x: Any, p: Any) -> Any:
+        return jax.nn.silu(x @ p["w"] + x[::-1] @ p["u"]) @ p["v"]
+
+    def g(x: Any, p: Any) -> Any:
+        columns = jnp.concatenate([x @ p["w"][:, :1], x @ p["w"][:, 1:]], 1)
+        return jax.nn.silu(columns + x[::-1] @ p["u"]) @ p["v"]
+
+    weights = {"w": w, "u": u, "v": v}
+    wanted, found = (jxp.parameter_relevance(h, rule)(x, weights) for h in (f, g))
+    same(found, wanted)

@@ -4,7 +4,7 @@ The rows of a convolution's output run along the rows of the image, whatever the
 channels run along no axis. Axes that a reshape merges or splits are lost.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from jaxplain.graph.contractions import Contraction, contraction
 from jaxplain.graph.ir import Control, Node, Program, Var
@@ -107,22 +107,20 @@ class Axes:
 
 
 def moved(node: Node, labels: Labels) -> Labels | None:
-    """The labels behind a transpose, reshape or broadcast; None for other operations."""
+    """The labels behind a transpose, reshape or broadcast; None for other operations.
+
+    Axes that a reshape merges or splits have none.
+    """
     role, shape = node.info.role, node.outputs[0].shape
     if role in (Role.TRANSPOSE, Role.RESHAPE):
         order = axes_read(node)
-        before = [node.inputs[0].shape[i] for i in order]
-        return reshaped(before, shape, [labels[i] for i in order])
+        before = spans([node.inputs[0].shape[i] for i in order])
+        known = {span: labels[i] for span, i in zip(before, order, strict=True)}
+        return tuple(known.get(span) if span[0] < span[1] else None for span in spans(shape))
     if role is Role.BROADCAST:
         place = {to: i for i, to in enumerate(node.params["broadcast_dimensions"])}
         return tuple(labels[place[i]] if i in place else None for i in range(len(shape)))
     return None
-
-
-def reshaped(before: Sequence[int], after: Sequence[int], labels: Sequence[int | None]) -> Labels:
-    """The labels behind a reshape; None for the axes that it merges or splits."""
-    known = dict(zip(spans(before), labels, strict=True))
-    return tuple(known.get(span) if span[0] < span[1] else None for span in spans(after))
 
 
 def _common(labels: Iterable[int | None]) -> int | None:

@@ -32,7 +32,6 @@ between them that nobody else reads are one. On lines 3, 4 and 7 an operation ma
 layers: each has its own copy.
 """
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -43,7 +42,7 @@ from jaxplain.graph.layouts import is_move
 from jaxplain.graph.primitives import Kind, Role
 from jaxplain.graph.recognizers import activation, linear_subgraph
 from jaxplain.graph.recognizers.core import Before, Behind, Core, linear_core
-from jaxplain.graph.recognizers.facts import Facts
+from jaxplain.graph.recognizers.facts import Facts, in_order
 from jaxplain.graph.recognizers.mixing import sums_copies
 from jaxplain.graph.recognizers.operation import single
 
@@ -56,50 +55,68 @@ class Gap:
         start: the value of the core, or an input.
         nodes: the operations, each of which reads the value before it.
         core: the core; None behind an input.
-        unshared: the position of the first operation from which on nobody else reads the values
-            between operations.
+        shared: the positions of the operations whose operand somebody else reads too.
         facts: what is known of the program.
     """
 
     start: Var
     nodes: tuple[Node, ...]
     core: Core | None
-    unshared: int
+    shared: list[int]
     facts: Facts
 
     @property
-    def alone(self) -> bool:
-        """Whether nobody else reads any of the values that its operations read."""
-        return not _shared(self.nodes, self.facts)
+    def unshared(self) -> int:
+        """The position from which on nobody else reads the values between operations."""
+        return max(self.shared, default=0)
 
     @cached_property
     def behind(self) -> int:
         """The number of operations, from the first on, that belong to the core."""
-        return _behind(self.core, self.nodes, self.facts) if self.core and self.nodes else 0
+        return _behind(self.core, self) if self.core and self.nodes else 0
 
 
 def gap_before(end: Var, facts: Facts) -> Gap:
     """The gap that ends at a value."""
     nodes = tuple(_steps_back(end, facts))[::-1]
     start = facts.flow.inputs[nodes[0]][0] if nodes else end
-    return Gap(start, nodes, facts.core(start), max(_shared(nodes, facts), default=0), facts)
+    core = facts.core(start)
+    if core is not None and core.kind == "Structure" and not all(map(is_move, nodes)):
+        core = joint_kernel(core, facts) or core
+    shared = [i for i, n in enumerate(nodes) if facts.flow.shared(facts.flow.inputs[n][0])]
+    return Gap(start, nodes, core, shared, facts)
 
 
-def _shared(nodes: Sequence[Node], facts: Facts) -> list[int]:
-    """The positions of the operations in a gap that read a value which somebody else reads too."""
-    return [i for i, n in enumerate(nodes) if facts.flow.shared(facts.flow.inputs[n][0])]
+def joint_kernel(core: Core, facts: Facts) -> Core | None:
+    """Dense kernels whose outputs a sum or concatenation joins, as one; None for other cores."""
+    nodes, kernels = [*core.nodes], list[Core]()
+    if core.nodes[-1].info.role not in (Role.SUM, Role.DIFFERENCE, Role.CONCATENATION):
+        return None
+    for end in core.inputs:
+        gap = gap_before(end, facts)
+        kernel = gap.core
+        if kernel is not None and kernel.kind == "Structure":
+            kernel = joint_kernel(kernel, facts)
+        apart = gap.shared or facts.flow.shared(end)
+        if kernel is None or apart or (kernel.kind, kernel.op) != ("Affine", "dense"):
+            return None
+        nodes += (*kernel.nodes, *gap.nodes)
+        kernels.append(kernel)
+    inputs = tuple(dict.fromkeys(v for kernel in kernels for v in kernel.inputs))
+    mixing = tuple(n for kernel in kernels for n in kernel.mixing)
+    sides = {"before": Before.ALL, "behind": Behind.ALL}
+    return linear_core("Affine", "dense", in_order(nodes), inputs, mixing=mixing, **sides)
 
 
 def core_behind(end: Var, facts: Facts) -> tuple[Core, Sequence[Node]]:
     """The core of the layer that ends at a value, and the operations behind it in that layer."""
-    core = facts.core(end)
-    if core is not None:
+    if (core := facts.core(end)) is not None:
         return core, ()
     gap = gap_before(end, facts)
     left = gap.nodes[max(gap.behind, gap.unshared) :]
     moves = all(node.info.kind is Kind.STRUCTURAL for node in left)
     if gap.core is not None:
-        of_merge = gap.core.kind == "Merge" and gap.alone and not moves
+        of_merge = gap.core.kind == "Merge" and not gap.shared and not moves
         if of_merge or gap.behind == len(gap.nodes):
             return gap.core, gap.nodes
     if moves:
@@ -131,7 +148,7 @@ def continues_kernel(node: Node, facts: Facts) -> bool:
     (operand,) = facts.flow.inputs[node]
     gap = gap_before(operand, facts)
     kernel = gap.core is not None and gap.core.behind is Behind.ALL
-    return kernel and gap.alone and not facts.flow.shared(operand)
+    return kernel and not gap.shared and not facts.flow.shared(operand)
 
 
 def whole_activation(core: Core, facts: Facts) -> Core:
@@ -164,9 +181,10 @@ def _steps_back(end: Var, facts: Facts) -> Iterator[Node]:
         (end,) = flow.inputs[node]
 
 
-def _behind(core: Core, nodes: Sequence[Node], facts: Facts) -> int:
+def _behind(core: Core, gap: Gap) -> int:
     """The number of operations behind a core that belong to it."""
-    alone = min(_shared(nodes, facts), default=len(nodes))
+    nodes, facts = gap.nodes, gap.facts
+    alone = min(gap.shared, default=len(nodes))
     if core.behind is Behind.ALL:
         return alone
     if core.behind is Behind.CONSTANTS:
@@ -212,7 +230,7 @@ def _added_to_term(core: Core, gap: Gap, end: Var, facts: Facts) -> tuple[Node, 
     """The unshared offsets behind a term of a sum; none where there is a scale among them."""
     left = gap.nodes[max(gap.behind, gap.unshared) :]
     signs = [facts.sign(n) for n in left if not is_move(n)]  # -(-b - x) is x + b
-    if facts.flow.shared(end) or math.prod(signs) != 1:
+    if facts.flow.shared(end) or 0 in signs or signs.count(-1) % 2:
         return ()
     left = tuple(dropwhile(is_move, left))
     return () if left and facts.flow.inputs[left[0]][0] in core.inputs else left
@@ -220,7 +238,8 @@ def _added_to_term(core: Core, gap: Gap, end: Var, facts: Facts) -> tuple[Node, 
 
 def _apart(nodes: tuple[Node, ...], core: Core, facts: Facts) -> tuple[Node, ...]:
     """The operations behind the last broadcast whose copies a core would add up (`sums_copies`)."""
-    while nodes and any(sums_copies(nodes, n, facts.flow) for n in core.mixing):
+    *way, last = core.nodes
+    while nodes and core.mixing and sums_copies((*nodes, *way), last, facts.flow):
         nodes = nodes[1:]
     return nodes
 

@@ -165,7 +165,8 @@ class Facts:
             decides = kind is Operand.CONDITION and var in flow.active
             if decides or (var is operand and kind not in _LINEAR_IN):
                 return False
-        return node.inputs.count(operand) == 1 or node.info.adds
+        factors = [kind for kind, _ in node.operands].count(Operand.FACTOR)  # of a product of three
+        return factors <= 2 and (node.inputs.count(operand) == 1 or node.info.adds)
 
 
 _LINEAR_IN = (Operand.FACTOR, Operand.TERM, Operand.SUBTRAHEND, Operand.MOVED)

@@ -42,12 +42,12 @@ def sums_copies(nodes: Sequence[Node], mixing: Node, flow: Flow) -> bool:
     """
     layout = layouts.original(flow.inputs[nodes[0]][0].shape)
     for node in nodes:
-        keeps = layouts.copies(node) or node.info.kind is Kind.DIAGONAL
+        follows = flow.inputs[node][0].shape == layout.shape  # else it is of another branch
+        keeps = follows and (layouts.copies(node) or node.info.kind is Kind.DIAGONAL)
         behind = layouts.after(node, layout) if keeps else None
         if behind is None and layout.parts(copies=True):
             return True
         layout = behind or layouts.original(node.outputs[0].shape)
-    summed = layouts.spans(layout.shape)
-    if mixing.info.role is Role.SUM_REDUCTION:
-        summed = [summed[axis] for axis in mixing.params["axes"]]
+    parts, sums = layouts.spans(layout.shape), mixing.info.role is Role.SUM_REDUCTION
+    summed = [parts[axis] for axis in mixing.params["axes"]] if sums else parts
     return layouts.meet(layout.parts(copies=True), summed)

@@ -42,7 +42,7 @@ def _kind(node: Node, facts: Facts) -> tuple[str, str]:
     if role in _PRODUCTS:
         return "Product", _PRODUCTS[role]
     if node.info.multiplies:
-        return "Matmul", ""
+        return "Matmul" if len(facts.flow.inputs[node]) > 1 else "Unknown", ""
     if kind is Kind.SELECTION or role is Role.EXTREMUM:
         return "Selection", ""
     if any(k is Operand.CONDITION and v in facts.flow.active for k, v in node.operands):

@@ -9,7 +9,6 @@ Refused, as w of shape (2, 1) has one entry along the axis summed over: a scale 
     b = mul a w; c = reduce_sum[axes=(1,)] b
 """
 
-import math
 from collections.abc import Sequence
 
 from jaxplain.graph import layouts
@@ -24,16 +23,14 @@ from jaxplain.graph.recognizers.moving_kernel import has_weights
 
 def match(node: Node, end: Var, facts: Facts) -> Core | None:
     """The weighted sum that ends at a value."""
-    total = end.producer
-    assert total is not None
-    if total.info.role is not Role.SUM_REDUCTION or not facts.is_linear(total):
+    if node.info.role is not Role.SUM_REDUCTION or not facts.is_linear(node):
         return None
-    weights = _weights(total, facts)
-    if not weights or sums_copies(weights, total, facts.flow):
+    weights = _weights(node, facts)
+    if not weights or sums_copies(weights, node, facts.flow):
         return None
     products = [n for n in weights if n.info.role is Role.PRODUCT]
     op = "dense" if any(has_weights(n, facts.flow) for n in products) else "filter"
-    return mixing_core(op, (*weights, total), facts)
+    return mixing_core(op, (*weights, node), facts)
 
 
 def _weights(total: Node, facts: Facts) -> tuple[Node, ...]:
@@ -63,15 +60,10 @@ def _weights(total: Node, facts: Facts) -> tuple[Node, ...]:
 def _vary(nodes: Sequence[Node], total: Node, facts: Facts) -> bool:
     """Whether the weights of a product, the first of some operations, vary along a sum behind."""
     product, *behind = nodes
-    shape = product.outputs[0].shape
-    layout: layouts.Layout | None = layouts.original(shape)
+    layout: layouts.Layout | None = (start := layouts.original(product.outputs[0].shape))
     for node in behind:
         layout = layout and layouts.after(node, layout)
-    summed = (
-        layouts.spans([math.prod(shape)]) if layout is None else layout.read(total.params["axes"])
-    )
+    summed = layout.read(total.params["axes"]) if layout else start.parts(copies=False)
     weights = [v for v in product.inputs if v not in facts.flow.carries_relevance]
     copies = [layouts.after(product, layouts.of_copies(v)) for v in weights]
-    return any(
-        layout is None or layouts.meet(layout.parts(copies=False), summed) for layout in copies
-    )
+    return any(c is None or layouts.meet(c.parts(copies=False), summed) for c in copies)
