@@ -421,15 +421,18 @@ def test_t12_an_average_pool_before_a_convolution_stays_a_layer():
     ]
 
 
-def test_t13_a_batch_norm_behind_a_concatenation_is_one_scale():
+@pytest.mark.parametrize("rule", [Epsilon(1e-3), ZPlus(), AlphaBeta(2, 1)], ids=str)
+def test_t13_a_batch_norm_behind_a_concatenation_is_that_of_the_whole(rule):
     w, v, scale, shift = normal(3, 4), normal(3, 4, seed=1), normal(8, seed=2), normal(8, seed=3)
+    whole = jnp.concatenate([w, v], -1)
 
-    def f(x):
+    def pieces(x):
         return jax.nn.relu(jnp.concatenate([x @ w, x @ v], -1) * scale + shift)
 
-    found = trace(f, normal(2, 3)).layers
-    assert [layer.kind for layer in found] == ["Affine", "Affine", "Affine", "Activation"]
-    assert [layer.op for layer in found][:3] == ["dense", "dense", "scale"]
+    found = trace(pieces, normal(2, 3)).layers
+    assert [layer.kind for layer in found] == ["Affine", "Activation"]
+    wanted = jxp.lrp(lambda x: jax.nn.relu(x @ whole * scale + shift), rule)(normal(2, 3))
+    assert_same(jxp.lrp(pieces, rule)(normal(2, 3)), wanted)
 
 
 def test_t14_a_thing_added_to_itself_is_twice_the_thing():

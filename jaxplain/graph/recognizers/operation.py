@@ -42,7 +42,8 @@ def _kind(node: Node, facts: Facts) -> tuple[str, str]:
     if role in _PRODUCTS:
         return "Product", _PRODUCTS[role]
     if node.info.multiplies:
-        return "Matmul" if len(facts.flow.inputs[node]) > 1 else "Unknown", ""
+        carrying = [v for v in node.inputs if v in facts.flow.carries_relevance]
+        return "Matmul" if len(carrying) > 1 else "Unknown", ""
     if kind is Kind.SELECTION or role is Role.EXTREMUM:
         return "Selection", ""
     if any(k is Operand.CONDITION and v in facts.flow.active for k, v in node.operands):
