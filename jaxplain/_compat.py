@@ -99,6 +99,25 @@ def along(value: Any, axes: Iterable[str]) -> jax.Array:
     return jax.lax.pcast(value, missing, to="varying") if missing else value
 
 
+def context() -> tuple[Any, ...]:
+    """The settings, and the mesh, that a trace depends on."""
+    mesh = getattr(jax.sharding, "get_abstract_mesh", lambda: None)()
+    return (*(getattr(jax.config, name, None) for name in _SETTINGS), mesh)
+
+
+_SETTINGS = (
+    "jax_enable_x64",
+    "jax_default_matmul_precision",
+    "jax_numpy_dtype_promotion",
+    "jax_numpy_rank_promotion",
+    "jax_default_prng_impl",
+    "jax_threefry_partitionable",
+    "jax_default_device",
+    "jax_disable_jit",
+    "jax_debug_nans",
+)
+
+
 def now() -> Any:
     """A context in which operations on known values run, whatever is being traced around it."""
     return jax.core.eval_context()

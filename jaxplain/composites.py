@@ -5,19 +5,20 @@ A composite is an ordered list of `(match, rule)`; the first match wins. Every c
 """
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from typing import Any
 
 from jaxplain import rules
+from jaxplain.by_value import ByValue
 from jaxplain.graph import Graph, Layer
 from jaxplain.rules import Gradient, Rule
 from jaxplain.rules.base import Stabilizer
 
 
-@dataclass(frozen=True)
-class Match:
-    """A predicate on layers; combine with `&`, `|` and `~`.
+class Match(ByValue, ABC):
+    """A predicate on layers; combine with `&`, `|` and `~`. Equal matches compare equal.
 
     Example:
         >>> from jaxplain.composites import kind, name, op
@@ -25,29 +26,126 @@ class Match:
         op('dense') & ~name('head')
     """
 
+    @abstractmethod
+    def __call__(self, layer: Layer) -> bool:
+        """Whether the layer matches."""
+
+    def __and__(self, other: Callable[[Layer], bool]) -> "Match":
+        return _Both(self, as_match(other)) if callable(other) else NotImplemented
+
+    def __or__(self, other: Callable[[Layer], bool]) -> "Match":
+        return _Either(self, as_match(other)) if callable(other) else NotImplemented
+
+    def __invert__(self) -> "Match":
+        return _Not(self)
+
+
+@dataclass(frozen=True)
+class Where(Match):
+    """The layers for which a function is true.
+
+    Attributes:
+        test: the function.
+        label: its name in the plan.
+    """
+
     test: Callable[[Layer], bool]
     label: str
 
     def __call__(self, layer: Layer) -> bool:
-        """Whether the layer matches."""
+        """Whether the function is true."""
         return self.test(layer)
-
-    def __and__(self, other: "Match") -> "Match":
-        if not callable(other):
-            return NotImplemented
-        return Match(lambda layer: self(layer) and other(layer), f"{self} & {other}")
-
-    def __or__(self, other: "Match") -> "Match":
-        if not callable(other):
-            return NotImplemented
-        return Match(lambda layer: self(layer) or other(layer), f"({self} | {other})")
-
-    def __invert__(self) -> "Match":
-        label = f"({self})" if " & " in self.label else self.label
-        return Match(lambda layer: not self(layer), f"~{label}")
 
     def __str__(self) -> str:
         return self.label
+
+
+@dataclass(frozen=True)
+class _OneOf(Match):
+    """The layers an attribute of which is one of some values."""
+
+    attribute: str
+    values: tuple[Any, ...]
+
+    def __call__(self, layer: Layer) -> bool:
+        return getattr(layer, self.attribute) in self.values
+
+    def __str__(self) -> str:
+        return f"{self.attribute}({_join(self.values)})"
+
+
+@dataclass(frozen=True)
+class _Is(Match):
+    """The layers an attribute of which is true."""
+
+    attribute: str
+    label: str
+
+    def __call__(self, layer: Layer) -> bool:
+        return bool(getattr(layer, self.attribute))
+
+    def __str__(self) -> str:
+        return self.label
+
+
+@dataclass(frozen=True)
+class _Named(Match):
+    pattern: str
+
+    def __call__(self, layer: Layer) -> bool:
+        return re.search(self.pattern, layer.name) is not None
+
+    def __str__(self) -> str:
+        return f"name({self.pattern!r})"
+
+
+@dataclass(frozen=True)
+class _Any(Match):
+    def __call__(self, layer: Layer) -> bool:
+        return True
+
+    def __str__(self) -> str:
+        return "any_layer"
+
+
+@dataclass(frozen=True)
+class _Both(Match):
+    first: Match
+    second: Match
+
+    def __call__(self, layer: Layer) -> bool:
+        return self.first(layer) and self.second(layer)
+
+    def __str__(self) -> str:
+        return f"{self.first} & {self.second}"
+
+
+@dataclass(frozen=True)
+class _Either(Match):
+    first: Match
+    second: Match
+
+    def __call__(self, layer: Layer) -> bool:
+        return self.first(layer) or self.second(layer)
+
+    def __str__(self) -> str:
+        return f"({self.first} | {self.second})"
+
+
+@dataclass(frozen=True)
+class _Not(Match):
+    match: Match
+
+    def __call__(self, layer: Layer) -> bool:
+        return not self.match(layer)
+
+    def __str__(self) -> str:
+        return f"~({self.match})" if isinstance(self.match, _Both) else f"~{self.match}"
+
+
+def as_match(test: Callable[[Layer], bool]) -> Match:
+    """A match of the layers for which a function is true."""
+    return test if isinstance(test, Match) else Where(test, getattr(test, "__name__", repr(test)))
 
 
 def _join(values: Iterable[Any]) -> str:
@@ -59,32 +157,32 @@ def kind(*kinds: str) -> Match:
     if unknown := [k for k in kinds if k not in Gradient.kinds]:
         known = _join(sorted(Gradient.kinds))
         raise ValueError(f"no kind is called {unknown[0]!r}; there are: {known}")
-    return Match(lambda layer: layer.kind in kinds, f"kind({_join(kinds)})")
+    return _OneOf("kind", kinds)
 
 
 def op(*ops: str) -> Match:
     """Layers of the given operations (see `Layer.op`)."""
-    return Match(lambda layer: layer.op in ops, f"op({_join(ops)})")
+    return _OneOf("op", ops)
 
 
 def name(pattern: str) -> Match:
     """Layers whose name contains a match of the regular expression."""
     try:
-        compiled = re.compile(pattern)
+        re.compile(pattern)
     except (re.error, TypeError) as error:
         raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
-    return Match(lambda layer: compiled.search(layer.name) is not None, f"name({pattern!r})")
+    return _Named(pattern)
 
 
 def index(*indices: int) -> Match:
     """Layers at the given positions of the plan."""
-    return Match(lambda layer: layer.index in indices, f"index({_join(indices)})")
+    return _OneOf("index", indices)
 
 
-any_layer = Match(lambda layer: True, "any_layer")
-kernel = Match(lambda layer: layer.is_kernel, "kernel")
-first = Match(lambda layer: layer.first, "first")
-last = Match(lambda layer: layer.last, "last")
+any_layer = _Any()
+kernel = _Is("is_kernel", "kernel")
+first = _Is("first", "first")
+last = _Is("last", "last")
 rectifier = kind("Activation") & op("rectifier")
 
 
@@ -102,8 +200,7 @@ def _checked(entries: Iterable[tuple[Callable[[Layer], bool], Rule]]) -> _Entrie
         if not isinstance(rule, Rule):
             hint = f"; did you mean {rule.__name__}()?" if isinstance(rule, type) else ""
             raise TypeError(f"{rule!r} is not a rule{hint}")
-        label = getattr(match, "__name__", repr(match))
-        checked.append((match if isinstance(match, Match) else Match(match, label), rule))
+        checked.append((as_match(match), rule))
     return tuple(checked)
 
 
@@ -120,14 +217,14 @@ BASE: _Entries = (
 )
 
 
-class Composite:
-    """An ordered list of `(match, rule)` on top of a base map.
+class Composite(ByValue):
+    """An ordered list of `(match, rule)` on top of a base map. Equal composites compare equal.
 
     Args:
         entries: pairs of a match (any predicate on layers will do) and a rule; the first match
             wins.
         name: its name in the plan.
-        base: entries for layers that none of `entries` matches.
+        base: entries for layers that none of `entries` matches; None: `BASE`.
         strict: an entry that matches no layer of a model is an error when the model is planned: it
             is misspelled more often than not. One whose layers all went to earlier entries is not.
             The presets are not strict.
@@ -147,11 +244,11 @@ class Composite:
         entries: Iterable[tuple[Callable[[Layer], bool], Rule]],
         *,
         name: str = "Composite",
-        base: Iterable[tuple[Callable[[Layer], bool], Rule]] = BASE,
+        base: Iterable[tuple[Callable[[Layer], bool], Rule]] | None = None,
         strict: bool = True,
     ):
         self.entries = _checked(entries)
-        self.base = _checked(base)
+        self.base = BASE if base is None else _checked(base)
         self.name = name
         self.strict = strict
 

@@ -76,6 +76,7 @@ def evaluate(
     probes: Probes = Probes(),
     states: Mapping[Layer, Any] | None = None,
     parameters: ParameterBatch = ParameterBatch(),
+    differentiated: bool = False,
 ) -> tuple[list[Any], dict[Layer, Any]]:
     """Evaluates a planned program: its derivative is its relevance.
 
@@ -90,17 +91,20 @@ def evaluate(
         probes: the probes to attach.
         states: for layers whose rule reads one, a pytree of arrays: `LayerView.state`.
         parameters: inputs that are no explained input and yet get relevance, such as weights.
+        differentiated: whether the derivative is that of the function instead, whatever the rules.
 
     Returns:
         The values of `outputs`, and the outputs of the captured layers.
     """
     graph = plan.graph
-    rules = {row.layer: row.rule for row in plan}
-    run = _Run(rules, graph.flow.carries_relevance, at_least_float32, states or {}, parameters)
+    rules = {row.layer: Gradient() if differentiated else row.rule for row in plan}
+    relevance = at_least_float32 and not differentiated
+    run = _Run(rules, graph.flow.carries_relevance, relevance, states or {}, parameters)
     given = _given(graph.program, constants, inputs)
     given |= dict(zip(graph.explained, explained, strict=True))
     env, captured = run.block(graph.block, given, None, probes)
-    return [widen(env[v]) if at_least_float32 else env[v] for v in outputs], captured
+    ended = [widen(env[v]) if relevance else env[v] for v in outputs]
+    return [v.astype(wide(v.dtype)) for v in ended] if at_least_float32 else ended, captured
 
 
 @dataclass(frozen=True)
@@ -187,8 +191,9 @@ class _Run:
         else:
             outputs = list(self.layer(layer, values, probes))
         outputs = list(map(transform, outputs, map(probes.transforms.get, layer.outputs)))
-        if layer in probes.capture or layer in probes.masks:
-            outputs[0] = attach(outputs[0], probes.masks.get(layer), probes.capture.get(layer))
+        mask, zero = probes.masks.get(layer), probes.capture.get(layer)
+        if mask is not None or zero is not None:
+            outputs[0] = attach(outputs[0], mask, zero)
         values.add(layer.outputs, outputs, self.carries_relevance)
         if layer in probes.capture:
             captured[layer] = outputs[0]

@@ -1,13 +1,14 @@
 """Rules by their old names, and composites from the options of the LRP family."""
 
 from collections.abc import Sequence
+from functools import partial
 from numbers import Integral, Real
 from typing import Any
 
 from jaxplain import composites, rules
 from jaxplain.analyzer.settings import Settings
 from jaxplain.analyzer.spelling import did_you_mean
-from jaxplain.composites import Composite, Match, first, kernel, kind, op
+from jaxplain.composites import Composite, Match, Where, first, kernel, kind, op
 from jaxplain.graph import Graph, Layer
 from jaxplain.rules import Rule
 
@@ -120,7 +121,7 @@ def _for_kernels(entry: Any, s: Settings) -> tuple[Match, Rule]:
     if len(entry) != 2:
         raise TypeError(f"rule lists pairs (condition, rule), got {entry!r}")
     condition, given = entry
-    match = condition if isinstance(condition, Match) else Match(condition, repr(condition))
+    match = condition if isinstance(condition, Match) else Where(condition, repr(condition))
     return kernel & match, rule_of(given, s)
 
 
@@ -167,5 +168,9 @@ def _until(s: Settings) -> list[tuple[Match, Rule]]:
     if isinstance(index, bool) or not isinstance(index, Integral) or int(index) < 0:
         raise ValueError(f"until_layer_idx is a position in the plan, >= 0, got {index!r}")
     last = int(index)
-    match = Match(lambda layer: layer.is_kernel and layer.index <= last, f"until {index}")
+    match = Where(partial(_is_kernel_until, last), f"until {index}")
     return [(match, rule_of(rule, s))]
+
+
+def _is_kernel_until(last: int, layer: Layer) -> bool:
+    return layer.is_kernel and layer.index <= last

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxplain.arguments import by_path
 from jaxplain.extras import package
 from jaxplain.frameworks import checks
-from jaxplain.frameworks.model import Arrays, Model, bound, named
+from jaxplain.frameworks.model import Arrays, Call, Model, bound, named
 
 
 def from_equinox(
@@ -107,7 +107,9 @@ def from_equinox(
                 )
             raise
 
-    return Model(name, call, lambda: (None, module_arrays))
+    static = {path: leaf for path, leaf in by_paths.items() if path not in module_arrays}
+    same = Call(call, "equinox", tree, static, method, batched, kwargs)
+    return Model(name, same, lambda: (None, module_arrays), module)
 
 
 def _missing(

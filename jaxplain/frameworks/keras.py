@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxplain.extras import package
 from jaxplain.frameworks import checks
-from jaxplain.frameworks.model import Arrays, Model, named
+from jaxplain.frameworks.model import Arrays, Call, Model, named
 
 _SEED = "seed_generator_state"
 
@@ -92,7 +92,7 @@ def from_keras(model: Any, **kwargs: Any) -> Model:
         checks.not_random(name, drawn, lambda drawn: run({**arrays, **drawn})[0])
         return output
 
-    return Model(name, call, read)
+    return Model(name, Call(call, "keras", id(model), kwargs), read, model)
 
 
 def _takes_one(parameters: Sequence[Parameter]) -> bool:

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 
+from jaxplain.by_value import ByValue
 from jaxplain.extras import package
 from jaxplain.frameworks.model import named
 
@@ -20,6 +21,7 @@ class LinenModel:
     def __init__(self, variables: Any, call: "_Call"):
         self.variables = variables
         self._call = call
+        self.owner = call.module
 
     def __call__(self, *inputs: Any) -> Any:
         """`module.apply(variables, *inputs)`."""
@@ -42,8 +44,8 @@ class LinenModel:
         return f"from_linen({self._call.module!r})"
 
 
-class _Call:
-    """The static part of a model, compared by identity: modules may hold unhashable fields."""
+class _Call(ByValue):
+    """The static part of a model, compared by content: modules may hold unhashable fields."""
 
     def __init__(self, module: Any, method: Any, kwargs: Mapping[str, Any]):
         self.module, self.method, self.kwargs = module, method, kwargs

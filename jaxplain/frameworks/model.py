@@ -6,6 +6,8 @@ from typing import Any
 
 import jax
 
+from jaxplain import by_value
+
 Arrays = dict[str, Any]
 
 
@@ -18,16 +20,23 @@ class Model:
     weights.
     """
 
-    def __init__(self, name: str, call: Callable[..., Any], read: Callable[[], tuple[Any, Arrays]]):
+    def __init__(
+        self,
+        name: str,
+        call: "Call",
+        read: Callable[[], tuple[Any, Arrays]],
+        owner: Any = None,
+    ):
         """Made by an adapter.
 
         Args:
             name: the model's name in messages.
             call: from structure, arrays and inputs to outputs; in evaluation mode.
             read: gives the user's model as its structure, which is hashable, and its arrays.
+            owner: the user's object; explanations of it are compiled once while it lives.
         """
         self.__name__ = name
-        self._call, self._read = call, read
+        self._call, self._read, self.owner = call, read, owner
 
     def __call__(self, *inputs: Any) -> Any:
         """The model's output in evaluation mode."""
@@ -48,6 +57,28 @@ class Model:
 
     def __repr__(self) -> str:
         return self.__name__
+
+
+class Call:
+    """A function of structure, arrays and inputs; equal to another one where its options are.
+
+    Args:
+        function: the function.
+        *options: all that it depends on, besides its arguments.
+    """
+
+    def __init__(self, function: Callable[..., Any], *options: Any):
+        self._function, self._options = function, by_value.key(options)
+
+    def __call__(self, *args: Any) -> Any:
+        """The function's value."""
+        return self._function(*args)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Call) and other._options == self._options
+
+    def __hash__(self) -> int:
+        return hash(self._options)
 
 
 def named(value: Any) -> str:

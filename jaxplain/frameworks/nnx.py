@@ -8,7 +8,7 @@ import jax
 from jaxplain.arguments import by_path
 from jaxplain.extras import package
 from jaxplain.frameworks import checks
-from jaxplain.frameworks.model import Arrays, Model, bound, named
+from jaxplain.frameworks.model import Arrays, Call, Model, bound, named
 
 
 def from_nnx(
@@ -80,7 +80,7 @@ def from_nnx(
         return output
 
     checks.initialised(name, read()[1])
-    return Model(name, call, read)
+    return Model(name, Call(call, "nnx", method, kwargs), read, module)
 
 
 def _variables(state: Any) -> Arrays:

@@ -12,6 +12,7 @@ import numpy as np
 from jaxplain.affine.dtypes import wide
 from jaxplain.affine.matrix import Affine, Linear, is_splittable, pull_back
 from jaxplain.arguments import check_number, describe_value, fits
+from jaxplain.by_value import ByValue
 from jaxplain.graph.ir import Var
 from jaxplain.graph.layer import Layer
 
@@ -175,7 +176,7 @@ class LayerView:
 
 
 @dataclass(frozen=True)
-class Rule:
+class Rule(ByValue):
     """How relevance crosses one layer.
 
     A rule is a frozen dataclass with one method, `relevance`, and is used by naming it in a

@@ -18,11 +18,13 @@ class Call:
 
     Attributes:
         traced: the function.
+        constants: the arrays that the function closes over.
         inputs: the arrays of the model and of the arguments.
         state: see `Explainer.state`.
     """
 
     traced: Traced
+    constants: list[Any]
     inputs: list[Any]
     state: Any
 
@@ -47,7 +49,7 @@ class Call:
         if any(isinstance(v, jax.ShapeDtypeStruct) for v in self.inputs):
             raise TypeError("a jax.ShapeDtypeStruct holds no values: only plan() takes one")
         kind, index = targets.static(target)
-        arrays = (self.traced.constants, self.inputs, self.state, index, dict(masks))
+        arrays = (self.constants, self.inputs, self.state, index, dict(masks))
         return _jitted(self.traced, compute)(*arrays, kind=kind, options=options)
 
     def check_finite(self) -> None:

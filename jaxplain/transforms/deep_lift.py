@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxplain.affine import log_space
 from jaxplain.affine.moves import undone
 from jaxplain.arguments import check_choice
-from jaxplain.composites import Composite, Match, kind
+from jaxplain.composites import Composite, kind, op
 from jaxplain.errors import NotAnalyzableError
 from jaxplain.graph import Graph, Layer, explained_leaves
 from jaxplain.graph.ir import Var
@@ -23,7 +23,7 @@ from jaxplain.rules.deep_lift import LogMeans, Rescale, RevealCancel, Switching,
 from jaxplain.targets import Target
 from jaxplain.transforms import baselines, trees
 from jaxplain.transforms.explainer import Explainer
-from jaxplain.transforms.method import Method, Run
+from jaxplain.transforms.method import Method, Run, one
 from jaxplain.transforms.wrapper import Base, Wrapper
 
 _MAXIMA: dict[str, Rule] = {"winners": Winners(), "gradient": Gradient()}
@@ -95,7 +95,7 @@ def deep_lift(
     check_choice(maxima, "maxima", list(_MAXIMA))
     method = Method(
         _DeepLift(_MAXIMA[maxima], reveal_cancel=rule == "reveal_cancel"),
-        seed=jnp.ones_like,
+        seed=one,
         ledger=False,
         normalizations=False,
         layer_states=_inputs_at_baseline,
@@ -175,7 +175,7 @@ def _holding_constants(
     return jax.tree_util.Partial(holding, [values[v] for v in names])
 
 
-_EXTREMUM = Match(lambda layer: layer.op in MAXIMA | MINIMA, "extremum")
+_EXTREMUM = op(*MAXIMA, *MINIMA)
 _BASE = (
     (kind("Activation"), Rescale()),
     (kind("Product", "Matmul"), Switching()),

@@ -56,5 +56,9 @@ def deep_taylor(
         >>> print(explain(jnp.array([[1.0, 1.0]]), target=1))
         [[0. 0.]]
     """
-    method = Method(DeepTaylor(low, high, epsilon), seed=jax.nn.relu)
+    method = Method(DeepTaylor(low, high, epsilon), seed=_positive_part)
     return Explainer(f, method=method, unknown=unknown, **options)
+
+
+def _positive_part(output: jax.Array) -> jax.Array:
+    return jax.nn.relu(output)

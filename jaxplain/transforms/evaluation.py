@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxplain import finite, targets
+from jaxplain import _compat, finite, targets
 from jaxplain.affine.dtypes import wide
 from jaxplain.arguments import describe_value, fits
 from jaxplain.graph.analyses.integer_inputs import starts
@@ -98,13 +98,14 @@ class Evaluation:
             return self._run(values, probes, states)[0]
 
         dtype = wide(*(x.dtype for x in self._explained))
-        zeros = [dict.fromkeys(COLUMNS, jnp.zeros((), dtype)) for _ in steps]
+        axes = frozenset[str]().union(*map(_compat.varying, self._explained))  # of a shard_map
+        zero = _compat.along(jnp.zeros((), dtype), axes)
+        zeros = [dict.fromkeys(COLUMNS, zero) for _ in steps]
         outputs, pullback = jax.vjp(outputs_of, self._explained, zeros)
         seeds = self._seeds(outputs)
         arriving, rows = pullback(seeds)
         columns = {key: jnp.stack([row[key] for row in rows]) for key in COLUMNS}
         arriving = self._by_input(arriving)
-        zero = jnp.zeros((), dtype)
         start, end = (sum((v.sum(dtype=dtype) for v in vs), zero) for vs in (seeds, arriving))
         return {"output": start, "inputs": end, **columns}
 
@@ -125,12 +126,12 @@ class Evaluation:
         return [messages[v] for v in inputs if v in messages]
 
     def activations(self, layers: Sequence[Layer]) -> dict[str, jax.Array]:
-        """The outputs of layers, by name."""
+        """The outputs of layers, by name; their derivative is the function's."""
         return {layer.name: v for layer, v in self._outputs_of(layers).items()}
 
     def outputs(self) -> list[Any]:
-        """The outputs that targets select from."""
-        return self._run(self._explained)[0]
+        """The outputs that targets select from; their derivative is the function's."""
+        return self._run(self._explained, differentiated=True)[0]
 
     def is_finite(self) -> jax.Array:
         """Whether each of `finite.places` is finite."""
@@ -156,6 +157,7 @@ class Evaluation:
         explained: Sequence[Any],
         probes: Probes = Probes(),
         states: Mapping[Layer, Any] | None = None,
+        differentiated: bool = False,
     ) -> tuple[list[Any], dict[Layer, Any]]:
         """The explained outputs, whose derivative is relevance, and those of captured layers."""
         return evaluate(
@@ -168,10 +170,12 @@ class Evaluation:
             probes=probes,
             states=states,
             parameters=self.parameters,
+            differentiated=differentiated,
         )
 
     def _outputs_of(self, layers: Sequence[Layer]) -> dict[Layer, Any]:
-        return self._run(self._explained, Probes(capture=dict.fromkeys(layers)))[1]
+        probes = Probes(capture=dict.fromkeys(layers))
+        return self._run(self._explained, probes, differentiated=True)[1]
 
     def _layer_states(self) -> Mapping[Layer, Any] | None:
         """`LayerView.state` of the layers: see `Method.layer_states`."""
@@ -190,7 +194,8 @@ class Evaluation:
         """The zero whose cotangent is the relevance of a layer's output."""
         dtype = layer.output.aval.dtype
         wider = self.traced.spec.method.at_least_float32
-        return jnp.zeros(layer.shape, wide(dtype) if wider else dtype)
+        zeros = jnp.zeros(layer.shape, wide(dtype) if wider else dtype)
+        return _compat.along(zeros, _compat.varying(layer.output.aval))
 
     def _by_input(self, arriving: Sequence[jax.Array]) -> list[jax.Array]:
         """The relevance of the explained inputs, from that of `graph.explained`.

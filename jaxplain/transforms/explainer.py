@@ -1,5 +1,7 @@
 """The explainer: a function's explanation, with the function's own arguments."""
 
+import copy
+import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from numbers import Integral
@@ -9,20 +11,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxplain import _compat, finite
+from jaxplain import _compat, by_value, finite
 from jaxplain.arguments import check_choice, describe_value, function_name
 from jaxplain.errors import CutOffError, readable
-from jaxplain.graph import explained_leaves
+from jaxplain.graph import equality, explained_leaves
+from jaxplain.graph.ir import Program
 from jaxplain.ledger import Ledger
 from jaxplain.parameter_messages import ParameterBatch
 from jaxplain.plan import LayerSpec, Plan
 from jaxplain.targets import Target
-from jaxplain.transforms import trees
+from jaxplain.transforms import shared, trees
 from jaxplain.transforms.compiled import Call
 from jaxplain.transforms.evaluation import Evaluation
 from jaxplain.transforms.method import Spec
 from jaxplain.transforms.partition import cache_key, partition
-from jaxplain.transforms.traced import Traced
+from jaxplain.transforms.traced import Traced, program_of
 
 
 class Options(TypedDict, total=False):
@@ -41,10 +44,11 @@ class Explainer(Spec):
     """A pure function from the arguments of `f` to an attribution of the explained ones.
 
     Explainers are made by the methods (`lrp`, `gradient`, ...). Calling one traces `f` for the
-    shapes at hand, plans, and compiles once per shape; it works the same inside jit, vmap, grad and
-    scan. Arrays that `f` holds as a pytree (a model from `from_linen`, an Equinox or nnx module, a
-    `jax.tree_util.Partial`) are passed at run time. Arrays that `f` merely closes over are read
-    when it is traced, as `jax.jit` does.
+    shapes at hand, plans, and compiles once per shape; another explainer of the same function,
+    method and options traces it anew and compiles nothing. It works the same inside jit, vmap, grad
+    and scan. Arrays that `f` holds as a pytree (a model from `from_linen`, an Equinox or nnx
+    module, a `jax.tree_util.Partial`) are passed at run time. Arrays that `f` merely closes over
+    are read when an explainer traces it, as `jax.jit` does.
 
     Layers are named as in the plan: by their exact name, by a regular expression that is searched
     in the names, or by a match of `jaxplain.composites` (any predicate on layers).
@@ -70,7 +74,9 @@ class Explainer(Spec):
 
     f: Callable[..., Any]
     state: Any = field(default=None, kw_only=True)
-    _cache: dict[Any, Traced] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _cache: dict[Any, tuple[Traced, list[Any]]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         if not callable(self.f):
@@ -91,6 +97,23 @@ class Explainer(Spec):
         ]
         words = [function_name(self.f), self.method.composite.name, *options]
         return f"Explainer({', '.join(words)})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The fields: what was compiled stays behind."""
+        return vars(self) | {"_cache": {}}
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        try:
+            pickle.dumps(self.f)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise TypeError(
+                f"{function_name(self.f)} cannot be pickled ({error}): explain a function of a "
+                "module, or a model that is a pytree, and pickle that"
+            ) from None
+        return super().__reduce_ex__(protocol)
+
+    def __deepcopy__(self, memo: Any) -> "Explainer":
+        return replace(self, f=copy.deepcopy(self.f, memo), state=copy.deepcopy(self.state, memo))
 
     @readable
     def __call__(
@@ -324,14 +347,30 @@ class Explainer(Spec):
         """The function, traced for arguments like these, and its arrays now."""
         _check_leaves(args)
         arrays, combine, static = partition(self.f)
-        key = cache_key((arrays, tuple(args)), static)
-        traced = None if key is None else self._cache.get(key)
-        if traced is None:
-            spec = Spec(**{option.name: getattr(self, option.name) for option in fields(Spec)})
-            traced = Traced(spec, self.f, arrays, combine, args)
-            if key is not None and not traced.holds_tracers:
-                self._cache[key] = traced
-        return Call(traced, [*arrays, *jax.tree.leaves(tuple(args))], self.state)
+        model = static if shared.is_model(self.f) else None
+        key = cache_key((arrays, tuple(args)), model)
+        known = None if key is None else self._cache.get(key)
+        if known is None:
+            program = program_of(self.f, arrays, combine, args, self.method)
+            constants = [value for _, value in program.constants]
+            stays = key is not None and not any(isinstance(c, jax.core.Tracer) for c in constants)
+            known = self._traced(program, len(arrays), args, key if stays else None), constants
+            if stays:
+                self._cache[key] = known
+        return Call(*known, [*arrays, *jax.tree.leaves(tuple(args))], self.state)
+
+    def _traced(self, program: Program, arrays: int, args: Sequence[Any], key: Any) -> Traced:
+        """The program, planned; what another explainer of the function planned, where it may be."""
+        options = {option.name: getattr(self, option.name) for option in fields(Spec)}
+        shared_key = None if key is None else (by_value.key(options), key)
+        if shared_key is not None:
+            traced = shared.find(self.f, shared_key)
+            if traced is not None and equality.same(traced.program, program):
+                return traced
+        traced = Traced(Spec(**options), self.f, arrays, program, args)
+        if shared_key is not None:
+            shared.keep(self.f, shared_key, traced)
+        return traced
 
 
 def _check_examples(together: Any, alone: Any, count: int) -> None:

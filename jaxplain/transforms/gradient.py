@@ -1,6 +1,7 @@
 """The gradient and its modifications."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, Unpack
 
 import jax.numpy as jnp
@@ -12,10 +13,23 @@ from jaxplain.transforms.method import gradient_method
 
 Postprocess = Literal["abs", "square"] | None
 
+
+def _unchanged(gradient: Any) -> Any:
+    return gradient
+
+
+def _magnitude(gradient: Any) -> Any:
+    return jnp.abs(gradient)
+
+
+def _squared(gradient: Any) -> Any:
+    return jnp.square(gradient)
+
+
 _AFTER: dict[Any, Callable[[Any], Any]] = {
-    None: lambda gradient: gradient,
-    "abs": jnp.abs,
-    "square": jnp.square,
+    None: _unchanged,
+    "abs": _magnitude,
+    "square": _squared,
 }
 
 
@@ -82,8 +96,8 @@ def input_times_gradient(
         >>> print(jxp.input_times_gradient(lambda x: x**2)(jnp.array([1.0, 3.0])))
         [ 0. 18.]
     """
-    after = _postprocess(postprocess)
-    return _explainer(f, GRADIENT, logits, options, lambda x, g: x * after(x, g))
+    after = _postprocess(postprocess, times_input=True)
+    return _explainer(f, GRADIENT, logits, options, after)
 
 
 def deconvnet(
@@ -146,10 +160,13 @@ def guided_backprop(
     return _explainer(f, GUIDED, logits, options)
 
 
-def _postprocess(postprocess: Postprocess) -> Callable[[Any, Any], Any]:
+def _postprocess(postprocess: Postprocess, times_input: bool = False) -> Callable[[Any, Any], Any]:
     check_choice(postprocess, "postprocess", list(_AFTER))
-    after = _AFTER[postprocess]
-    return lambda x, gradient: after(gradient)
+    return partial(_finished, _AFTER[postprocess], times_input)
+
+
+def _finished(after: Callable[[Any], Any], times_input: bool, x: Any, gradient: Any) -> Any:
+    return x * after(gradient) if times_input else after(gradient)
 
 
 def _explainer(

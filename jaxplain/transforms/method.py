@@ -58,10 +58,15 @@ class Method:
     transform_relevance: Callable[[Graph], RelevanceTransforms] | None = None
 
 
+def one(output: jax.Array) -> jax.Array:
+    """The seed of gradients."""
+    return jnp.ones_like(output)
+
+
 #: A method that computes the gradient, but for some rules: guided backpropagation, PatternNet.
 gradient_method = partial(
     Method,
-    seed=jnp.ones_like,
+    seed=one,
     custom_derivatives=True,
     refuse_cut_off=False,
     at_least_float32=False,

@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 import jax
 import jax.numpy as jnp
 
-from jaxplain.composites import Composite, Match, kernel, kind
+from jaxplain.composites import Composite, Match, Where, kernel, kind
 from jaxplain.graph.layer import Layer
 from jaxplain.parameter_messages import ParameterBatch, Share, parameter_batches
 from jaxplain.rules import Epsilon, Norm, Rule
@@ -135,7 +135,7 @@ def _is_scale_of_input(layer: Layer) -> bool:
 
 
 #: A bias is one term of a sum: it gets its share, not all that passes.
-_SCALE_OF_INPUT = Match(_is_scale_of_input, "scale or addition of the parameter")
+_SCALE_OF_INPUT = Where(_is_scale_of_input, "scale or addition of the parameter")
 
 
 def _with_leaf(f: Callable[..., Any], argnum: int, number: int, leaf: Any, *args: Any) -> Any:

@@ -4,9 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from jaxplain import _compat
+from jaxplain import _compat, by_value
 
 
 def partition(model: Any) -> tuple[list[Any], Callable[[list[Any]], Any], Any]:
@@ -24,17 +23,13 @@ def partition(model: Any) -> tuple[list[Any], Callable[[list[Any]], Any], Any]:
         of_array, of_static = iter(values), iter(static)
         return jax.tree.unflatten(tree, [next(of_array if a else of_static) for a in is_array])
 
-    return arrays, combine, (tree, tuple(map(id, static)))
+    return arrays, combine, (tree, by_value.key(static))
 
 
 def cache_key(arrays: Any, static: Any) -> Any:
     """The key of a compiled program in a cache; None where the static part has no hash."""
     leaves, tree = jax.tree.flatten(arrays)
-    avals = tuple(
-        (jnp.shape(v), jnp.result_type(v), getattr(v, "weak_type", False), _compat.varying(v))
-        for v in leaves
-    )
-    key = (static, tree, avals, jax.config.read("jax_enable_x64"))
+    key = (static, tree, tuple(map(_compat.aval, leaves)), _compat.context())
     return key if is_hashable(key) else None
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain.affine import kernels
-from jaxplain.composites import DIFFERENTIATED, Composite, Match, kernel, kind, op
+from jaxplain.composites import DIFFERENTIATED, Composite, Where, kernel, kind, op
 from jaxplain.graph import Graph, Layer
 from jaxplain.graph.bottlenecks import bottlenecks
 from jaxplain.patterns import Patterns, check_patterns, kernel_layers
@@ -117,7 +117,7 @@ def pattern_attribution(
 
 
 def _composite(rule: PatternNet) -> Composite:
-    weights = Match(kernel | kind("Affine") & op("scale"), "kernel | scale")
+    weights = Where(kernel | kind("Affine") & op("scale"), "kernel | scale")
     return Composite([(weights, rule)], name=type(rule).__name__, base=DIFFERENTIATED, strict=False)
 
 

@@ -15,7 +15,7 @@ from jaxplain.graph.flatten import flatten
 from jaxplain.graph.ir import Program, Var
 from jaxplain.plan import LayerSpec, Plan
 from jaxplain.targets import Target
-from jaxplain.transforms.method import Spec
+from jaxplain.transforms.method import Method, Spec
 
 #: Why integers have no integrated gradients, and no baseline.
 NO_PATH = (
@@ -31,15 +31,14 @@ class Traced:
     Args:
         spec: the method and its options.
         f: the function.
-        arrays: the arrays of the function, which is a pytree.
-        combine: a function from such arrays to the function.
+        arrays: how many arrays the function holds, which is a pytree.
+        program: its program (see `program_of`).
         args: the arguments, or `jax.ShapeDtypeStruct`s in their place.
 
     Attributes:
         spec: the method and its options.
         plan: the layers and their rules.
         program: the operations.
-        constants: the arrays that the function closes over.
         positions: the places of the explained arrays among the program's inputs.
         explained: the explained arrays' shapes and dtypes.
         explained_outputs: the variables that relevance starts from.
@@ -54,20 +53,13 @@ class Traced:
         self,
         spec: Spec,
         f: Any,
-        arrays: list[Any],
-        combine: Callable[[list[Any]], Callable[..., Any]],
+        arrays: int,
+        program: Program,
         args: Sequence[Any],
     ):
         self.spec, method, name = spec, spec.method, function_name(f)
-        self._model_arrays = len(arrays)
-        self.positions = tuple(i + len(arrays) for i in explained_leaves(args, spec.argnums))
-        self.program = program = flatten(
-            _as_function_of_arrays(combine, name),
-            (arrays, *args),
-            keep_derivatives=method.custom_derivatives,
-        )
-        _check_output(program, name)
-        _name_inputs(program, f, args)
+        self._model_arrays, self.program = arrays, program
+        self.positions = tuple(i + arrays for i in explained_leaves(args, spec.argnums))
         inputs = tuple(program.inputs[i] for i in self.positions)
         graph = Graph(program, inputs, spec.logits, method.normalizations)
         self.looks_up = bool(graph.lookups)
@@ -92,15 +84,9 @@ class Traced:
             self._check_reached(layer)
         self.output = jax.tree.unflatten(tree, [v.aval for v in self.explained_outputs])
         self.explained = [v.aval for v in graph.inputs]
-        self.constants = [value for _, value in program.constants]
         self.jitted: dict[Callable[..., Any], Callable[..., Any]] = {}
         transform_relevance = method.transform_relevance
         self.transforms = {} if transform_relevance is None else transform_relevance(graph)
-
-    @property
-    def holds_tracers(self) -> bool:
-        """Whether the function closed over values of a transformation in progress."""
-        return any(isinstance(c, jax.core.Tracer) for c in self.constants)
 
     @property
     def batched(self) -> bool:
@@ -177,6 +163,30 @@ class Traced:
                 f"layer {layer.name!r} is not below the start {self.spec.start!r}: no "
                 "attribution arrives there"
             )
+
+
+def program_of(
+    f: Any,
+    arrays: list[Any],
+    combine: Callable[[list[Any]], Callable[..., Any]],
+    args: Sequence[Any],
+    method: Method,
+) -> Program:
+    """The program of a function, checked, its inputs named by their paths.
+
+    Args:
+        f: the function.
+        arrays: the arrays of the function, which is a pytree.
+        combine: a function from such arrays to the function.
+        args: the arguments, or `jax.ShapeDtypeStruct`s in their place.
+        method: the method that explains it.
+    """
+    name = function_name(f)
+    function = _as_function_of_arrays(combine, name)
+    program = flatten(function, (arrays, *args), keep_derivatives=method.custom_derivatives)
+    _check_output(program, name)
+    _name_inputs(program, f, args)
+    return program
 
 
 def _outermost(layer: Layer) -> Layer:

@@ -14,7 +14,7 @@ LONGEST = 450
 
 #: From the bottom up: a place imports from its own line and from those above it.
 ORDER = (
-    {"_compat", "errors", "arguments", "extras", "tables", "npz", "unrolling"},
+    {"_compat", "errors", "arguments", "by_value", "extras", "tables", "npz", "unrolling"},
     {"graph"},
     {"affine"},
     {"rules"},
