@@ -106,16 +106,9 @@ def context() -> tuple[Any, ...]:
 
 
 _SETTINGS = (
-    "jax_enable_x64",
-    "jax_default_matmul_precision",
-    "jax_numpy_dtype_promotion",
-    "jax_numpy_rank_promotion",
-    "jax_default_prng_impl",
-    "jax_threefry_partitionable",
-    "jax_default_device",
-    "jax_disable_jit",
-    "jax_debug_nans",
-)
+    "jax_enable_x64 jax_default_matmul_precision jax_numpy_dtype_promotion jax_debug_nans "
+    "jax_numpy_rank_promotion jax_default_prng_impl jax_threefry_partitionable jax_default_device"
+).split()
 
 
 def now() -> Any:

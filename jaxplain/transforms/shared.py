@@ -8,6 +8,7 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from functools import partial
 from typing import Any
 
 import jax
@@ -54,8 +55,12 @@ def _of(f: Callable[..., Any]) -> "OrderedDict[Hashable, Traced]":
     number = id(owner)
     if number not in _kept:
         try:
-            alive = weakref.ref(owner, lambda _: _kept.pop(number, None))
+            alive = weakref.ref(owner, partial(_forget, _kept, number))
         except TypeError:
             return OrderedDict()
         _kept[number] = alive, OrderedDict()
     return _kept[number][1]
+
+
+def _forget(kept: dict[int, Any], number: int, _: Any) -> None:
+    kept.pop(number, None)
