@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxplain.analyzer import archive, names, reversal
 from jaxplain.analyzer.settings import COMMON, Settings
-from jaxplain.arguments import check_choice
+from jaxplain.arguments import check_choice, function_name
 from jaxplain.composites import any_layer
 from jaxplain.errors import readable
 from jaxplain.patterns import KINDS, Moments, PatternStatistics, kernel_weights
@@ -120,6 +120,11 @@ class Analyzer:
                 _say_once(option, why)
         if not (self._fits and self.options["patterns"] is None):
             self._explainer(0)  # errors of the options show now
+
+    def __repr__(self) -> str:
+        options = [f"compat={self.compat!r}"] * (self.compat is not None)
+        options += [f"{name}={value!r}" for name, value in self._given.items()]
+        return f"Analyzer({', '.join([repr(self.name), function_name(self.model), *options])})"
 
     @property
     def mode(self) -> Mode:

@@ -10,8 +10,8 @@ from jaxplain.analyzer import references as by
 from jaxplain.analyzer.rule_names import alpha_beta, lrp_composite
 from jaxplain.analyzer.settings import LRP, REVERSE, Build, Name, Settings
 from jaxplain.analyzer.shapes import Changed, plus_input, shaped_as_input
-from jaxplain.analyzer.spelling import did_you_mean
 from jaxplain.composites import DIFFERENTIATED, Composite, kernel, op
+from jaxplain.spelling import did_you_mean
 from jaxplain.transforms.explainer import Explainer
 from jaxplain.transforms.method import selected_value
 from jaxplain.transforms.wrapper import Base

@@ -7,10 +7,11 @@ from typing import Any
 
 from jaxplain import composites, rules
 from jaxplain.analyzer.settings import Settings
-from jaxplain.analyzer.spelling import did_you_mean
-from jaxplain.composites import Composite, Match, Where, first, kernel, kind, op
+from jaxplain.composites import Composite, Match, first, kernel, kind, op
 from jaxplain.graph import Graph, Layer
+from jaxplain.matches import Where
 from jaxplain.rules import Rule
+from jaxplain.spelling import did_you_mean
 
 
 def rule_of(spec: Any, s: Settings) -> Rule:

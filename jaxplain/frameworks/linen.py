@@ -21,7 +21,7 @@ class LinenModel:
     def __init__(self, variables: Any, call: "_Call"):
         self.variables = variables
         self._call = call
-        self.owner = call.module
+        self._jaxplain_owner = call.module
 
     def __call__(self, *inputs: Any) -> Any:
         """`module.apply(variables, *inputs)`."""

@@ -36,7 +36,7 @@ class Model:
             owner: the user's object; explanations of it are compiled once while it lives.
         """
         self.__name__ = name
-        self._call, self._read, self.owner = call, read, owner
+        self._call, self._read, self._jaxplain_owner = call, read, owner
 
     def __call__(self, *inputs: Any) -> Any:
         """The model's output in evaluation mode."""
@@ -81,9 +81,26 @@ class Call:
         return hash(self._options)
 
 
+_ADAPTERS = {
+    "flax.linen": "from_linen(module, variables)",
+    "flax.nnx": "from_nnx(module)",
+    "equinox": "from_equinox(module)",
+    "keras": "from_keras(model)",
+}
+
+
 def named(value: Any) -> str:
-    """The name of a class or function, or the type of another value, for messages: "a int"."""
-    return getattr(value, "__qualname__", f"a {type(value).__name__}")
+    """The name of a class or function, or the type of another value, for messages: "a int".
+
+    With the adapter for it, where it is a model of a framework.
+    """
+    kind = value if isinstance(value, type) else type(value)
+    modules = [f"{base.__module__}." for base in kind.__mro__]
+    fits = [
+        adapter for k, adapter in _ADAPTERS.items() if any(m.startswith(f"{k}.") for m in modules)
+    ]
+    name: str = getattr(value, "__qualname__", f"a {type(value).__name__}")
+    return f"{name}, which is for {fits[0]}" if fits and not isinstance(value, type) else name
 
 
 def bound(module: Any, method: str | Callable[..., Any] | None) -> Callable[..., Any]:

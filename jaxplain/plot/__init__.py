@@ -4,12 +4,19 @@ Colouring needs NumPy only; colormaps and figures need matplotlib, which comes w
 ``pip install "jaxplain[plot]"``.
 """
 
-from .grid import grid as grid
-from .grid import save as save
-from .heatmap import heatmap as heatmap
-from .heatmap import normalize as normalize
-from .heatmap import overlay as overlay
-from .ledger import ledger as ledger
-from .palettes import PALETTES as PALETTES
-from .palettes import Palette as Palette
-from .palettes import colormap as colormap
+from .grid import grid, save
+from .heatmap import heatmap, normalize, overlay
+from .ledger import ledger
+from .palettes import PALETTES, Palette, colormap
+
+__all__ = [
+    "PALETTES",
+    "Palette",
+    "colormap",
+    "grid",
+    "heatmap",
+    "ledger",
+    "normalize",
+    "overlay",
+    "save",
+]

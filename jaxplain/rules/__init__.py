@@ -1,34 +1,50 @@
 """Rules: how relevance crosses one layer. One family per file."""
 
-from jaxplain.rules.alpha_beta import AlphaBeta as AlphaBeta
-from jaxplain.rules.alpha_beta import ZPlus as ZPlus
-from jaxplain.rules.base import TERMS as TERMS
-from jaxplain.rules.base import LayerView as LayerView
-from jaxplain.rules.base import Rule as Rule
-from jaxplain.rules.base import divide as divide
-from jaxplain.rules.base import minus as minus
-from jaxplain.rules.base import plus as plus
-from jaxplain.rules.base import stabilize as stabilize
-from jaxplain.rules.base import times as times
-from jaxplain.rules.bilinear import SignalTake as SignalTake
-from jaxplain.rules.bilinear import Uniform as Uniform
-from jaxplain.rules.epsilon import Epsilon as Epsilon
-from jaxplain.rules.epsilon import Norm as Norm
-from jaxplain.rules.epsilon import Z as Z
-from jaxplain.rules.gamma import Gamma as Gamma
-from jaxplain.rules.gradient import Deconvnet as Deconvnet
-from jaxplain.rules.gradient import Gradient as Gradient
-from jaxplain.rules.gradient import GuidedBackprop as GuidedBackprop
-from jaxplain.rules.identity import Move as Move
-from jaxplain.rules.identity import Pass as Pass
-from jaxplain.rules.innvestigate import AlphaBetaWholeBias as AlphaBetaWholeBias
-from jaxplain.rules.innvestigate import ZPlusFast as ZPlusFast
-from jaxplain.rules.input import Flat as Flat
-from jaxplain.rules.input import WSquare as WSquare
-from jaxplain.rules.input import ZBox as ZBox
-from jaxplain.rules.pattern import PatternAttribution as PatternAttribution
-from jaxplain.rules.pattern import PatternNet as PatternNet
-from jaxplain.rules.selection import WinnerTakesAll as WinnerTakesAll
-from jaxplain.rules.sign import Sign as Sign
-from jaxplain.rules.sign import StdEpsilon as StdEpsilon
-from jaxplain.rules.softmax import Taylor as Taylor
+from jaxplain.rules.alpha_beta import AlphaBeta, ZPlus
+from jaxplain.rules.base import TERMS, LayerView, Rule, divide, minus, plus, stabilize, times
+from jaxplain.rules.bilinear import SignalTake, Uniform
+from jaxplain.rules.epsilon import Epsilon, Norm, Z
+from jaxplain.rules.gamma import Gamma
+from jaxplain.rules.gradient import Deconvnet, Gradient, GuidedBackprop
+from jaxplain.rules.identity import Move, Pass
+from jaxplain.rules.innvestigate import AlphaBetaWholeBias, ZPlusFast
+from jaxplain.rules.input import Flat, WSquare, ZBox
+from jaxplain.rules.pattern import PatternAttribution, PatternNet
+from jaxplain.rules.selection import WinnerTakesAll
+from jaxplain.rules.sign import Sign, StdEpsilon
+from jaxplain.rules.softmax import Taylor
+
+__all__ = [
+    "TERMS",
+    "AlphaBeta",
+    "AlphaBetaWholeBias",
+    "Deconvnet",
+    "Epsilon",
+    "Flat",
+    "Gamma",
+    "Gradient",
+    "GuidedBackprop",
+    "LayerView",
+    "Move",
+    "Norm",
+    "Pass",
+    "PatternAttribution",
+    "PatternNet",
+    "Rule",
+    "Sign",
+    "SignalTake",
+    "StdEpsilon",
+    "Taylor",
+    "Uniform",
+    "WSquare",
+    "WinnerTakesAll",
+    "Z",
+    "ZBox",
+    "ZPlus",
+    "ZPlusFast",
+    "divide",
+    "minus",
+    "plus",
+    "stabilize",
+    "times",
+]

@@ -8,9 +8,11 @@ import jax.numpy as jnp
 
 from jaxplain.composites import Composite
 from jaxplain.rules import Epsilon, Rule
+from jaxplain.spelling import checked_options
 from jaxplain.transforms.lrp import lrp
 
 
+@checked_options
 def bilrp(
     f: Callable[..., Any],
     rule: Rule | Composite = Epsilon(1e-6),

@@ -45,9 +45,15 @@ class Call:
 
         Raises:
             TypeError: there are only shapes.
+            RuntimeError: an array was deleted.
         """
         if any(isinstance(v, jax.ShapeDtypeStruct) for v in self.inputs):
             raise TypeError("a jax.ShapeDtypeStruct holds no values: only plan() takes one")
+        if any(map(_is_deleted, (*self.constants, *self.inputs))):
+            raise RuntimeError(
+                "an argument or a weight was deleted: donated to a jitted function, perhaps "
+                "(donate_argnums): explain before, or give it a copy"
+            )
         kind, index = targets.static(target)
         arrays = (self.constants, self.inputs, self.state, index, dict(masks))
         return _jitted(self.traced, compute)(*arrays, kind=kind, options=options)
@@ -57,6 +63,11 @@ class Call:
         if self.traced.spec.check_finite:
             flags = self.compute(Evaluation.is_finite)
             finite.check(finite.places(self.traced.plan), flags)
+
+
+def _is_deleted(value: Any) -> bool:
+    concrete = isinstance(value, jax.Array) and not isinstance(value, jax.core.Tracer)
+    return concrete and value.is_deleted()
 
 
 def _jitted(traced: Traced, compute: Callable[..., Any]) -> Callable[..., Any]:

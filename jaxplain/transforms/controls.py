@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import jax
 
 from jaxplain.arguments import check_number
+from jaxplain.spelling import checked_options
 from jaxplain.targets import Target
 from jaxplain.transforms import trees
 from jaxplain.transforms.gradient import gradient
@@ -39,6 +40,7 @@ class Random(Wrapper):
         return jax.tree.map(lambda v: self.stddev * v, noise)
 
 
+@checked_options
 def input(f: Callable[..., Any], *, argnums: int | Sequence[int] = 0) -> Input:
     """The input itself, as an attribution.
 
@@ -58,6 +60,7 @@ def input(f: Callable[..., Any], *, argnums: int | Sequence[int] = 0) -> Input:
     return Input(gradient(f, argnums=argnums))
 
 
+@checked_options
 def random(
     f: Callable[..., Any], *, stddev: float = 1.0, argnums: int | Sequence[int] = 0
 ) -> Random:

@@ -20,6 +20,7 @@ from jaxplain.interpreter import apply
 from jaxplain.plan import Plan
 from jaxplain.rules import Gradient, Pass, Rule
 from jaxplain.rules.deep_lift import LogMeans, Rescale, RevealCancel, Switching, Winners
+from jaxplain.spelling import checked_options
 from jaxplain.targets import Target
 from jaxplain.transforms import baselines, trees
 from jaxplain.transforms.explainer import Explainer
@@ -29,6 +30,7 @@ from jaxplain.transforms.wrapper import Base, Wrapper
 _MAXIMA: dict[str, Rule] = {"winners": Winners(), "gradient": Gradient()}
 
 
+@checked_options
 def deep_lift(
     f: Callable[..., Any],
     baseline: Any = 0.0,

@@ -7,10 +7,12 @@ import jax
 
 from jaxplain.composites import DeepTaylor
 from jaxplain.rules.base import Stabilizer
+from jaxplain.spelling import checked_options
 from jaxplain.transforms.explainer import Explainer, Options
 from jaxplain.transforms.method import Method
 
 
+@checked_options
 def deep_taylor(
     f: Callable[..., Any],
     *,

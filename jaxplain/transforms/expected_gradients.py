@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain.arguments import check_count
+from jaxplain.spelling import checked_options
 from jaxplain.targets import Target
 from jaxplain.transforms import trees
 from jaxplain.transforms.wrapper import Base, Wrapper, as_explainer, call
@@ -76,6 +77,7 @@ class ExpectedGradients(Wrapper):
         return trees.narrowed(jax.tree.map(lambda v: v / self.samples, summed), x)
 
 
+@checked_options
 def expected_gradients(
     base: Base | Callable[..., Any], references: Any, *, samples: int = 64, batch_size: int = 8
 ) -> ExpectedGradients:

@@ -2,7 +2,7 @@
 
 import copy
 import pickle
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from numbers import Integral
 from typing import Any, Never, TypedDict
@@ -346,12 +346,18 @@ class Explainer(Spec):
     def _call(self, args: Sequence[Any]) -> Call:
         """The function, traced for arguments like these, and its arrays now."""
         _check_leaves(args)
+        explained_leaves(args, self.argnums)
         arrays, combine, static = partition(self.f)
         model = static if shared.is_model(self.f) else None
         key = cache_key((arrays, tuple(args)), model)
         known = None if key is None else self._cache.get(key)
         if known is None:
-            program = program_of(self.f, arrays, combine, args, self.method)
+            try:
+                program = program_of(self.f, arrays, combine, args, self.method)
+            except Exception as error:
+                for note in _doubts(args):
+                    error.add_note(note)
+                raise
             constants = [value for _, value in program.constants]
             stays = key is not None and not any(isinstance(c, jax.core.Tracer) for c in constants)
             known = self._traced(program, len(arrays), args, key if stays else None), constants
@@ -382,6 +388,19 @@ def _check_examples(together: Any, alone: Any, count: int) -> None:
             f"shape {', '.join(map(str, whole))} for all of them and "
             f"{', '.join(map(str, single))} for one alone"
         )
+
+
+def _doubts(args: Sequence[Any]) -> Iterator[str]:
+    """What may be wrong with arguments that the function does not take."""
+    for number, arg in enumerate(args):
+        numbers = jax.tree.leaves(arg) if isinstance(arg, list | tuple) else []
+        if numbers and all(isinstance(v, int | float) for v in numbers):
+            yield (
+                f"argument {number} is a list of numbers, a tree of scalars to JAX: give an array, "
+                "jnp.asarray(x)"
+            )
+    if len(args) > 1 and isinstance(args[-1], str | int | np.integer):
+        yield f"if {args[-1]!r} is the target, give it by its name: explain(x, target={args[-1]!r})"
 
 
 def _check_leaves(args: Sequence[Any]) -> None:

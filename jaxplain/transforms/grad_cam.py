@@ -8,6 +8,7 @@ import jax
 
 from jaxplain.graph import Graph, Layer
 from jaxplain.plan import LayerSpec, Plan
+from jaxplain.spelling import checked_options
 from jaxplain.targets import Target
 from jaxplain.transforms import trees
 from jaxplain.transforms.explainer import Explainer
@@ -166,6 +167,7 @@ class GuidedGradCam(Wrapper):
         return GuidedGradCam(self.base.combine(base), self.cam.combine(cam))
 
 
+@checked_options
 def grad_cam(
     f: Callable[..., Any],
     layer: LayerSpec | None = None,
@@ -217,6 +219,7 @@ def grad_cam(
     return GradCam(base, layer, channel_axis, relu, resize)
 
 
+@checked_options
 def guided_grad_cam(
     f: Callable[..., Any],
     layer: LayerSpec | None = None,

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from jaxplain.arguments import check_choice
 from jaxplain.composites import DECONVNET, GRADIENT, GUIDED, Composite
+from jaxplain.spelling import checked_options
 from jaxplain.transforms.explainer import Explainer, Options
 from jaxplain.transforms.method import gradient_method
 
@@ -33,6 +34,7 @@ _AFTER: dict[Any, Callable[[Any], Any]] = {
 }
 
 
+@checked_options
 def gradient(
     f: Callable[..., Any],
     *,
@@ -68,6 +70,7 @@ def gradient(
     return _explainer(f, GRADIENT, logits, options, _postprocess(postprocess))
 
 
+@checked_options
 def input_times_gradient(
     f: Callable[..., Any],
     *,
@@ -100,6 +103,7 @@ def input_times_gradient(
     return _explainer(f, GRADIENT, logits, options, after)
 
 
+@checked_options
 def deconvnet(
     f: Callable[..., Any], *, logits: bool = False, **options: Unpack[Options]
 ) -> Explainer:
@@ -130,6 +134,7 @@ def deconvnet(
     return _explainer(f, DECONVNET, logits, options)
 
 
+@checked_options
 def guided_backprop(
     f: Callable[..., Any], *, logits: bool = False, **options: Unpack[Options]
 ) -> Explainer:

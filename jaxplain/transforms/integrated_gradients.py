@@ -11,6 +11,7 @@ import numpy as np
 from jaxplain import targets
 from jaxplain.affine.dtypes import wide
 from jaxplain.arguments import check_choice, check_count
+from jaxplain.spelling import checked_options
 from jaxplain.targets import Target
 from jaxplain.transforms import baselines, trees
 from jaxplain.transforms.wrapper import Base, Wrapper, as_explainer, call, innermost
@@ -113,6 +114,7 @@ class PathAverage(Wrapper):
         return jnp.abs(explained_ - (output - other))
 
 
+@checked_options
 def integrated_gradients(
     base: Base | Callable[..., Any],
     baseline: Any = 0.0,
@@ -162,6 +164,7 @@ def integrated_gradients(
     return PathAverage(as_explainer(base), *options, with_gap=with_gap)
 
 
+@checked_options
 def path_average(
     base: Base | Callable[..., Any],
     baseline: Any = 0.0,

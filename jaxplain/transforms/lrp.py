@@ -6,10 +6,12 @@ from typing import Any, Unpack
 from jaxplain import composites
 from jaxplain.composites import Composite
 from jaxplain.rules import Epsilon, Rule
+from jaxplain.spelling import checked_options
 from jaxplain.transforms.explainer import Explainer, Options
 from jaxplain.transforms.method import Method
 
 
+@checked_options
 def lrp(
     f: Callable[..., Any],
     rule: Rule | Composite = Epsilon(1e-6),
@@ -50,12 +52,19 @@ def lrp(
         >>> print(explain(jnp.array([[3.0, 1.0]]), target=1))
         [[6. 1.]]
     """
-    if isinstance(rule, type) and issubclass(rule, Rule):
-        raise TypeError(f"rule is the class {rule.__name__}; give an instance: {rule.__name__}()")
+    if isinstance(rule, type) or getattr(rule, "__module__", "") == composites.__name__:
+        kind, name = (
+            "class" if isinstance(rule, type) else "function",
+            getattr(rule, "__name__", ""),
+        )
+        if name:
+            raise TypeError(f"rule is the {kind} {name}; give what it makes: {name}()")
     if isinstance(rule, Rule):
         composite = composites.of_kernels(rule)
     elif isinstance(rule, Composite):
         composite = rule
     else:
-        raise TypeError(f"rule must be a rule or a composite, got {rule!r}")
+        named = isinstance(rule, str)
+        hint = f'; for names: jaxplain.create_analyzer("lrp.{rule}", f)' if named else ""
+        raise TypeError(f"rule must be a rule or a composite, got {rule!r}{hint}")
     return Explainer(f, method=Method(composite), unknown=unknown, **options)

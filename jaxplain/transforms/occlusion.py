@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxplain import targets
 from jaxplain.arguments import check_count
+from jaxplain.spelling import checked_options
 from jaxplain.targets import Target
 from jaxplain.transforms import baselines, trees
 from jaxplain.transforms.gradient import gradient
@@ -95,6 +96,7 @@ def _split(shape: tuple[int, ...], window: tuple[int, ...]) -> tuple[Any, tuple[
     return (shape[:rest] if rest >= 0 else None), shape[max(rest, 0) :]
 
 
+@checked_options
 def occlusion(
     f: Callable[..., Any],
     window: int | Sequence[int],

@@ -8,10 +8,12 @@ from weakref import WeakKeyDictionary
 import jax
 import jax.numpy as jnp
 
-from jaxplain.composites import Composite, Match, Where, kernel, kind
+from jaxplain.composites import Composite, Match, kernel, kind
 from jaxplain.graph.layer import Layer
+from jaxplain.matches import Where
 from jaxplain.parameter_messages import ParameterBatch, Share, parameter_batches
 from jaxplain.rules import Epsilon, Norm, Rule
+from jaxplain.spelling import checked_options
 from jaxplain.targets import Target
 from jaxplain.transforms import trees
 from jaxplain.transforms.explainer import Explainer
@@ -20,6 +22,7 @@ from jaxplain.transforms.method import Method
 from jaxplain.transforms.traced import Traced
 
 
+@checked_options
 def parameter_relevance(
     f: Callable[..., Any], rule: Rule | Composite = Epsilon(1e-6), *, argnum: int = 1
 ) -> Callable[..., Any]:

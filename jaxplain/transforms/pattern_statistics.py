@@ -11,12 +11,14 @@ from jaxplain.arguments import check_count
 from jaxplain.errors import readable
 from jaxplain.extras import package
 from jaxplain.patterns import PatternStatistics, merge, statistics_of_batch
+from jaxplain.spelling import checked_options
 from jaxplain.transforms.patterns import pattern_net
 
 _BATCH = 32
 
 
 @readable
+@checked_options
 def pattern_statistics(
     f: Callable[..., Any],
     data: Any,

@@ -8,17 +8,20 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain.affine import kernels
-from jaxplain.composites import DIFFERENTIATED, Composite, Where, kernel, kind, op
+from jaxplain.composites import DIFFERENTIATED, Composite, kernel, kind, op
 from jaxplain.graph import Graph, Layer
 from jaxplain.graph.bottlenecks import bottlenecks
+from jaxplain.matches import Where
 from jaxplain.patterns import Patterns, check_patterns, kernel_layers
 from jaxplain.plan import Plan
 from jaxplain.probes import RelevanceTransforms
 from jaxplain.rules import PatternAttribution, PatternNet
+from jaxplain.spelling import checked_options
 from jaxplain.transforms.explainer import Explainer, Options
 from jaxplain.transforms.method import Run, gradient_method, selected_value
 
 
+@checked_options
 def pattern_net(
     f: Callable[..., Any],
     patterns: Patterns,
@@ -74,6 +77,7 @@ def pattern_net(
     return _explainer(f, _PATTERN_NET, patterns, project, unknown, options)
 
 
+@checked_options
 def pattern_attribution(
     f: Callable[..., Any],
     patterns: Patterns,

@@ -51,7 +51,7 @@ def is_model(f: Any) -> bool:
 
 def _of(f: Callable[..., Any]) -> "OrderedDict[Hashable, Traced]":
     """What is kept for a function; nothing where nobody can tell how long it lives."""
-    owner = getattr(f, "owner", f)  # of a framework's model, the user's own object
+    owner = getattr(f, "_jaxplain_owner", f)  # of a framework's model, the user's own object
     number = id(owner)
     if number not in _kept:
         try:

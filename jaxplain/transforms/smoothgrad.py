@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain.arguments import check_count, check_number
+from jaxplain.spelling import checked_options
 from jaxplain.targets import Target
 from jaxplain.transforms import trees
 from jaxplain.transforms.wrapper import Base, Wrapper, as_explainer, call
@@ -124,6 +125,7 @@ def _over(tree: Any, count: int) -> Any:
     return jax.tree.map(lambda v: v / count, tree)
 
 
+@checked_options
 def smoothgrad(
     base: Base | Callable[..., Any],
     *,
@@ -168,6 +170,7 @@ def smoothgrad(
     return SmoothGrad(as_explainer(base), samples, noise_scale, absolute, batch_size)
 
 
+@checked_options
 def smoothgrad_squared(
     base: Base | Callable[..., Any], **options: Unpack[Options]
 ) -> SmoothGradSquared:
@@ -196,6 +199,7 @@ def smoothgrad_squared(
     return SmoothGradSquared(as_explainer(base), **options)
 
 
+@checked_options
 def vargrad(base: Base | Callable[..., Any], **options: Unpack[Options]) -> VarGrad:
     """VarGrad: the variance of an attribution over inputs with Gaussian noise.
 

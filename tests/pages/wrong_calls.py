@@ -198,9 +198,59 @@ def rule_and_function_swapped() -> None:
     jxp.lrp(Epsilon(), f)
 
 
-@wrong(TypeError, "unexpected keyword argument 'batch_size'")
+@wrong(TypeError, "lrp has no option 'batch_size'; it has: rule, unknown, argnums, with_output")
 def unknown_option() -> None:
     jxp.lrp(f, batch_size=8)
+
+
+@wrong(TypeError, "has no option 'capturing'; did you mean 'capture'")
+def misspelled_option() -> None:
+    jxp.lrp(f, capturing="dense")
+
+
+@wrong(TypeError, "integrated_gradients has no option 'n_steps'; it is 'steps' here")
+def option_of_captum() -> None:
+    jxp.integrated_gradients(jxp.gradient(f), jnp.zeros_like(x), n_steps=50)
+
+
+@wrong(TypeError, "smoothgrad has no option 'nsamples'; it is 'samples' here")
+def option_of_shap() -> None:
+    jxp.smoothgrad(jxp.gradient(f), nsamples=50)
+
+
+@wrong(TypeError, "lrp has no option 'canonizers'; BatchNorm is part of its kernel without one")
+def option_of_zennit() -> None:
+    jxp.lrp(f, canonizers=[])
+
+
+@wrong(TypeError, "lrp has no option 'target'; a target is given in the call: explain")
+def target_as_an_option() -> None:
+    jxp.lrp(f, target=1)
+
+
+@wrong(TypeError, "got 'epsilon'; for names: jaxplain.create_analyzer")
+def rule_by_name() -> None:
+    jxp.lrp(f, "epsilon")
+
+
+@wrong(TypeError, r"for layers by their name: \(name\('Conv_0'\), ...\)")
+def layer_by_name_in_a_composite() -> None:
+    Composite([("Conv_0", Epsilon())])
+
+
+@wrong(TypeError, "if 1 is the target, give it by its name", by="Python")
+def target_by_position() -> None:
+    jxp.lrp(f)(x, 1)
+
+
+@wrong(AttributeError, "argument 0 is a list of numbers, a tree of scalars to JAX", by="Python")
+def nested_list() -> None:
+    jxp.lrp(lambda x: f(x.reshape(-1, 4)))([[0.0, 1.0, 2.0, 3.0]])
+
+
+@wrong(TypeError, "needs an instance of flax.nnx.Module, got a Net, which is for from_linen")
+def adapter_of_another_framework() -> None:
+    jxp.from_nnx(Net())
 
 
 @wrong(ValueError, "unknown must be one of")
@@ -325,7 +375,7 @@ def leaked_tracer() -> None:
     jxp.lrp(lambda x: x @ kept[0])(x)
 
 
-@wrong(RuntimeError, "Array has been deleted", by="JAX")
+@wrong(RuntimeError, "an argument or a weight was deleted")
 def deleted_weights() -> None:
     old = jnp.array(w)
     old.delete()
@@ -605,7 +655,7 @@ def start_in_a_loop() -> None:
     jxp.lrp(net, start="tanh")(x)
 
 
-@wrong(RuntimeError, "donated to a jitted function", by="JAX")
+@wrong(RuntimeError, "donated to a jitted function")
 def donated_input() -> None:
     given = jnp.array(x)
     jax.jit(jnp.negative, donate_argnums=0)(given)
@@ -753,7 +803,7 @@ def one_number_per_example() -> None:
 wrong = section("Rules")
 
 
-@wrong(TypeError, r"give an instance: Epsilon\(\)")
+@wrong(TypeError, r"give what it makes: Epsilon\(\)")
 def rule_class() -> None:
     jxp.lrp(f, Epsilon)
 
@@ -763,7 +813,7 @@ def rule_name() -> None:
     jxp.lrp(f, "epsilon")
 
 
-@wrong(TypeError, "must be a rule or a composite, got <function EpsilonPlus")
+@wrong(TypeError, "rule is the function EpsilonPlus; give what it makes")
 def preset_not_called() -> None:
     jxp.lrp(f, jxp.composites.EpsilonPlus)
 

@@ -14,10 +14,21 @@ LONGEST = 450
 
 #: From the bottom up: a place imports from its own line and from those above it.
 ORDER = (
-    {"_compat", "errors", "arguments", "by_value", "extras", "tables", "npz", "unrolling"},
+    {
+        "_compat",
+        "errors",
+        "arguments",
+        "by_value",
+        "extras",
+        "tables",
+        "npz",
+        "spelling",
+        "unrolling",
+    },
     {"graph"},
     {"affine"},
     {"rules"},
+    {"matches"},
     {"composites"},
     {"plan", "notes", "ledger"},
     {"interpreter", "control_flow", "probes", "finite", "parameter_messages"},
@@ -32,7 +43,7 @@ ORDER = (
 )
 
 #: Places that are imported by these alone, besides themselves.
-IMPORTED_BY = {"frameworks": {"", "cli", "models"}, "models": {"cli"}, "plot": {"cli"}}
+IMPORTED_BY = {"frameworks": {"", "cli", "models"}, "models": {"cli"}, "plot": {"", "cli"}}
 
 #: Places that import nothing else of the package but `extras`: they see arrays.
 APART = {"models", "plot"}

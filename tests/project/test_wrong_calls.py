@@ -15,6 +15,7 @@ import pytest
 import jaxplain as jxp
 from jaxplain.composites import Composite, any_layer, kind, op
 from jaxplain.rules import Epsilon, Flat, Pass
+from jaxplain.transforms import shared
 from wrong_calls import CASES, PAGE, f, labels, markdown, notes, w, x
 
 OURS = (str(Path(jxp.__file__).parent), str(Path(__file__).parents[1]))
@@ -32,6 +33,7 @@ def compiled() -> Iterator[list[str]]:
         def emit(self, record: logging.LogRecord) -> None:
             found.extend(re.findall(r"Compiling jit\((\w+)\)", record.getMessage()))
 
+    shared._kept.clear()  # or what other calls compiled would not be compiled again
     listener, logger = Listener(), logging.getLogger("jax")
     logger.addHandler(listener)
     with jax.log_compiles():
