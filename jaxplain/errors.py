@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import ParamSpec, TypeVar
 
-from jaxplain import _compat
+from jaxplain import origins
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -62,7 +62,7 @@ def readable(function: Callable[_P, _T]) -> Callable[_P, _T]:
         try:
             return function(*args, **kwargs)
         except Exception as error:
-            _compat.end_in_user_code(error)
+            origins.end_in_user_code(error)
             text = f"{type(error).__name__}: {error}"
             advice = next((what for known, what in _ADVICE if re.search(known, text)), None)
             if advice and advice not in getattr(error, "__notes__", ()):

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from jaxplain import _compat, composites, notes, tables
+from jaxplain import _compat, composites, notes, origins, tables
 from jaxplain.composites import Composite, describe, describe_layer
 from jaxplain.errors import NotAnalyzableError, join_some
 from jaxplain.graph import Graph, Layer
@@ -179,22 +179,38 @@ def _not_analyzable(layers: Sequence[Layer]) -> NotAnalyzableError:
             f"  complex arithmetic at {join_some(map(_place, complexes))}: write the real and the "
             "imaginary parts of these values as real arrays"
         )
-    if loops:
-        bounded = any(_compat.is_equinox_loop(layer.main.origins[0]) for layer in loops)
+    customs = [layer for layer in others if layer.main.primitive in _compat.CUSTOM_DERIVATIVE]
+    bounded = any(origins.is_equinox_loop(k.main.origins[0]) for k in (*loops, *customs))
+    or_bounded = ', or Equinox\'s kind="bounded"' if bounded else ""
+    if customs:
         lines.append(
-            "How often a while_loop runs is known only when it does, and nothing can go backward "
-            "through it: use jax.lax.scan, or jax.lax.fori_loop between bounds that are Python "
-            "ints (for a loop that may end early, with jax.lax.cond inside)"
-            + (', or Equinox\'s kind="bounded".' if bounded else ".")
+            "A custom derivative around a while_loop, as diffrax solves by default, tells nothing "
+            "of relevance: write the loop as a scan (in diffrax: adjoint=DirectAdjoint())"
+            + or_bounded
         )
+    if loops:
+        lines.append(
+            "How often a while_loop runs is known only when it does, and without a derivative of "
+            "its own nothing can go backward through it: use jax.lax.scan, or jax.lax.fori_loop "
+            "between bounds that are Python ints (for a loop that may end early, with jax.lax.cond "
+            "inside)" + or_bounded
+        )
+    ways = [
+        "declare a primitive of your own, or of another library, with jaxplain.register_primitive",
+        "give them a rule of your own in a composite, e.g. Composite([(kind('Unknown'), "
+        "MyRule())]) with 'Unknown' in MyRule.kinds",
+    ] * (len(others) > len(loops))
+    ways += [
+        "rewrite them with known operations",
+        "put jax.lax.stop_gradient around them if they are not to be explained",
+    ]
+    ways += ['pass unknown="gradient" to lrp to differentiate them as written (not conserved)'] * (
+        not loops
+    )
     return NotAnalyzableError(
         "relevance would have to cross operations that no rule is known for:\n"
         + "\n".join(lines)
-        + "\nWays out: give them a rule of your own in a composite, e.g. "
-        "Composite([(kind('Unknown'), MyRule())]) with 'Unknown' in MyRule.kinds; rewrite them "
-        "with known operations; put jax.lax.stop_gradient around them if they are not to be "
-        'explained; or pass unknown="gradient" to differentiate them as written (relevance is then '
-        "not conserved)."
+        + f"\nWays out: {'; '.join(ways)}."
     )
 
 

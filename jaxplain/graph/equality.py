@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jax.extend.linear_util import WrappedFun
 
 from jaxplain import _compat
 from jaxplain.graph.ir import Program, Var
@@ -72,7 +71,7 @@ def _alike(a: Any, b: Any) -> bool:
         return a.keys() == b.keys() and all(_alike(a[k], b[k]) for k in a)
     if isinstance(a, tuple | list):
         return len(a) == len(b) and all(map(_alike, a, b))
-    if callable(a) or isinstance(a, WrappedFun):
+    if callable(a) or isinstance(a, _compat.WrappedFun):
         return getattr(a, "__qualname__", None) == getattr(b, "__qualname__", None)
     if hasattr(a, "shape"):
         return bool(np.array_equal(a, b))

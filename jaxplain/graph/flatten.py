@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxplain import _compat
+from jaxplain import _compat, origins
 from jaxplain.errors import NotAnalyzableError
 from jaxplain.graph import custom, primitives
 from jaxplain.graph.analyses.constants import Known
@@ -87,7 +87,7 @@ class _Flattener:
 
         for eqn in jaxpr.eqns:
             operands = [read(v) for v in eqn.invars]
-            path = prefix + _compat.scopes(eqn)
+            path = prefix + origins.scopes(eqn)
             outputs = self.equation(eqn, operands, path, caller or eqn)
             env |= dict(zip(eqn.outvars, outputs, strict=True))
         return [read(v) for v in jaxpr.outvars]
@@ -103,22 +103,22 @@ class _Flattener:
             single = sum(not v.uniform for v in operands) == 1 and not self.whole
             if single and (node := self.activation(eqn, operands, _joined(path), origin)):
                 return node.outputs
-            if self.keep_derivatives:
+            if self.keep_derivatives or _loops_endlessly(_compat.body(eqn, container)[0]):
                 info, container = primitives.UNKNOWN, None
         if container is not None:
             inner = _compat.body(eqn, container)
-            caller = origin if _compat.is_library(inner[0]) or origin is not eqn else None
+            caller = origin if origins.is_library(inner[0]) or origin is not eqn else None
             around = self.remat
             if name == _compat.REMAT:
                 self.remat += (eqn.replace(),)  # a copy for each call: calls of one jit share it
             outputs = self.inline(self.hoisted(inner), operands, path, caller)
             self.remat = around
             if name in _compat.CUSTOM_DERIVATIVE:
-                self.custom_calls.append(CustomCall(operands, outputs, _compat.source_line(origin)))
+                self.custom_calls.append(CustomCall(operands, outputs, origins.source_line(origin)))
             return outputs
         if _compat.writes(eqn):
             raise NotAnalyzableError(
-                f"`{name}` at {_compat.source_line(origin) or 'unknown place'} writes to a mutable "
+                f"`{name}` at {origins.source_line(origin) or 'unknown place'} writes to a mutable "
                 "array (jax.Ref), and what is read from it afterwards would not be seen: give a "
                 "pure function, that returns new arrays instead"
             )
@@ -285,6 +285,15 @@ class _Flattener:
 
 _COMPUTES = (Kind.DIAGONAL, Kind.ELEMENTWISE, Kind.DISCRETE)
 _UNIFORM = (Kind.DIAGONAL, Kind.STRUCTURAL, Kind.ELEMENTWISE)
+
+
+def _loops_endlessly(jaxpr: _compat.Jaxpr) -> bool:
+    """Whether a while loop is inside, which only its own custom derivative can go back through."""
+    return any(
+        primitives.lookup(_compat.primitive_name(eqn)).irreversible
+        or any(map(_loops_endlessly, _compat.inside(eqn)))
+        for eqn in jaxpr.eqns
+    )
 
 
 def _pieces(eqn: _compat.Eqn) -> list[Callable[..., Any]]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import chain, repeat
 from typing import Any
 
-from jaxplain import _compat
+from jaxplain import _compat, origins
 from jaxplain.graph.primitives import Operand, PrimitiveInfo
 
 
@@ -111,7 +111,7 @@ class Node:
     @property
     def location(self) -> str:
         """`file.py:line` of the user's code."""
-        return _compat.source_line(*self.origins)
+        return origins.source_line(*self.origins)
 
     def evaluate(self, values: Sequence[Any], dtype: Any = None, linear: bool = False) -> list[Any]:
         """Applies the operation to concrete or traced values; see `_compat.bind`."""

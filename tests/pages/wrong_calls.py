@@ -641,7 +641,7 @@ def dynamic_loop() -> None:
     jxp.lrp(lambda x, n: f(jax.lax.fori_loop(0, n, lambda i, x: jnp.sin(x), x)))(x, 3)
 
 
-@wrong(jxp.NotAnalyzableError, '`while` at .*(?s:.*)or Equinox\'s kind="bounded"')
+@wrong(jxp.NotAnalyzableError, 'write the loop as a scan.*or Equinox\'s kind="bounded"')
 def dynamic_loop_of_equinox() -> None:
     loop = partial(equinox.internal.while_loop, max_steps=8, kind="checkpointed")
     jxp.lrp(lambda x, n: f(loop(lambda s: s[1] < n, lambda s: (s[0], s[1] + 1), (x, 0))[0]))(x, 3)

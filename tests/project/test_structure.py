@@ -22,6 +22,7 @@ ORDER = (
         "extras",
         "tables",
         "npz",
+        "origins",
         "spelling",
         "unrolling",
     },

@@ -11,7 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxplain import _compat
+from jaxplain import _compat, origins
 from jaxplain.graph import intervals, primitives
 from jaxplain.graph.intervals import ANYTHING, UNIT, Bounds
 from jaxplain.graph.ir import Control, Program, Var
@@ -88,7 +88,7 @@ def _equation(eqn: _compat.Eqn, operands: Sequence[Bounds], identity: Sequence[H
     inner = _compat.TRANSPARENT.get(name) or _compat.CUSTOM_DERIVATIVE.get(name)
     if inner is not None:
         jaxpr, _ = _compat.body(eqn, inner)
-        if _compat.is_library(jaxpr) and jaxpr.debug_info.func_name == "logaddexp":
+        if origins.is_library(jaxpr) and jaxpr.debug_info.func_name == "logaddexp":
             return intervals.log_add_exp(operands)
         return _body(jaxpr, operands) if len(jaxpr.outvars) == 1 else ANYTHING
     info = primitives.lookup(name)
