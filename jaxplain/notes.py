@@ -19,10 +19,10 @@ def describe(graph: Graph, composite: Composite, unknown: Sequence[Layer]) -> It
         composite: the rules that were asked for.
         unknown: the layers that have none, and are differentiated.
     """
-    if graph.softmax:
-        yield f"the trailing {graph.softmax} is left out: targets are logits"
+    if graph.left_out:
+        yield f"the trailing {graph.left_out} is left out: targets are logits"
     elif graph.probabilities:
-        yield "the output is that of a softmax: targets are probabilities"
+        yield f"the output is that of a {graph.probabilities}: targets are probabilities"
     if unknown:
         yield f"{len(unknown)} layers without a rule are differentiated as written"
     if loops := _loops_without_first(graph, composite):

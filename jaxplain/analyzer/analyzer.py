@@ -298,8 +298,16 @@ class Analyzer:
             if self._fits and options["patterns"] is None and self.statistics is not None:
                 options = options | {"patterns": self.statistics.patterns(options["pattern_type"])}
             settings = Settings(options, argnums, self.compat is not None)
-            self._explainers[argnums] = _reversing(self._build(self.model, settings), options)
+            explainer = _reversing(self._build(self.model, settings), options)
+            self._explainers[argnums] = _with_sigmoids(explainer) if self.compat else explainer
         return self._explainers[argnums]
+
+
+def _with_sigmoids(explain: Base) -> Base:
+    """The explainer, a trailing sigmoid among its layers, as iNNvestigate has it."""
+    if not isinstance(explain, Explainer):
+        return replace(explain, base=_with_sigmoids(explain.base))
+    return replace(explain, logits="softmax") if explain.logits else explain
 
 
 def _reversing(explain: Base, options: Mapping[str, Any]) -> Base:

@@ -20,7 +20,7 @@ from jaxplain.graph.ir import Program, Var
 from jaxplain.graph.layer import RULELESS, Block, Layer
 from jaxplain.graph.recognizers import RECOGNIZERS
 from jaxplain.graph.recognizers.facts import Facts
-from jaxplain.graph.rewrites.output_activation import without_softmax
+from jaxplain.graph.rewrites.output_activation import without_output_activation
 
 __all__ = ["Graph", "Layer", "trace"]
 
@@ -41,24 +41,31 @@ class Graph:
             too.
         all_steps: `steps`, each loop or branch followed by the steps inside of it.
         layers: the steps of `all_steps` that take a rule.
-        softmax: the softmax left out at the outputs ("softmax", "log_softmax"; "" for none).
+        left_out: what was left out at the outputs: "softmax", "log_softmax" or "sigmoid"; "" for
+            nothing.
         axes: for the axes of every value, the axis of the explained input that they run along.
         batched: whether the leading axis of the explained inputs counts examples.
-        probabilities: whether some outputs are probabilities, of a softmax in the graph.
+        probabilities: whether some outputs are those of a softmax or sigmoid in the graph.
     """
 
     def __init__(
-        self, program: Program, inputs: tuple[Var, ...], logits: bool, normalizations: bool = True
+        self,
+        program: Program,
+        inputs: tuple[Var, ...],
+        logits: bool | str,
+        normalizations: bool = True,
     ):
         self.inputs = inputs
         self.lookups: tuple[Lookup, ...] = lookups_of(program, inputs)
         floating = (v for v in inputs if v.floating)
         self.explained = (*floating, *(lookup.value for lookup in self.lookups))
-        self.softmax, outputs = "", tuple(program.outputs)
+        self.left_out, outputs = "", tuple(program.outputs)
         facts = self._facts(program, outputs, normalizations)
         if logits:
-            program, outputs, self.softmax = without_softmax(program, facts)
-        if self.softmax:
+            sigmoids = logits != "softmax"
+            rewritten = without_output_activation(program, facts, sigmoids)
+            program, outputs, self.left_out = rewritten
+        if self.left_out:
             facts = self._facts(program, outputs, normalizations)
         self.program: Program = program
         self.flow: Flow = facts.flow
@@ -84,7 +91,7 @@ def trace(
     *args: Any,
     argnums: int | Sequence[int] = 0,
     keep_derivatives: bool = False,
-    logits: bool = False,
+    logits: bool | str = False,
 ) -> Graph:
     """Reads the layers of `f(*args)` off its jaxpr, without running it.
 
@@ -94,7 +101,8 @@ def trace(
         argnums: which arguments are explained, as in `jax.grad`.
         keep_derivatives: keep functions with a custom derivative as they are, as gradient methods
             need; relevance methods look through them.
-        logits: leave a trailing softmax or log-softmax out of the layers.
+        logits: leave a trailing softmax, log-softmax or sigmoid out of the layers; "softmax": but
+            no sigmoid.
 
     Returns:
         The graph; `graph.layers` from the input to the output.

@@ -11,6 +11,7 @@ from jaxplain.graph.intervals import ANYTHING, UNIT
 from jaxplain.graph.ir import Var
 from jaxplain.graph.layer import RULELESS, Block, Layer, Step
 from jaxplain.graph.naming import names_of
+from jaxplain.graph.rewrites.output_activation import is_sigmoid
 
 _Step = TypeVar("_Step", bound=Step)
 _ROUNDING = 1e-6  # the bound 6 times a factor 1 / 6 may be a little more than 1
@@ -60,14 +61,19 @@ def describe(block: Block[Step], flow: Flow, axes: Axes, batched: bool) -> Block
     return described(block, ())
 
 
-def ends_in_probabilities(block: Block[Layer], flow: Flow) -> bool:
-    """Whether an output is a softmax's value, perhaps moved."""
+def ends_in_probabilities(block: Block[Layer], flow: Flow) -> str:
+    """The softmax or sigmoid whose value an output is, perhaps moved; else empty."""
     ends = set(block.explained_outputs)
     _spread(
         block.steps, ends, lambda step, near: near and step.kind == "Structure", flow, back=True
     )
-    softmax = (s for s in block.walk() if s.kind == "Softmax" and s.op != "logsumexp")
-    return any(not ends.isdisjoint(step.outputs) for step in softmax)
+    for step in block.walk():
+        if not ends.isdisjoint(step.outputs):
+            if step.kind == "Softmax" and step.op != "logsumexp":
+                return "softmax"
+            if step.kind == "Activation" and is_sigmoid(step.nodes, *step.inputs):
+                return "sigmoid"
+    return ""
 
 
 def _spread(

@@ -58,7 +58,7 @@ class Explainer(Spec):
         method: the method, as `lrp` or `gradient` describes it.
         argnums: which arguments are explained, as in `jax.grad`.
         with_output: return `(output, attribution)`.
-        logits: whether a trailing softmax is left out.
+        logits: whether a trailing softmax or sigmoid is left out; "softmax": a softmax alone.
         unknown: "error": refuse operations that have no rule. "gradient": differentiate them.
         capture: layers whose own attribution is returned as well, after the attribution, as a
             dictionary from name to an array in the shape of the layer's output.

@@ -81,7 +81,7 @@ class Spec:
     method: Method
     argnums: int | Sequence[int] = 0
     with_output: bool = False
-    logits: bool = True
+    logits: bool | str = True
     unknown: str = "error"
     capture: LayerSpec | None = None
     start: LayerSpec | None = None

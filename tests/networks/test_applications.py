@@ -113,7 +113,7 @@ def test_plan(name: str) -> None:
     graph = trace(apply(model), variables, image, argnums=1, logits=True)
     found = Counter(layer.op if layer.kind == "Affine" else layer.kind for layer in graph.layers)
     assert found == expected(name, model)
-    assert graph.softmax == "softmax"
+    assert graph.left_out == "softmax"
     assert [layer.op for layer in graph.layers if layer.first][:1] == ["convolution"]
 
 

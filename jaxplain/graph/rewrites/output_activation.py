@@ -1,34 +1,85 @@
-"""The program without the softmax that its outputs end in: the outputs become logits.
+"""The program without the softmax or sigmoid that its outputs end in: the outputs become logits.
 
-The softmax may stand before casts, reshapes and concatenations, and at the end of a body: of a loop
+It may stand before casts, reshapes and concatenations, and at the end of a body: of a loop
 that stacks it, of every case of a branch, of a program that runs on many devices.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax.numpy as jnp
+import numpy as np
+
+from jaxplain.graph.analyses.constants import literal_value, run
 from jaxplain.graph.ir import Control, Node, Program, Var
 from jaxplain.graph.primitives import Role
+from jaxplain.graph.recognizers import boundaries
 from jaxplain.graph.recognizers.facts import Facts
 
 
-def without_softmax(program: Program, facts: Facts) -> tuple[Program, tuple[Var, ...], str]:
-    """Leaves a trailing softmax out of a program.
+def without_output_activation(
+    program: Program, facts: Facts, sigmoids: bool = True
+) -> tuple[Program, tuple[Var, ...], str]:
+    """Leaves a trailing softmax or sigmoid out of a program.
+
+    Args:
+        program: the program.
+        facts: the facts about it.
+        sigmoids: whether a sigmoid is left out too.
 
     Returns:
         The program, which computes the logits too, with the outputs of the function; the values
-        that take the place of its outputs; and the softmax left out: "softmax" or "log_softmax",
-        "" for none.
+        that take the place of its outputs; and what was left out: "softmax", "log_softmax" or
+        "sigmoid", "" for nothing.
     """
     ends = [_end(v, program, facts, whole=True) for v in program.outputs]
-    softmax = next((end.softmax for end in ends if end.softmax), "")
-    if not softmax:
+    found = next((end.activation for end in ends if end.activation), "")
+    if not found or (found == "sigmoid" and not sigmoids):
         return program, tuple(program.outputs), ""
     rewriter = _Rewriter(program)
     logits = [end.logits(rewriter) for end in ends]
     rewritten, renewed = rewriter.finish(program.outputs)
-    return rewritten, tuple(renewed.get(v, v) for v in logits), softmax
+    return rewritten, tuple(renewed.get(v, v) for v in logits), found
+
+
+def is_sigmoid(nodes: Sequence[Node], source: Var) -> bool:
+    """Whether operations on one value are 1 / (1 + exp(-x)), in whatever way it is written."""
+    x = np.resize(np.linspace(-5.0, 5.0, 11), source.shape).astype(source.aval.dtype)
+    env: dict[Var, Any] = {source: x}
+    for node in nodes:
+        operands = [env.get(v, literal_value(v)) for v in node.inputs]
+        if any(v is None for v in operands):
+            return False
+        typed = [jnp.asarray(v, a.aval.dtype) for v, a in zip(operands, node.inputs, strict=True)]
+        env |= zip(node.outputs, run(node, typed), strict=True)
+    found = np.sort(np.ravel(env[nodes[-1].outputs[0]]).astype(float))  # moves are looked through
+    wanted = np.sort(1 / (1 + np.exp(-np.ravel(x).astype(float))))
+    tolerance = 20 * float(jnp.finfo(source.aval.dtype).eps)
+    return found.shape == wanted.shape and bool(np.abs(found - wanted).max(initial=0) < tolerance)
+
+
+def _before_sigmoid(end: Var, facts: Facts) -> Var | None:
+    """The value that an output is the sigmoid of; None for other outputs.
+
+    Numbers on either side of an activation count: `0.5 * (tanh(0.5 * x) + 1)` is one.
+    """
+    behind = boundaries.gap_before(end, facts)
+    core = facts.core(end) or behind.core
+    if core is None or core.kind != "Activation":
+        return None
+    for whole in (core, boundaries.whole_activation(core, facts)):
+        nodes = [*whole.nodes, *behind.nodes]
+        (source,) = whole.inputs
+        before = boundaries.gap_before(source, facts).nodes
+        for node in (*before[::-1], None):
+            if is_sigmoid(nodes, source):
+                return source
+            if node is None or not facts.is_diagonal(node):
+                break
+            nodes.insert(0, node)
+            (source,) = facts.flow.inputs[node]
+    return None
 
 
 class _Rewriter:
@@ -88,15 +139,15 @@ def _copy(node: Node, inputs: Sequence[Var], bodies: Sequence[Program]) -> Node:
 
 
 class _End(NamedTuple):
-    """The softmax that an output ends in.
+    """The softmax or sigmoid that an output ends in.
 
     Attributes:
-        softmax: "softmax", "log_softmax", or "" for something else.
-        logits: adds the output without its softmax to a program and returns it; the output itself
-            where there is no softmax.
+        activation: "softmax", "log_softmax", "sigmoid", or "" for something else.
+        logits: adds the output without it to a program and returns it; the output itself where
+            there is none.
     """
 
-    softmax: str
+    activation: str
     logits: Callable[[_Rewriter], Var]
 
 
@@ -131,16 +182,19 @@ def _end(var: Var, program: Program, facts: Facts, *, whole: bool, readers: int 
 
         return _End(op, joined) if op else nothing
     core = facts.core(end)
-    if core is None or core.kind != "Softmax" or core.op == "logsumexp":
+    if core is not None and core.kind == "Softmax" and core.op != "logsumexp":
+        (logits,), op = core.inputs, core.op
+    elif (argument := _before_sigmoid(end, facts)) is not None:
+        logits, op = argument, "sigmoid"
+    else:
         return nothing
-    (logits,) = core.inputs
     inside = facts.moves_between(logits, end)
     if inside is None:
         return nothing
     moves = (*inside, *moves)
     if whole and all(move.info.role is Role.CAST for move in moves):
         moves = ()
-    return _End(core.op, lambda rewriter: rewriter.moved(logits, moves))
+    return _End(op, lambda rewriter: rewriter.moved(logits, moves))
 
 
 def _inside(output: Var, var: Var, node: Node, control: Control, facts: Facts) -> _End | None:
@@ -176,5 +230,5 @@ def _inside(output: Var, var: Var, node: Node, control: Control, facts: Facts) -
 
 def _common(parts: Sequence[_End]) -> str:
     """The softmax that all parts end in; "" where they differ."""
-    names = {part.softmax for part in parts}
+    names = {part.activation for part in parts}
     return names.pop() if len(names) == 1 else ""
