@@ -18,7 +18,7 @@ from jax import lax
 from jaxplain import _compat, origins
 from jaxplain.errors import NotAnalyzableError
 from jaxplain.graph import custom, primitives
-from jaxplain.graph.analyses.constants import Known
+from jaxplain.graph.analyses.constants import Known, run
 from jaxplain.graph.identities import Identities
 from jaxplain.graph.ir import Control, CustomCall, Node, Program, Var
 from jaxplain.graph.primitives import Kind, PrimitiveInfo, Role
@@ -83,7 +83,8 @@ class _Flattener:
         env |= dict(zip(jaxpr.invars, args, strict=True))
 
         def read(atom: Any) -> Var:
-            return self.literal(atom) if isinstance(atom, _compat.Literal) else env[atom]
+            literal = isinstance(atom, _compat.Literal)
+            return self.literal(atom.aval, atom.val) if literal else env[atom]
 
         for eqn in jaxpr.eqns:
             operands = [read(v) for v in eqn.invars]
@@ -138,6 +139,11 @@ class _Flattener:
         if flow is not None and node.control is None:
             bodies = [self.body(flow, body, path, node) for body in flow.bodies]
             node.control = Control(node, flow, bodies)
+        computes = info.kind in _COMPUTES or "new_dtype" in node.params  # no pvary
+        if computes and all(v.literal is not None for v in operands) and _is_arithmetic(node):
+            numbers = run(node, [v.literal for v in operands])
+            made = zip(node.outputs, numbers, strict=True)
+            return [self.literal(v.aval, np.asarray(number)) for v, number in made]
         if info.kind is not Kind.STRUCTURAL:
             return node.outputs
         return self.identities.outputs(node, partial(self.traced, origin, path))
@@ -247,11 +253,19 @@ class _Flattener:
         return None if info is None else self.node(eqn, info, operands, name, origin, same)
 
     def hoisted(self, body: _Body) -> tuple[_compat.Jaxpr, list[Var]]:
-        """A jaxpr, with its constants as constants of the whole function."""
+        """A jaxpr, with its constants as constants of the whole function.
+
+        A single number is a literal, in whatever way the function holds it: `jnp.asarray(1e-6)`.
+        """
         jaxpr, consts = body
-        new = [(Var(v.aval), c) for v, c in zip(jaxpr.constvars, consts, strict=True)]
-        self.constants += new
-        return jaxpr, [v for v, _ in new]
+        new = []
+        for atom, value in zip(jaxpr.constvars, consts, strict=True):
+            if _is_number(value):
+                new.append(self.literal(atom.aval, np.asarray(value)))
+            else:
+                new.append(Var(atom.aval))
+                self.constants.append((new[-1], value))
+        return jaxpr, new
 
     def node(
         self,
@@ -277,14 +291,20 @@ class _Flattener:
             self.seen[key] = node
         return node
 
-    def literal(self, atom: Any) -> Var:
-        value = np.asarray(atom.val)
-        key = (str(atom.aval), value.tobytes())
-        return self.literals.setdefault(key, Var(atom.aval, literal=atom.val))
+    def literal(self, aval: Any, value: Any) -> Var:
+        """A number, one value wherever it is written."""
+        key = (str(aval), np.asarray(value).tobytes())
+        return self.literals.setdefault(key, Var(aval, literal=value))
 
 
 _COMPUTES = (Kind.DIAGONAL, Kind.ELEMENTWISE, Kind.DISCRETE)
 _UNIFORM = (Kind.DIAGONAL, Kind.STRUCTURAL, Kind.ELEMENTWISE)
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is an array of no axes, known while the function is traced."""
+    known = isinstance(value, jax.Array | np.ndarray) and not isinstance(value, jax.core.Tracer)
+    return known and value.shape == () and jnp.issubdtype(value.dtype, jnp.number)
 
 
 def _loops_endlessly(jaxpr: _compat.Jaxpr) -> bool:

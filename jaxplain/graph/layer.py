@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 
 from jaxplain._compat import Eqn
 from jaxplain.graph.ir import Control, Node, Program, Var
-from jaxplain.graph.primitives import Kind, Role
+from jaxplain.graph.primitives import Kind, Operand, Role
 from jaxplain.graph.recognizers.complex_values import is_complex
 from jaxplain.graph.recognizers.core import Core
 from jaxplain.graph.recognizers.mixing import WITHOUT_WEIGHTS
@@ -126,7 +126,9 @@ class Layer(Step):
     @property
     def frozen(self) -> tuple[Var, ...]:
         """The constants that depend on an explained input, as the result of a comparison does."""
-        return tuple(v for v in self.constants if v in self.active)
+        linear = self.kind in ("Affine", "Merge")  # all that is switched in it is a guard
+        guards = {v for n in self.nodes * linear for k, v in n.operands if k is Operand.CONDITION}
+        return tuple(v for v in self.constants if v in self.active and v not in guards)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -98,8 +98,7 @@ class Evaluation:
             return self._run(values, probes, states)[0]
 
         dtype = wide(*(x.dtype for x in self._explained))
-        axes = frozenset[str]().union(*map(_compat.varying, self._explained))  # of a shard_map
-        zero = _compat.along(jnp.zeros((), dtype), axes)
+        zero = _compat.along(jnp.zeros((), dtype), self._mesh_axes)
         zeros = [dict.fromkeys(COLUMNS, zero) for _ in steps]
         outputs, pullback = jax.vjp(outputs_of, self._explained, zeros)
         seeds = self._seeds(outputs)
@@ -152,6 +151,11 @@ class Evaluation:
         given = (self.traced.program, self.constants, self.inputs, self.parameters)
         return list(map(jnp.asarray, values_of(explained, *given)))
 
+    @property
+    def _mesh_axes(self) -> frozenset[str]:
+        """The axes of the shard_map around, along which the explained arrays vary."""
+        return frozenset().union(*map(_compat.varying, self._explained))
+
     def _run(
         self,
         explained: Sequence[Any],
@@ -195,7 +199,7 @@ class Evaluation:
         dtype = layer.output.aval.dtype
         wider = self.traced.spec.method.at_least_float32
         zeros = jnp.zeros(layer.shape, wide(dtype) if wider else dtype)
-        return _compat.along(zeros, _compat.varying(layer.output.aval))
+        return _compat.along(zeros, self._mesh_axes & _compat.varying(layer.output.aval))
 
     def _by_input(self, arriving: Sequence[jax.Array]) -> list[jax.Array]:
         """The relevance of the explained inputs, from that of `graph.explained`.

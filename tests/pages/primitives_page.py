@@ -160,6 +160,7 @@ CASES: dict[str, Case] = {
         name: Case(lambda x, name=name: back(bound(name, whole(x), whole(x) + 1))) for name in _BITS
     },
     # one output per input
+    "logistic": Case(lambda x: 2 * lax.logistic(x)),  # alone at the end it is left out
     "acosh": Case(lambda x: lax.acosh(x + 1)),
     "integer_pow": Case(lambda x: lax.integer_pow(x, 3)),
     "is_finite": Case(lambda x: back(lax.is_finite(x))),

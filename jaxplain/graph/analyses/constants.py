@@ -10,6 +10,7 @@ import numpy as np
 from jaxplain import _compat
 from jaxplain.graph.ir import Node, Var
 from jaxplain.graph.layouts import copies
+from jaxplain.graph.primitives import Role
 
 
 class Known:
@@ -55,3 +56,23 @@ def literal_value(var: Var) -> float | None:
     value = np.asarray(var.literal)
     real = value.dtype.kind in "iub" or jnp.issubdtype(value.dtype, jnp.floating)  # bfloat16 too
     return float(value) if value.ndim == 0 and real else None
+
+
+def evaluated(nodes: Sequence[Node], source: Var, samples: Sequence[float]) -> tuple[Any, Any]:
+    """Samples in the shape and dtype of a value, and what operations on it make of them.
+
+    The second is None where they read anything else but literals.
+    """
+    x = np.resize(np.asarray(samples, source.aval.dtype), source.shape)
+    env: dict[Var, Any] = {source: x}
+    for node in nodes:
+        operands = [env.get(v, literal_value(v)) for v in node.inputs]
+        if any(v is None for v in operands):
+            return x, None
+        if node.info.role is Role.CAST and "new_dtype" not in node.params:  # a name, a barrier
+            env[node.outputs[0]] = operands[0]
+            continue
+        pairs = zip(operands, node.inputs, strict=True)
+        typed = [np.broadcast_to(np.asarray(v, a.aval.dtype), a.shape) for v, a in pairs]
+        env |= zip(node.outputs, run(node, typed), strict=True)
+    return x, np.asarray(env[nodes[-1].outputs[0]])

@@ -31,6 +31,8 @@ def match(node: Node, end: Var, facts: Facts) -> Core | None:
     """The activation that ends at a value."""
     flow = facts.flow
     (source, *others) = flow.active_inputs[node]
+    if facts.guards_nothing(node):
+        return None
     if others:
         subgraph = facts.local_subgraph(end)
         if subgraph is None or not _is_elementwise(*subgraph, flow):
@@ -42,7 +44,7 @@ def match(node: Node, end: Var, facts: Facts) -> Core | None:
         subgraph = Subgraph((node,), source)
     nodes = subgraph.nodes
     squares = len(nodes) == 1 and node.info.role in _PRODUCTS
-    if not squares and all(_is_straight(n, flow) for n in nodes):
+    if not (squares or facts.is_guard(node)) and all(_is_straight(n, flow) for n in nodes):
         return _core("rectifier", *subgraph)
     return _core(node.primitive if len(nodes) == 1 else "elementwise", *subgraph)
 

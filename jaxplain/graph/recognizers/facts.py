@@ -4,6 +4,9 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+import jax.numpy as jnp
+
+from jaxplain.graph.analyses.constants import evaluated
 from jaxplain.graph.analyses.dominators import Dominators
 from jaxplain.graph.analyses.flow import Flow
 from jaxplain.graph.ir import Node, Program, Var
@@ -12,6 +15,7 @@ from jaxplain.graph.primitives import Kind, Operand, Role
 from jaxplain.graph.recognizers.core import Core
 
 _LARGEST = 2000  # nodes; bounds the work on deep elementwise subgraphs
+_FEW = 6  # operations of a guard against NaN
 
 
 class Subgraph(NamedTuple):
@@ -47,6 +51,7 @@ class Facts:
         self._recognizers = recognizers
         self._cores: dict[Var, Core | None] = {}
         self._local: dict[Var, Subgraph | None] = {}
+        self._guards: dict[Node, bool] = {}
 
     def body(self, program: Program) -> "Facts":
         """The facts of the body of a loop or branch."""
@@ -138,6 +143,44 @@ class Facts:
         frozen = moves and self.flow.carries_relevance.isdisjoint(node.outputs)
         return (node.info.local or frozen) and len(node.outputs) == 1
 
+    def is_guard(self, node: Node) -> bool:
+        """Whether an operation leaves every finite number as it is: `where(isnan(x), 0, x)`."""
+        if node.info.role is not Role.SELECT or len(self.flow.inputs[node]) != 1:
+            return False
+        if node not in self._guards:
+            self._guards[node] = self._guards_finite_numbers(node, *self.flow.inputs[node])
+        return self._guards[node]
+
+    def guards_nothing(self, node: Node) -> bool:
+        """Whether an operation is a guard behind a sum, whose numbers are finite.
+
+        What guards a logarithm or a quotient bends.
+        """
+        if not self.is_guard(node):
+            return False
+        (var,) = self.flow.inputs[node]
+        while (core := self.core(var)) is None and var not in self.flow.explained:
+            if var.producer is None:
+                break
+            (var,) = self.flow.inputs[var.producer]
+        return core is None or core.kind in ("Affine", "Merge")
+
+    def _guards_finite_numbers(self, node: Node, source: Var) -> bool:
+        nodes: list[Node] = []
+        pending: list[Node | None] = [node]
+        while pending:
+            maker = pending.pop()
+            if maker is None or len(maker.outputs) > 1 or len(nodes) == _FEW:
+                return False
+            nodes.append(maker)
+            pending += [v.producer for v in self.flow.active_inputs[maker] if v is not source]
+        limits = jnp.finfo(source.aval.dtype)
+        samples = [0.0, 1.0, -1.5, *map(float, (limits.tiny, limits.max, limits.min))]
+        size, order = math.prod(source.shape), in_order(nodes)
+        some = [samples[i : i + size] for i in range(0, len(samples), max(1, size))]
+        pairs = (evaluated(order, source, numbers) for numbers in some)
+        return size > 0 and all(found is not None and (x == found).all() for x, found in pairs)
+
     def is_diagonal(self, node: Node) -> bool:
         """Whether an operation scales one value by constants or adds some, entry by entry."""
         flow = self.flow
@@ -163,6 +206,7 @@ class Facts:
         (operand,) = flow.inputs[node]
         for kind, var in node.operands:
             decides = kind is Operand.CONDITION and var in flow.active
+            decides = decides and not self.guards_nothing(node)
             if decides or (var is operand and kind not in _LINEAR_IN):
                 return False
         factors = [kind for kind, _ in node.operands].count(Operand.FACTOR)  # of a product of three

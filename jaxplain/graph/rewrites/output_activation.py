@@ -6,12 +6,12 @@ that stacks it, of every case of a branch, of a program that runs on many device
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
-from jaxplain.graph.analyses.constants import literal_value, run
+from jaxplain.graph.analyses.constants import evaluated
 from jaxplain.graph.ir import Control, Node, Program, Var
 from jaxplain.graph.primitives import Role
 from jaxplain.graph.recognizers import boundaries
@@ -45,18 +45,12 @@ def without_output_activation(
 
 def is_sigmoid(nodes: Sequence[Node], source: Var) -> bool:
     """Whether operations on one value are 1 / (1 + exp(-x)), in whatever way it is written."""
-    x = np.resize(np.linspace(-5.0, 5.0, 11), source.shape).astype(source.aval.dtype)
-    env: dict[Var, Any] = {source: x}
-    for node in nodes:
-        operands = [env.get(v, literal_value(v)) for v in node.inputs]
-        if any(v is None for v in operands):
-            return False
-        typed = [jnp.asarray(v, a.aval.dtype) for v, a in zip(operands, node.inputs, strict=True)]
-        env |= zip(node.outputs, run(node, typed), strict=True)
-    found = np.sort(np.ravel(env[nodes[-1].outputs[0]]).astype(float))  # moves are looked through
-    wanted = np.sort(1 / (1 + np.exp(-np.ravel(x).astype(float))))
+    x, found = evaluated(nodes, source, np.linspace(-5.0, 5.0, 11).tolist())
+    if found is None or found.shape != x.shape:
+        return False
+    found, x = (np.sort(np.ravel(v).astype(float)) for v in (found, x))  # perhaps moved
     tolerance = 20 * float(jnp.finfo(source.aval.dtype).eps)
-    return found.shape == wanted.shape and bool(np.abs(found - wanted).max(initial=0) < tolerance)
+    return bool(np.abs(found - 1 / (1 + np.exp(-x))).max(initial=0) < tolerance)
 
 
 def _before_sigmoid(end: Var, facts: Facts) -> Var | None:
