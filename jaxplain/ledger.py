@@ -88,15 +88,16 @@ class Ledger:
         return self.plan.graph.all_steps
 
     def error(self) -> float:
-        """The largest gap of any step, relative to what flowed there.
+        """The largest gap of any step, relative to what flowed there; infinite where it is NaN.
 
         Steps that are differentiated as written (`unknown="gradient"`) are left out: they do not
         conserve relevance.
         """
         exact = [not isinstance(rule, Gradient) for rule in self._rules()]
         gap, flow = np.abs(self.gap), np.asarray(self.flow)
-        relative = gap / np.where(flow > 0, flow, 1)
-        return float(np.where(exact & (flow > 0), relative, 0).max(initial=0))
+        sound = np.isfinite(gap) & np.isfinite(flow)
+        relative = np.where(sound, gap / np.where(flow > 0, flow, 1), np.inf)
+        return float(np.where(exact & ((flow > 0) | ~sound), relative, 0).max(initial=0))
 
     def worst(self, count: int = 3) -> tuple[Layer, ...]:
         """The steps that kept most (the gap included), the worst first.

@@ -16,7 +16,7 @@ from jax import lax, nn
 import jaxplain as jxp
 from comparing import assert_same
 from jaxplain.graph import trace
-from jaxplain.rules import AlphaBeta, Epsilon, ZPlus
+from jaxplain.rules import AlphaBeta, Epsilon, Gamma, ZPlus
 from zoo import draw
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -134,3 +134,34 @@ def test_near_misses_of_guards_are_activations() -> None:
     for bend in (nn.relu, lambda h: jnp.where(h > -1e300, h, 0), lambda h: jnp.clip(h, -9e9, 9e9)):
         kinds = [k.kind for k in trace(lambda x, bend=bend: bend(x @ W) @ V, X).layers]
         assert kinds == ["Affine", "Activation", "Affine"]
+
+
+@pytest.mark.parametrize(
+    "rule", [Epsilon(), ZPlus(), AlphaBeta(2, 1), jxp.rules.Gamma(0.25)], ids=str
+)
+def test_padding_that_a_maximum_never_chooses_is_no_bias(rule: Any) -> None:
+    """As KerasHub's networks pad by -inf before they pool."""
+    kernel, v, x = draw(3, 3, 2, 4), draw(4, 3), draw(2, 6, 6, 2)
+    rows, layout = ((0, 0), (1, 1), (1, 1), (0, 0)), ("NHWC", "HWIO", "NHWC")
+
+    def network(pooled: Any) -> Any:
+        def f(x: Any) -> Any:
+            h = lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=layout)
+            return pooled(h).mean((1, 2)) @ v
+
+        return jxp.lrp(f, rule)
+
+    def pool(h: Any, padding: Any) -> Any:
+        return lax.reduce_window(h, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), padding)
+
+    padded = network(lambda h: pool(jnp.pad(h, rows, constant_values=-jnp.inf), "VALID"))
+    assert_same(padded(x, target=1), network(lambda h: pool(h, rows))(x, target=1))
+    ledger = padded.ledger(x, target=1)
+    assert np.isfinite(ledger.bias).all()
+    assert ledger.error() < 1e-12
+
+
+def test_no_audit_passes_with_a_nan() -> None:
+    ledger = jxp.lrp(lambda x: jnp.log(nn.relu(x @ W)) @ V).ledger(X, target=1)
+    assert not np.isfinite(ledger.received).all()
+    assert ledger.error() == np.inf

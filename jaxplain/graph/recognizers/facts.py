@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from jaxplain.graph.analyses.constants import evaluated
+from jaxplain.graph.analyses.constants import evaluated, literal_value
 from jaxplain.graph.analyses.dominators import Dominators
 from jaxplain.graph.analyses.flow import Flow
 from jaxplain.graph.ir import Node, Program, Var
@@ -204,6 +204,8 @@ class Facts:
         if node.info.kind not in _LINEAR or len(node.outputs) != 1 or len(flow.inputs[node]) != 1:
             return False
         (operand,) = flow.inputs[node]
+        if "padding_config" in node.params and math.isinf(literal_value(node.inputs[1]) or 0):
+            return False  # what a maximum never chooses is no bias
         for kind, var in node.operands:
             decides = kind is Operand.CONDITION and var in flow.active
             decides = decides and not self.guards_nothing(node)
