@@ -82,10 +82,20 @@ def check(target: Target, outputs: Any, inputs: Sequence[Any]) -> None:
 
 
 def static(target: Target) -> tuple[Any, Any]:
-    """A target's static part and its array; "index" stands for the array."""
-    if target is None or isinstance(target, str) or callable(target):
+    """A target's static part and its arrays: "index" for an array, the tree of a `Partial`."""
+    if callable(target):
+        leaves, tree = jax.tree.flatten(target)
+        return (target, None) if jax.tree_util.treedef_is_leaf(tree) else (tree, leaves)
+    if target is None or isinstance(target, str):
         return target, None
     return "index", jnp.asarray(target)
+
+
+def dynamic(kind: Any, arrays: Any) -> Target:
+    """The target of a static part and arrays."""
+    if isinstance(kind, jax.tree_util.PyTreeDef):
+        return kind.unflatten(arrays)
+    return arrays if isinstance(kind, str) and kind == "index" else kind
 
 
 def one_hot(output: jax.Array, target: Any) -> jax.Array:

@@ -226,10 +226,11 @@ class Evaluation:
         return jax.vmap(lambda hot: pullback([hot * scale]))(targets.every_class(output))
 
     def _seeds(self, outputs: list[Any]) -> list[Any]:
-        if callable(self.kind):
+        target = targets.dynamic(self.kind, self.index)
+        if callable(target):
             leaves, tree = jax.tree.flatten(self.traced.output)
             narrow = [v.astype(like.dtype) for v, like in zip(outputs, leaves, strict=True)]
-            return _check_seed(self.kind(jax.tree.unflatten(tree, narrow)), outputs, tree)
+            return _check_seed(target(jax.tree.unflatten(tree, narrow)), outputs, tree)
         (output,) = outputs
         hot = targets.one_hot(output, self.index)
         # not hot * seed: an infinite logit elsewhere must not make the seed NaN

@@ -131,7 +131,9 @@ class Explainer(Spec):
                 output (..., C). An int: that class. An int array of shape `output.shape[:-1]` or
                 `(output.shape[0],)`: one class per example. "all": every class, which adds a
                 leading axis of size C to the attribution. A callable: maps the output to the seed
-                of the backward pass, a tree like the output.
+                of the backward pass, a tree like the output. It is traced once: what it closes over
+                is read then. Arrays that change are given with it, in a
+                `jax.tree_util.Partial(function, arrays)`, which is called with them first.
             masks: factors for the attribution of layers' outputs on its way down, by the name of
                 the layer: an array that broadcasts against its output. With ones at some
                 channels and zeros elsewhere this is the relevance conditional on them. The forward

@@ -111,7 +111,7 @@ class Wrapper:
     def _program(self, combine: Callable[[list[Any]], Any]) -> Callable[..., Any]:
         def run(arrays: list[Any], args: Sequence[Any], index: Any, key: Any, kind: Any) -> Any:
             mine = self.combine(combine(arrays))
-            target = index if isinstance(kind, str) and kind == "index" else kind
+            target = targets.dynamic(kind, index)
             return mine.attribute(mine.base, args, target, key)
 
         return jax.jit(run, static_argnames=("kind",))

@@ -16,7 +16,7 @@ from jax import lax, nn
 import jaxplain as jxp
 from comparing import assert_same
 from jaxplain.graph import trace
-from jaxplain.rules import AlphaBeta, Epsilon, Gamma, ZPlus
+from jaxplain.rules import AlphaBeta, Epsilon, ZPlus
 from zoo import draw
 
 pytestmark = pytest.mark.usefixtures("float64")

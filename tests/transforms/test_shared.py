@@ -231,3 +231,19 @@ def test_functions_that_no_pickle_holds_are_named() -> None:
     with pytest.raises(TypeError, match=r"<lambda> cannot be pickled.*of a module"):
         pickle.dumps(explain)
     assert_same(copy.deepcopy(explain)(X, target=1), explain(X, target=1))
+
+
+def _weighted(weights: Any, output: Any) -> Any:
+    return jnp.broadcast_to(weights, output.shape)
+
+
+@pytest.mark.parametrize("make", [jxp.lrp, lambda f: jxp.smoothgrad(jxp.lrp(f), samples=2)])
+def test_arrays_of_a_target_are_arguments(make: Any) -> None:
+    """A function that a target is is traced once; the arrays of a `Partial` are read every time."""
+    explain = make(lambda x: network(x))
+    key = {"key": jax.random.key(0)} if not isinstance(explain, jxp.Explainer) else {}
+    first = explain(X, target=jax.tree_util.Partial(_weighted, jnp.eye(3)[0]), **key)
+    with compiling(nothing):
+        second = explain(X, target=jax.tree_util.Partial(_weighted, jnp.eye(3)[2]), **key)
+    for found, i in ((first, 0), (second, 2)):
+        assert_same(found, explain(X, target=partial(_weighted, jnp.eye(3)[i]), **key))
