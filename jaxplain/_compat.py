@@ -5,6 +5,7 @@ No other file imports `jax.extend`, binds a primitive or reads the parameters of
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,7 +99,40 @@ def now() -> Any:
 
 def zeros(like: Any, dtype: Any) -> jax.Array:
     """Zeros like what an abstract value stands for, in another dtype."""
-    return along(jnp.zeros(like.shape, dtype), varying(like))
+    return along(placed(jnp.zeros(like.shape, dtype), like), varying(like))
+
+
+def placed(value: jax.Array, like: Any) -> jax.Array:
+    """The value, sharded as another array of its shape is, where shardings are part of types."""
+    if not is_explicit():
+        return value
+    known = aval(like) if isinstance(like, jax.Array) else like
+    return jax.sharding.reshard(value, known.sharding.spec)
+
+
+def is_explicit() -> bool:
+    """Whether arrays have shardings as part of their types: an axis of the mesh is explicit."""
+    mesh: Any = jax.sharding.get_abstract_mesh()
+    return bool(mesh.explicit_axes)
+
+
+def mesh_of(values: Iterable[Any]) -> Any:
+    """A context with the mesh of explicitly sharded arrays, where none is set."""
+    known = (getattr(aval(v), "sharding", None) for v in values)
+    meshes = [s.mesh for s in known if s is not None and s.mesh.explicit_axes]
+    if not meshes or is_explicit():
+        return nullcontext()
+    return jax.sharding.use_abstract_mesh(meshes[0])
+
+
+def mapped(function: Callable[..., Any], *args: Any) -> Any:
+    """A function of each entry along the leading axis; one by one where arrays are sharded.
+
+    `jax.vmap` merges axes, which explicit shardings do not allow.
+    """
+    if is_explicit():
+        return jax.lax.map(lambda entry: function(*entry), args)
+    return jax.vmap(function)(*args)
 
 
 def retyped(like: Any, dtype: Any) -> Any:

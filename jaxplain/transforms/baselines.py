@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxplain import _compat
 from jaxplain.arguments import describe_value, fits
 
 
@@ -40,7 +41,8 @@ def resolve(baseline: Any, explained: Any) -> Any:
                 f"the baseline{jax.tree_util.keystr(path)} must be a real array that broadcasts to "
                 f"the explained input of shape {x.shape}, got {describe_value(value)}"
             )
-        filled.append(jnp.broadcast_to(jnp.asarray(value, x.dtype), x.shape))
+        whole = jnp.broadcast_to(jnp.asarray(value, x.dtype), x.shape)
+        filled.append(_compat.placed(whole, x))
     return jax.tree.unflatten(tree, filled)
 
 

@@ -199,6 +199,8 @@ class Evaluation:
         dtype = layer.output.aval.dtype
         wider = self.traced.spec.method.at_least_float32
         zeros = jnp.zeros(layer.shape, wide(dtype) if wider else dtype)
+        if not layer.around:
+            zeros = _compat.placed(zeros, layer.output.aval)
         return _compat.along(zeros, self._mesh_axes & _compat.varying(layer.output.aval))
 
     def _by_input(self, arriving: Sequence[jax.Array]) -> list[jax.Array]:
@@ -223,7 +225,7 @@ class Evaluation:
             return pullback(self._seeds(outputs))
         (output,) = outputs
         scale = self.traced.spec.method.seed(output)
-        return jax.vmap(lambda hot: pullback([hot * scale]))(targets.every_class(output))
+        return _compat.mapped(lambda hot: pullback([hot * scale]), targets.every_class(output))
 
     def _seeds(self, outputs: list[Any]) -> list[Any]:
         target = targets.dynamic(self.kind, self.index)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 import numpy as np
 
-from jaxplain import targets
+from jaxplain import _compat, targets
 from jaxplain.arguments import check_count
 from jaxplain.spelling import checked_options
 from jaxplain.targets import Target
@@ -79,7 +79,8 @@ class Occlusion(Wrapper):
                 position = jnp.expand_dims(jnp.arange(n), others)
                 start = place[axis] * stride
                 inside = inside & (position >= start) & (position < start + size)
-            difference = whole - score(jnp.where(jnp.broadcast_to(inside, x.shape), hidden, x))
+            here = _compat.placed(jnp.broadcast_to(inside, x.shape), x)
+            difference = whole - score(jnp.where(here, hidden, x))
             spread = difference.reshape(difference.shape + (1,) * len(sizes))
             mask = inside.astype(spread.dtype)
             return trees.scaled(spread, mask), mask

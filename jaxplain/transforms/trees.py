@@ -97,7 +97,7 @@ def fold(
 
     def step(state: Any, batch: Any) -> tuple[Any, None]:
         which, counts = batch
-        terms = widened(jax.vmap(term)(jax.tree.map(lambda v: v[which], xs)))
+        terms = widened(_compat.mapped(term, jax.tree.map(lambda v: v[which], xs)))
         return update(state, terms, counts), None
 
     # the last batch is filled up with the last entry, which does not count again
