@@ -30,6 +30,12 @@ def describe(graph: Graph, composite: Composite, unknown: Sequence[Layer]) -> It
     for cut, advice in zip(_cut_at_edges(graph), ("", f" {_UNROLL}"), strict=True):
         if cut:
             yield f"{cut} may belong to a layer beyond the edge of a loop, branch or mesh{advice}"
+    if factors := _nested_products(graph):
+        yield (
+            f"{factors}: a product of several factors, which share by halves: how it is bracketed "
+            "decides (to choose: a rule of your own for kind('Product', 'Matmul'), or "
+            "jax.lax.stop_gradient around a factor)"
+        )
     if rounding := cuts(graph, lambda node: node.info.rounds):
         yield f"nothing flows through {rounding}: what is rounded is a constant"
     if chosen := _chosen(graph):
@@ -60,6 +66,17 @@ def _chosen(graph: Graph) -> str:
         if not reached.isdisjoint(call.inputs)
         and reached.isdisjoint(call.outputs)
         and any(v in graph.flow.active and v.floating for v in call.outputs)
+    )
+
+
+def _nested_products(graph: Graph) -> str:
+    """The products, by name, one operand of which is a product itself."""
+    products = [layer for layer in graph.layers if layer.kind in ("Product", "Matmul")]
+    made = {layer.output for layer in products if layer.op != "quotient"}
+    return join_some(
+        layer.name
+        for layer in products
+        if not made.isdisjoint(layer.inputs) and len(layer.inputs) > 1
     )
 
 

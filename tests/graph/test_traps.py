@@ -827,3 +827,18 @@ def test_what_is_cut_off_in_many_places() -> None:
 
     with pytest.raises(jxp.NotAnalyzableError, match=r"(\w+ at [\w.:]+, ){4}\w+ at .* and 1 more$"):
         jxp.lrp(f)(jnp.ones((2, 4)))
+
+
+def test_products_of_three_factors_are_noted():
+    """Linear attention: (q k) v and q (k v) are one function with two maps, by definition."""
+    q, k, v, x = normal(4, 4), normal(4, 4, seed=1), normal(4, 3, seed=2), normal(5, 4, seed=3)
+    told = "a product of several factors, which share by halves: how it is bracketed decides"
+
+    def noted(f):
+        return any(told in note for note in jxp.lrp(f).plan(x).notes)
+
+    assert noted(lambda x: ((x @ q) @ (x @ k).T) @ (x @ v))
+    assert noted(lambda x: (x @ q) @ ((x @ k).T @ (x @ v)))
+    assert noted(lambda x: (x @ q) * jnp.tanh(x) * jax.nn.sigmoid(x))
+    assert not noted(lambda x: jax.nn.softmax((x @ q) @ (x @ k).T) @ (x @ v))
+    assert not noted(lambda x: (jax.nn.silu(x @ q) * (x @ k)) @ v)
