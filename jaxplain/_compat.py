@@ -5,8 +5,8 @@ No other file imports `jax.extend`, binds a primitive or reads the parameters of
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -116,13 +116,13 @@ def is_explicit() -> bool:
     return bool(mesh.explicit_axes)
 
 
-def mesh_of(values: Iterable[Any]) -> Any:
-    """A context with the mesh of explicitly sharded arrays, where none is set."""
-    known = (getattr(aval(v), "sharding", None) for v in values)
-    meshes = [s.mesh for s in known if s is not None and s.mesh.explicit_axes]
+def mesh_of(avals: Iterable[Any]) -> Callable[[], Any] | None:
+    """A context with the mesh of explicitly sharded arrays, for where none is set; else None."""
+    shardings = (getattr(v, "sharding", None) for v in avals)
+    meshes = [s.mesh for s in shardings if s is not None and s.mesh.explicit_axes]
     if not meshes or is_explicit():
-        return nullcontext()
-    return jax.sharding.use_abstract_mesh(meshes[0])
+        return None
+    return partial(jax.sharding.use_abstract_mesh, meshes[0])
 
 
 def mapped(function: Callable[..., Any], *args: Any) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from jaxplain import _compat, finite, targets
+from jaxplain import finite, targets
 from jaxplain.targets import Target
 from jaxplain.transforms.evaluation import Evaluation
 from jaxplain.transforms.traced import Traced
@@ -56,7 +56,7 @@ class Call:
             )
         kind, index = targets.static(target)
         arrays = (self.constants, self.inputs, self.state, index, dict(masks))
-        with _compat.mesh_of(self.inputs):
+        with self.traced.mesh():
             return _jitted(self.traced, compute)(*arrays, kind=kind, options=options)
 
     def check_finite(self) -> None:

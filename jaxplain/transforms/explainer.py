@@ -348,12 +348,12 @@ class Explainer(Spec):
     def _call(self, args: Sequence[Any]) -> Call:
         """The function, traced for arguments like these, and its arrays now."""
         _check_leaves(args)
-        explained_leaves(args, self.argnums)
         arrays, combine, static = partition(self.f)
-        model = static if shared.is_model(self.f) else None
+        model = None if jax.tree_util.treedef_is_leaf(static[0]) else static
         key = cache_key((arrays, tuple(args)), model)
         known = None if key is None else self._cache.get(key)
         if known is None:
+            explained_leaves(args, self.argnums)  # its errors come first
             try:
                 program = program_of(self.f, arrays, combine, args, self.method)
             except Exception as error:

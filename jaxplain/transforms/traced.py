@@ -1,6 +1,7 @@
 """A function, traced and planned for arguments of given shapes."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import jax
@@ -84,6 +85,7 @@ class Traced:
             self._check_reached(layer)
         self.output = jax.tree.unflatten(tree, [v.aval for v in self.explained_outputs])
         self.explained = [v.aval for v in graph.inputs]
+        self._mesh = _compat.mesh_of(v.aval for v in program.inputs)
         self.jitted: dict[Callable[..., Any], Callable[..., Any]] = {}
         transform_relevance = method.transform_relevance
         self.transforms = {} if transform_relevance is None else transform_relevance(graph)
@@ -92,6 +94,10 @@ class Traced:
     def batched(self) -> bool:
         """Whether the leading axis of the explained arrays counts examples."""
         return counts_examples(self.output, self.explained)
+
+    def mesh(self) -> Any:
+        """A context with the mesh of explicitly sharded inputs, where none is set."""
+        return self._mesh() if self._mesh is not None else nullcontext()
 
     def check_target(self, target: Target) -> None:
         """Checks a target, as `targets.check` does."""

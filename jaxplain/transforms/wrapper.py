@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Union
 import jax
 import jax.numpy as jnp
 
-from jaxplain import _compat, targets
+from jaxplain import targets
 from jaxplain.arguments import describe_value
 from jaxplain.errors import readable
 from jaxplain.plan import Plan
@@ -106,7 +106,7 @@ class Wrapper:
             run = self._program(combine)
             if is_hashable(static):
                 self._jitted[static] = run
-        with _compat.mesh_of(jax.tree.leaves(args)):
+        with traced.mesh():
             return run(arrays, args, index, key, kind=kind)
 
     def _program(self, combine: Callable[[list[Any]], Any]) -> Callable[..., Any]:

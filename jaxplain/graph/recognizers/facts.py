@@ -207,12 +207,13 @@ class Facts:
         if "padding_config" in node.params and math.isinf(literal_value(node.inputs[1]) or 0):
             return False  # what a maximum never chooses is no bias
         for kind, var in node.operands:
-            decides = kind is Operand.CONDITION and var in flow.active
-            decides = decides and not self.guards_nothing(node)
-            if decides or (var is operand and kind not in _LINEAR_IN):
+            if var is operand and kind not in _LINEAR_IN:
                 return False
-        factors = [kind for kind, _ in node.operands].count(Operand.FACTOR)  # of a product of three
-        return factors <= 2 and (node.inputs.count(operand) == 1 or node.info.adds)
+            if kind is Operand.CONDITION and var in flow.active and not self.guards_nothing(node):
+                return False
+        if len(node.inputs) > 2 and [k for k, _ in node.operands].count(Operand.FACTOR) > 2:
+            return False  # a product of three
+        return node.inputs.count(operand) == 1 or node.info.adds
 
 
 _LINEAR_IN = (Operand.FACTOR, Operand.TERM, Operand.SUBTRAHEND, Operand.MOVED)

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxplain.graph.analyses.constants import evaluated
 from jaxplain.graph.ir import Control, Node, Program, Var
-from jaxplain.graph.primitives import Role
+from jaxplain.graph.primitives import Kind, Role
 from jaxplain.graph.recognizers import boundaries
 from jaxplain.graph.recognizers.facts import Facts
 
@@ -45,6 +45,8 @@ def without_output_activation(
 
 def is_sigmoid(nodes: Sequence[Node], source: Var) -> bool:
     """Whether operations on one value are 1 / (1 + exp(-x)), in whatever way it is written."""
+    if all(n.info.piecewise or n.info.kind is not Kind.ELEMENTWISE for n in nodes):
+        return False
     x, found = evaluated(nodes, source, np.linspace(-5.0, 5.0, 11).tolist())
     if found is None or found.shape != x.shape:
         return False
