@@ -29,6 +29,10 @@ from jaxplain.transforms.wrapper import Wrapper
 #: Scripts that need other frameworks.
 collect_ignore_glob = ["references/*.py"]
 
+#: The files that take longest.
+LONG = {"test_layout_fuzz", "test_properties", "test_applications", "test_analyzer"}
+LONG |= {"test_references", "test_versions", "test_networks", "test_notebooks", "test_recurrent"}
+
 #: Halve what compiling costs. The second is gone, and fatal, since jaxlib 0.11.
 _CHEAP = ["--xla_cpu_parallel_codegen_split_count=1"]
 _DEVICES = ["--xla_force_host_platform_device_count=8"]
@@ -83,6 +87,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(
                 pytest.mark.skipif(bool(unavailable(network)), reason=unavailable(network))
             )
+    # long files first: with --no-loadscope-reorder no worker is left alone with one at the end
+    items.sort(key=lambda item: item.path.stem not in LONG)
 
 
 @cache

@@ -68,7 +68,14 @@ def network(layer: Any, number: Number) -> Any:
     return lambda x: layer(number, x @ W) @ V
 
 
-@pytest.mark.parametrize("way", [*WAYS, "closed over", "in a jitted part"])
+@pytest.mark.parametrize(
+    "way",
+    [
+        *(pytest.param(way, marks=pytest.mark.slow) for way in WAYS),
+        "closed over",
+        pytest.param("in a jitted part", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("name", LAYERS)
 def test_numbers(name: str, way: str) -> None:
     layer, kinds = LAYERS[name]

@@ -197,7 +197,8 @@ def test_a_thousand_models_leave_nothing_behind() -> None:
     for i in range(1000):
         explain_model(i)
     gc.collect()
-    assert (len(shared._kept), len(shared._alive), len(jax.live_arrays())) == before
+    after = len(shared._kept), len(shared._alive), len(jax.live_arrays())
+    assert all(now <= then for now, then in zip(after, before, strict=True))
     assert len(client.live_executables()) <= executables
 
 
