@@ -82,6 +82,11 @@ def test_reshapes_keep_what_numpy_keeps(seed: int) -> None:
             np.testing.assert_array_equal(index.reshape(after), np.broadcast_to(along, after))
 
 
+def test_a_transpose_keeps_axes_of_size_one() -> None:
+    graph = trace(lambda x: x.transpose(2, 0, 1) * 2.0, jnp.ones((1, 3, 4)))
+    assert graph.axes.of(graph.explained_outputs[0]) == (2, 0, 1)
+
+
 def test_layers_know_their_examples() -> None:
     batch = trace(lambda x: nn.relu(x.mean(1).T.T @ jnp.ones((3, 4))), jnp.ones((2, 5, 3)))
     assert all(layer.examples == (0, 0) for layer in batch.layers)

@@ -112,7 +112,9 @@ def moved(node: Node, labels: Labels) -> Labels | None:
     Axes that a reshape merges or splits have none.
     """
     role, shape = node.info.role, node.outputs[0].shape
-    if role in (Role.TRANSPOSE, Role.RESHAPE):
+    if role is Role.TRANSPOSE:
+        return tuple(labels[i] for i in node.params["permutation"])
+    if role is Role.RESHAPE:
         order = axes_read(node)
         before = spans([node.inputs[0].shape[i] for i in order])
         known = {span: labels[i] for span, i in zip(before, order, strict=True)}
