@@ -82,8 +82,8 @@ def along(value: Any, axes: Iterable[str]) -> jax.Array:
 
 def context() -> tuple[Any, ...]:
     """The settings, and the mesh, that a trace depends on."""
-    mesh = getattr(jax.sharding, "get_abstract_mesh", lambda: None)()
-    return (*(getattr(jax.config, name, None) for name in _SETTINGS), mesh)
+    settings = (getattr(jax.config, name, None) for name in _SETTINGS)
+    return (*settings, jax.sharding.get_abstract_mesh())
 
 
 _SETTINGS = (

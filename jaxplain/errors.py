@@ -20,6 +20,11 @@ _TRACED = (
     "numpy, jnp.where or jax.lax.cond instead of `if`, and neither float() nor int()"
 )
 
+DELETED = (
+    "an argument or a weight was deleted: donated to a jitted function, perhaps (donate_argnums): "
+    "explain before, or give it a copy"
+)
+
 #: Advice for well-known errors of JAX and its libraries, by a pattern in "Type: message".
 _ADVICE = (
     ("InvalidRngError|requires a key|from a different trace level", _EVALUATION),
@@ -45,8 +50,7 @@ _ADVICE = (
     ),
     (
         "Array has been deleted",
-        "an argument or a weight was donated to a jitted function (donate_argnums), or deleted: "
-        "explain before, or give it a copy",
+        DELETED,
     ),
 )
 

@@ -103,10 +103,12 @@ class _Any(Match):
 
 
 @dataclass(frozen=True)
-class _Both(Match):
+class _Pair(Match):
     first: Match
     second: Match
 
+
+class _Both(_Pair):
     def __call__(self, layer: Layer) -> bool:
         return self.first(layer) and self.second(layer)
 
@@ -114,11 +116,7 @@ class _Both(Match):
         return f"{self.first} & {self.second}"
 
 
-@dataclass(frozen=True)
-class _Either(Match):
-    first: Match
-    second: Match
-
+class _Either(_Pair):
     def __call__(self, layer: Layer) -> bool:
         return self.first(layer) or self.second(layer)
 

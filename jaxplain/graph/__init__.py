@@ -4,6 +4,7 @@ flatten -> analyses -> rewrites -> recognizers and boundaries -> assemble -> des
 """
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -45,7 +46,6 @@ class Graph:
             nothing.
         axes: for the axes of every value, the axis of the explained input that they run along.
         batched: whether the leading axis of the explained inputs counts examples.
-        probabilities: whether some outputs are those of a softmax or sigmoid in the graph.
     """
 
     def __init__(
@@ -76,7 +76,11 @@ class Graph:
         self.steps, self.explained_outputs = self.block.steps, outputs
         self.all_steps = tuple(self.block.walk())
         self.layers = tuple(step for step in self.all_steps if step.kind not in RULELESS)
-        self.probabilities = ends_in_probabilities(self.block, facts.flow)
+
+    @cached_property
+    def probabilities(self) -> str:
+        """The softmax or sigmoid in the graph whose value an output is; empty for none."""
+        return ends_in_probabilities(self.block, self.flow)
 
     def _facts(self, program: Program, outputs: Sequence[Var], normalizations: bool) -> Facts:
         flow = flow_of(program, self.explained, outputs)

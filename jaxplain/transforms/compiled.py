@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from jaxplain import finite, targets
+from jaxplain.errors import DELETED
 from jaxplain.targets import Target
 from jaxplain.transforms.evaluation import Evaluation
 from jaxplain.transforms.traced import Traced
@@ -50,10 +51,7 @@ class Call:
         if any(isinstance(v, jax.ShapeDtypeStruct) for v in self.inputs):
             raise TypeError("a jax.ShapeDtypeStruct holds no values: only plan() takes one")
         if any(map(_is_deleted, (*self.constants, *self.inputs))):
-            raise RuntimeError(
-                "an argument or a weight was deleted: donated to a jitted function, perhaps "
-                "(donate_argnums): explain before, or give it a copy"
-            )
+            raise RuntimeError(DELETED)
         kind, index = targets.static(target)
         arrays = (self.constants, self.inputs, self.state, index, dict(masks))
         with self.traced.mesh():

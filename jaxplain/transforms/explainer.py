@@ -369,13 +369,13 @@ class Explainer(Spec):
 
     def _traced(self, program: Program, arrays: int, args: Sequence[Any], key: Any) -> Traced:
         """The program, planned; what another explainer of the function planned, where it may be."""
-        options = {option.name: getattr(self, option.name) for option in fields(Spec)}
-        shared_key = None if key is None else (by_value.key(options), key)
+        spec = Spec(**{option.name: getattr(self, option.name) for option in fields(Spec)})
+        shared_key = None if key is None else (by_value.key(spec), key)
         if shared_key is not None:
             traced = shared.find(self.f, shared_key)
             if traced is not None and equality.same(traced.program, program):
                 return traced
-        traced = Traced(Spec(**options), self.f, arrays, program, args)
+        traced = Traced(spec, self.f, arrays, program, args)
         if shared_key is not None:
             shared.keep(self.f, shared_key, traced)
         return traced

@@ -32,7 +32,7 @@ between them that nobody else reads are one. On lines 3, 4 and 7 an operation ma
 layers: each has its own copy.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import dropwhile
@@ -78,7 +78,7 @@ class Gap:
 
 def gap_before(end: Var, facts: Facts) -> Gap:
     """The gap that ends at a value."""
-    nodes = tuple(_steps_back(end, facts))[::-1]
+    nodes = tuple(facts.steps_back(end))[::-1]
     start = facts.flow.inputs[nodes[0]][0] if nodes else end
     core = facts.core(start)
     if core is not None and core.kind == "Structure" and not all(map(is_move, nodes)):
@@ -170,17 +170,6 @@ def whole_activation(core: Core, facts: Facts) -> Core:
         core = activation.joined(gap.core, gap.nodes, core)
 
 
-def _steps_back(end: Var, facts: Facts) -> Iterator[Node]:
-    """The operations of the gap that ends at a value, the last one first."""
-    flow = facts.flow
-    while end in flow.carries_relevance and end not in flow.explained and not facts.core(end):
-        node = end.producer
-        if node is None:
-            return
-        yield node
-        (end,) = flow.inputs[node]
-
-
 def _behind(core: Core, gap: Gap) -> int:
     """The number of operations behind a core that belong to it."""
     nodes, facts = gap.nodes, gap.facts
@@ -205,7 +194,7 @@ def _numbers_added(end: Var, facts: Facts) -> tuple[Node, ...]:
     def adds(node: Node) -> bool:
         return node.info.role in (Role.SUM, Role.DIFFERENCE) and _is_number(node, facts)
 
-    nodes = tuple(_steps_back(end, facts))
+    nodes = tuple(facts.steps_back(end))
     return nodes[: _last(nodes, adds)][::-1]
 
 

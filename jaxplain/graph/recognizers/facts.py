@@ -1,7 +1,7 @@
 """The facts that a recognizer reads: the program's analyses, and the cores found so far."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -72,6 +72,16 @@ class Facts:
             if (core := match(node, end, self)) is not None:
                 return core
         return None
+
+    def steps_back(self, end: Var) -> Iterator[Node]:
+        """The operations between a value and the core or input before it, the last one first."""
+        flow = self.flow
+        while end in flow.carries_relevance and end not in flow.explained and not self.core(end):
+            node = end.producer
+            if node is None:
+                return
+            yield node
+            (end,) = flow.inputs[node]
 
     def local_subgraph(self, end: Var) -> Subgraph | None:
         """The single-input subgraph that ends at a value, of operations that are `is_local`.
@@ -158,11 +168,10 @@ class Facts:
         """
         if not self.is_guard(node):
             return False
-        (var,) = self.flow.inputs[node]
-        while (core := self.core(var)) is None and var not in self.flow.explained:
-            if var.producer is None:
-                break
-            (var,) = self.flow.inputs[var.producer]
+        (start,) = self.flow.inputs[node]
+        for step in self.steps_back(start):
+            (start,) = self.flow.inputs[step]
+        core = self.core(start)
         return core is None or core.kind in ("Affine", "Merge")
 
     def _guards_finite_numbers(self, node: Node, source: Var) -> bool:
